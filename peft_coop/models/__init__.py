@@ -1,0 +1,16 @@
+"""What forward takes and returns."""
+
+from .adoption import LabelNames, become_classifier, cease_to_be_classifier
+from .classifier import PromptClassifierMixin
+from .outputs import PromptClassifierOutput
+from .peft_model import AutoPeftModelForImageClassification, PeftModelForImageClassification
+
+__all__ = [
+    "AutoPeftModelForImageClassification",
+    "LabelNames",
+    "PeftModelForImageClassification",
+    "PromptClassifierMixin",
+    "PromptClassifierOutput",
+    "become_classifier",
+    "cease_to_be_classifier",
+]

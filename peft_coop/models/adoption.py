@@ -1,0 +1,75 @@
+"""How a base model becomes a classifier while it holds adapters, and itself again afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from torch import nn
+from transformers import PretrainedConfig
+
+from .classifier import PromptClassifierMixin
+
+# Outputs that `Trainer.predict` must not collect beside the logits.
+NOT_PREDICTIONS = ["image_embeds", "text_embeds"]
+
+
+class LabelNames:
+    """The label names in a model's config, which follow the active adapter's classes.
+
+    Args:
+        config: the model's config; its own labels are remembered.
+    """
+
+    def __init__(self, config: PretrainedConfig):
+        self.config = config
+        self._own = (config.id2label, config.label2id)
+
+    def publish(self, class_names: Sequence[str] | None) -> None:
+        """Write `id2label`, `label2id` and so `num_labels`; None restores the config's own."""
+        if class_names is None:
+            self.config.id2label, self.config.label2id = self._own
+            return
+        self.config.id2label = dict(enumerate(class_names))
+        self.config.label2id = {name: index for index, name in enumerate(class_names)}
+
+
+def become_classifier(model: nn.Module) -> None:
+    """Give `model` a subclass of its own class whose forward is the classifier's; a no-op if it has it.
+
+    The subclass keeps name, qualified name and module, so that transformers' look-ups by name, saved configs and
+    pickles see the class that the model had. This is how the Trainer, pipelines and FSDP find the right forward.
+    """
+    if isinstance(model, PromptClassifierMixin):
+        return
+    model.__class__ = classifier_class(type(model))
+    model.config.keys_to_ignore_at_inference = NOT_PREDICTIONS
+
+
+def cease_to_be_classifier(model: nn.Module) -> None:
+    """Undo `become_classifier`; a no-op if it was not done."""
+    if not isinstance(model, PromptClassifierMixin):
+        return
+    model.__class__ = type(model).__base_class__
+    model.config.__dict__.pop("keys_to_ignore_at_inference", None)
+
+
+@cache
+def classifier_class(base_class: type[nn.Module]) -> type[nn.Module]:
+    """The classifier's subclass of `base_class`, one for each."""
+
+    def __reduce_ex__(self: Any, protocol: Any) -> tuple:
+        _, arguments, *rest = super(subclass, self).__reduce_ex__(protocol)
+        return (new_classifier, (base_class, *arguments[1:]), *rest)
+
+    names = {"__module__": base_class.__module__, "__qualname__": base_class.__qualname__}
+    body = {**names, "__doc__": base_class.__doc__, "__reduce_ex__": __reduce_ex__, "__base_class__": base_class}
+    subclass = type(base_class.__name__, (PromptClassifierMixin, base_class), body)
+    return subclass
+
+
+def new_classifier(base_class: type[nn.Module], *arguments: Any) -> nn.Module:
+    """Make an empty classifier of a base class, for pickle to fill."""
+    subclass = classifier_class(base_class)
+    return subclass.__new__(subclass, *arguments)

@@ -1,0 +1,266 @@
+"""The forward of a CLIP model that holds learned prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.clip.modeling_clip import CLIPOutput
+from transformers.utils.generic import can_return_tuple
+
+from ..prompts import FAMILIES, ClassPrompts, PaddedPrompts, TextTowerFamily, encode_prompts
+from .outputs import PromptClassifierOutput
+
+
+class PromptClassifierMixin:
+    """What a dual encoder becomes while it holds prompt adapters: an image classifier over named classes.
+
+    Mixed into the model's own class by `become_classifier`. With no adapter left it is the base model again.
+
+    Shapes: B images, C classes, N given texts, P projection width.
+    """
+
+    # The Trainer passes `num_items_in_batch`, and the loss is divided by it.
+    accepts_loss_kwargs = True
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        image_embeds: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        return_loss: bool | None = None,
+        interpolate_pos_encoding: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> PromptClassifierOutput | CLIPOutput:
+        """Classify images into the active adapter's classes.
+
+        With `input_ids` this is CLIP's own call: the learned context is put into the given texts, and a `CLIPOutput`
+        compares every image with every text. While the adapter is disabled, the classes are those of zero-shot CLIP
+        with `zero_shot_template`, and CLIP's own call is CLIP's.
+
+        Args:
+            pixel_values: `[B, 3, H, W]`, as CLIP's image processor gives them.
+            labels: `[B]`, integers from 0 to C-1.
+            image_embeds: `[B, P]`, instead of `pixel_values`: features computed before, normalised or not.
+            input_ids: `[N, L]`, texts as CLIP's tokenizer gives them.
+            attention_mask: `[N, L]`, accepted with `input_ids`; a text ends at its EOS in any case.
+            position_ids: only for CLIP's own call without an adapter.
+            return_loss: with `input_ids`, also CLIP's contrastive loss.
+            interpolate_pos_encoding: for images of another size than the vision tower's.
+            num_items_in_batch: what the summed loss is divided by; None: B.
+
+        Raises:
+            ValueError: if there is not exactly one of `pixel_values` and `image_embeds`, a label is out of range, or
+                the adapter has no classes.
+        """
+        layer = self.prompt_layer
+        if layer.current_adapter is None or (input_ids is not None and layer.disable_adapters):
+            given = {"input_ids": input_ids, "pixel_values": pixel_values, "attention_mask": attention_mask}
+            given |= {"position_ids": position_ids, "return_loss": return_loss}
+            given |= {"interpolate_pos_encoding": interpolate_pos_encoding, **kwargs}
+            return super().forward(**given)
+        image_embeds = self._embed_images(pixel_values, image_embeds, interpolate_pos_encoding, **kwargs)
+        if input_ids is not None:
+            return self._compare_with_texts(image_embeds, input_ids, attention_mask, labels, return_loss)
+        text_embeds = normalize(self.get_text_features(image_embeds).pooler_output)
+        logits = cosine_logits(image_embeds, text_embeds, self.logit_scale)
+        loss = None if labels is None else classification_loss(logits, labels, num_items_in_batch)
+        return PromptClassifierOutput(loss=loss, logits=logits, image_embeds=image_embeds, text_embeds=text_embeds)
+
+    def get_text_features(
+        self,
+        image_embeds: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Text features of the active adapter's classes, or of `input_ids` with the learned context put in.
+
+        In evaluation the features of an unconditional prompt are computed once, and again when the context, the
+        classes, the dtype or the device have changed.
+
+        Args:
+            image_embeds: `[B, P]`, L2-normalised; needed if the context depends on the image.
+            input_ids: `[N, L]`, texts to use instead of the classes.
+            attention_mask: `[N, L]`, accepted with `input_ids`.
+
+        Returns:
+            As `CLIPModel.get_text_features`, an output whose `pooler_output` are the projected, not normalised
+            features: `[C, P]`, or `[B, C, P]` if the context depends on the image.
+        """
+        layer = self.prompt_layer
+        if layer.current_adapter is None or (input_ids is not None and layer.disable_adapters):
+            return super().get_text_features(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        if input_ids is not None:
+            prompts = layer.coop_builders[layer.current_adapter].splice(input_ids, attention_mask)
+            return BaseModelOutputWithPooling(pooler_output=self._encode_learned(prompts, image_embeds))
+        prompts = self._class_prompts()
+        if layer.disable_adapters:
+            features = self._kept(prompts.zero_shot_cache, None, lambda: self._encode_templates(prompts.zero_shot))
+        elif layer.is_conditional:
+            features = self._encode_learned(prompts.learned, image_embeds)
+        else:
+            vectors = layer.context()
+            features = self._kept(
+                prompts.learned_cache, vectors, lambda: self._encode_learned(prompts.learned, image_embeds)
+            )
+        return BaseModelOutputWithPooling(pooler_output=features)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The active adapter's class names; None where it has none."""
+        prompts = self.prompt_layer.coop_prompts.get(self.prompt_layer.current_adapter)
+        return None if prompts is None else list(prompts.class_names)
+
+    def set_classes(self, class_names: Sequence[str]) -> None:
+        """Change the classes of the active adapter; a unified context needs no retraining.
+
+        Args:
+            class_names: the new names; saved with the adapter.
+
+        Raises:
+            ValueError: if there is no adapter, no name, a prompt would be too long, or the context is class-specific.
+        """
+        layer = self.prompt_layer
+        if layer.current_adapter is None:
+            raise ValueError("There is no active adapter whose classes could be set: add one first.")
+        names = layer.set_classes(class_names)
+        self.peft_config[layer.current_adapter].class_names = names
+
+    @property
+    def prompt_layer(self):
+        """The layer that holds the adapters' learnable parts."""
+        return self.get_submodule(self._prompt_family.embeddings_path)
+
+    @property
+    def _prompt_family(self) -> TextTowerFamily:
+        return FAMILIES[self.config.model_type]
+
+    def _class_prompts(self) -> ClassPrompts:
+        layer = self.prompt_layer
+        if layer.current_adapter not in layer.coop_prompts:
+            raise ValueError(
+                f"Adapter {layer.current_adapter!r} has no classes: give `class_names` in its config, or call "
+                "`model.set_classes([...])`."
+            )
+        return layer.coop_prompts[layer.current_adapter]
+
+    def _embed_images(
+        self, pixel_values: Tensor | None, image_embeds: Tensor | None, interpolate_pos_encoding: bool, **kwargs: Any
+    ) -> Tensor:
+        if (pixel_values is None) == (image_embeds is None):
+            given = "neither" if pixel_values is None else "both"
+            raise ValueError(f"Give either `pixel_values` or `image_embeds` (features computed before), got {given}.")
+        if image_embeds is not None:
+            width = self.config.projection_dim
+            if image_embeds.ndim != 2 or image_embeds.shape[1] != width:
+                raise ValueError(f"`image_embeds` must be (batch, {width}), got {tuple(image_embeds.shape)}.")
+            return normalize(image_embeds.to(self.logit_scale.device))
+        vision_model = getattr(self, self._prompt_family.vision_model)
+        trains = pixel_values.requires_grad or any(weight.requires_grad for weight in vision_model.parameters())
+        # A frozen tower needs no graph, also where gradient checkpointing makes its inputs require gradients.
+        with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
+            outputs = self.get_image_features(
+                pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, return_dict=True, **kwargs
+            )
+        return normalize(outputs.pooler_output)
+
+    def _encode_learned(self, prompts: PaddedPrompts, image_embeds: Tensor | None) -> Tensor:
+        layer = self.prompt_layer
+        if layer.is_conditional and image_embeds is None:
+            raise ValueError(
+                f"The context of adapter {layer.current_adapter!r} depends on the image: give `image_embeds`."
+            )
+        return encode_prompts(self, self._prompt_family, prompts, layer.context(image_embeds))
+
+    def _encode_templates(self, templates: Sequence[PaddedPrompts]) -> Tensor:
+        features = [encode_prompts(self, self._prompt_family, prompts) for prompts in templates]
+        return features[0] if len(features) == 1 else torch.stack([normalize(each) for each in features]).mean(0)
+
+    def _kept(self, cache, vectors: Tensor | None, compute) -> Tensor:
+        """Features from the cache, where they may be reused: in evaluation, and if no gradient must reach them."""
+        needs_grad = vectors is not None and vectors.requires_grad and torch.is_grad_enabled()
+        if self.training or needs_grad or torch.compiler.is_compiling():
+            return compute()
+        weight = self.text_projection.weight
+        device_type = weight.device.type
+        autocast = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
+        return cache.get((weight.device, weight.dtype, autocast, torch.is_inference_mode_enabled()), vectors, compute)
+
+    def _compare_with_texts(
+        self,
+        image_embeds: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        labels: Tensor | None,
+        return_loss: bool | None,
+    ) -> CLIPOutput:
+        if labels is not None:
+            raise ValueError("`labels` count the adapter's own classes and `input_ids` name other ones: give one of them.")
+        text_embeds = normalize(self.get_text_features(image_embeds, input_ids, attention_mask).pooler_output)
+        logits_per_image = cosine_logits(image_embeds, text_embeds, self.logit_scale)
+        loss = None
+        if return_loss:
+            pairs = torch.arange(len(logits_per_image), device=logits_per_image.device)
+            loss = (F.cross_entropy(logits_per_image, pairs) + F.cross_entropy(logits_per_image.t(), pairs)) / 2
+        return CLIPOutput(
+            loss=loss,
+            logits_per_image=logits_per_image,
+            logits_per_text=logits_per_image.t(),
+            text_embeds=text_embeds,
+            image_embeds=image_embeds,
+        )
+
+
+def normalize(features: Tensor) -> Tensor:
+    """L2-normalise the last axis, in float32."""
+    return F.normalize(features.float(), dim=-1)
+
+
+def cosine_logits(image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor) -> Tensor:
+    """Logits `[B, C]` of images `[B, P]` against `[C, P]`, or against texts of their own `[B, C, P]`.
+
+    In float32 also under autocast: the scale is about 100, which would raise bf16's rounding to tenths of a logit.
+
+    Args:
+        image_embeds: L2-normalised.
+        text_embeds: L2-normalised.
+        logit_scale: in log space.
+    """
+    with torch.autocast(device_type=image_embeds.device.type, enabled=False):
+        text_embeds = text_embeds.to(image_embeds.device)
+        if text_embeds.ndim == 3:
+            cosines = torch.einsum("bp,bcp->bc", image_embeds, text_embeds)
+        else:
+            cosines = image_embeds @ text_embeds.t()
+        return logit_scale.float().exp().to(cosines.device) * cosines
+
+
+def classification_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
+    """Cross-entropy of `[B, C]` logits, averaged over the batch or divided by `num_items`.
+
+    Raises:
+        ValueError: if `labels` are not B integers from 0 to C-1.
+    """
+    n_cls = logits.shape[-1]
+    if labels.shape != logits.shape[:1] or labels.is_floating_point():
+        raise ValueError(
+            f"`labels` must be {len(logits)} integers, one per image, got {labels.dtype} of shape {tuple(labels.shape)}."
+        )
+    labels = labels.to(logits.device)
+    if not torch.compiler.is_compiling() and len(labels) and not (0 <= labels.min() and labels.max() < n_cls):
+        wrong = sorted({label for label in labels.tolist() if not 0 <= label < n_cls})
+        raise ValueError(f"`labels` must lie between 0 and {n_cls - 1} ({n_cls} classes), got {wrong}.")
+    if num_items is None:
+        return F.cross_entropy(logits, labels.long())
+    total = F.cross_entropy(logits, labels.long(), reduction="sum")
+    return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else num_items)

@@ -1,0 +1,27 @@
+"""What a prompt classifier returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class PromptClassifierOutput(ModelOutput):
+    """Output of a prompt classifier.
+
+    Shapes: B images, C classes, P projection width.
+
+    Attributes:
+        loss: scalar, mean cross-entropy over the batch; only with `labels`.
+        logits: `[B, C]`, `exp(logit_scale)` times the cosine similarity, in float32.
+        image_embeds: `[B, P]`, L2-normalised.
+        text_embeds: `[C, P]`, or `[B, C, P]` when the context depends on the image; L2-normalised.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    image_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None

@@ -1,0 +1,25 @@
+"""Class names to sequences, sequences to text features. Imports neither PEFT nor the Trainer."""
+
+from .classes import ClassPrompts, PromptBuilder
+from .context import gaussian_context, shift_by_image
+from .encoder import PaddedPrompts, encode_prompts
+from .layout import CLASS_TOKEN_POSITIONS, PromptSequences
+from .tokens import NameTokens, PromptTokenizer, check_class_names
+from .towers import FAMILIES, TextTowerFamily, find_family
+
+__all__ = [
+    "CLASS_TOKEN_POSITIONS",
+    "FAMILIES",
+    "ClassPrompts",
+    "NameTokens",
+    "PaddedPrompts",
+    "PromptBuilder",
+    "PromptSequences",
+    "PromptTokenizer",
+    "TextTowerFamily",
+    "check_class_names",
+    "encode_prompts",
+    "find_family",
+    "gaussian_context",
+    "shift_by_image",
+]

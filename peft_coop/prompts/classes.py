@@ -1,0 +1,155 @@
+"""One adapter's prompts: how they are built from class names, and the features kept of them in evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .encoder import PaddedPrompts
+from .layout import (
+    PromptSequences,
+    check_lengths,
+    context_sequences,
+    spliced_sequences,
+    template_sequences,
+)
+from .tokens import PromptTokenizer, check_class_names, find_tokenizer, warn_of_duplicates
+
+
+class FeatureCache:
+    """The text features of one set of prompts, kept as long as nothing that they depend on changes.
+
+    The learnable vectors are compared by value, since a change through `.data` leaves no other trace.
+    """
+
+    def __init__(self) -> None:
+        self._entry: tuple[Hashable, Tensor | None, Tensor] | None = None
+
+    def get(self, key: Hashable, vectors: Tensor | None, compute: Callable[[], Tensor]) -> Tensor:
+        """Return the features kept under `key` and equal `vectors`, or compute and keep them."""
+        if self._entry is not None and self._entry[0] == key and _same(self._entry[1], vectors):
+            return self._entry[2]
+        features = compute()
+        if not features.requires_grad:
+            self._entry = (key, None if vectors is None else vectors.detach().clone(), features)
+        return features
+
+    def __getstate__(self) -> dict:
+        return {"_entry": None}  # copies and pickles start empty
+
+
+def _same(kept: Tensor | None, now: Tensor | None) -> bool:
+    if kept is None or now is None:
+        return kept is now
+    return kept.device == now.device and kept.dtype == now.dtype and torch.equal(kept, now)
+
+
+@dataclass
+class ClassPrompts:
+    """The prompts of one list of classes.
+
+    Attributes:
+        class_names: the C names as the user wrote them.
+        learned: the C prompts with learnable vectors.
+        zero_shot: per hand-written template, the C prompts without.
+    """
+
+    class_names: list[str]
+    learned: PaddedPrompts
+    zero_shot: list[PaddedPrompts]
+
+    def __post_init__(self) -> None:
+        self.learned_cache = FeatureCache()
+        self.zero_shot_cache = FeatureCache()
+
+
+@dataclass
+class PromptBuilder:
+    """What an adapter's prompts have in common; builds them for any class names.
+
+    Attributes:
+        tokenizer_source: the config's and the base model's `name_or_path`; loaded when first needed.
+        vocab_size: V of the text tower.
+        max_length: the tower's `max_position_embeddings`.
+        n_ctx: M, context vectors in a prompt.
+        position: "end", "middle" or "front".
+        class_specific: whether every class has vectors of its own.
+        templates: hand-written prompts with `{}` for the name, used while the adapter is disabled.
+    """
+
+    tokenizer_source: tuple[str | None, str | None]
+    vocab_size: int
+    max_length: int
+    n_ctx: int
+    position: str
+    class_specific: bool
+    templates: tuple[str, ...]
+
+    @cached_property
+    def tokenizer(self) -> PromptTokenizer:
+        tokenizer = find_tokenizer(*self.tokenizer_source)
+        largest = max(tokenizer.bos_token_id, tokenizer.eos_token_id)
+        if largest >= self.vocab_size:
+            raise ValueError(
+                f"The tokenizer does not belong to this model: it uses token id {largest}, and the text tower's "
+                f"vocabulary has {self.vocab_size} tokens. Set `tokenizer_name_or_path` to the base model's tokenizer."
+            )
+        return tokenizer
+
+    def build(self, class_names: Sequence[str]) -> ClassPrompts:
+        """Build the prompts of some classes.
+
+        Raises:
+            TypeError, ValueError: for names that are no names, see `check_class_names`, or prompts that are too long.
+        """
+        names = check_class_names(class_names)
+        warn_of_duplicates(names)
+        learned = context_sequences(
+            self.tokenizer.encode_names(names),
+            self.tokenizer,
+            self.vocab_size,
+            self.n_ctx,
+            self.position,
+            self.class_specific,
+        )
+        zero_shot = [
+            template_sequences(names, template, self.tokenizer, self.vocab_size) for template in self.templates
+        ]
+        check_lengths(learned, names, self.max_length, self.n_ctx)
+        for template, sequences in zip(self.templates, zero_shot, strict=True):
+            check_lengths(sequences, [template.replace("{}", name) for name in names], self.max_length)
+        return ClassPrompts(names, PaddedPrompts(learned), [PaddedPrompts(sequences) for sequences in zero_shot])
+
+    def splice(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> PaddedPrompts:
+        """Put the context into prompts given as CLIP's own token ids.
+
+        Args:
+            input_ids: `[N, L]`, each `BOS … EOS` and then padding of any kind.
+            attention_mask: `[N, L]`, not needed: a prompt ends at its first EOS.
+
+        Raises:
+            ValueError: if the context is class-specific, or a row does not begin with BOS or has no EOS.
+        """
+        if self.class_specific:
+            raise ValueError(
+                "This adapter has a class-specific context, which belongs to its own classes and cannot be put in front "
+                "of other texts: call the model without `input_ids`, or train a unified context."
+            )
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        texts = []
+        for index, row in enumerate(input_ids.tolist()):
+            if row[0] != bos or eos not in row[1:]:
+                raise ValueError(
+                    f"Row {index} of `input_ids` is no prompt: it must begin with BOS ({bos}) and contain EOS ({eos}), "
+                    f"got {row}."
+                )
+            texts.append(row[1 : row.index(eos, 1)])
+        sequences: PromptSequences = spliced_sequences(
+            texts, self.tokenizer, self.vocab_size, self.n_ctx, self.position
+        )
+        check_lengths(sequences, [f"row {index} of `input_ids`" for index in range(len(texts))], self.max_length, self.n_ctx)
+        return PaddedPrompts(sequences)

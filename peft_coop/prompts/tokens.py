@@ -1,0 +1,154 @@
+"""Class names and prompts as token ids, by the tokenizer that the text tower was trained with."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import AutoTokenizer, CLIPTokenizer
+
+
+@dataclass(frozen=True)
+class NameTokens:
+    """One class name, tokenised.
+
+    Attributes:
+        name: the name as the user wrote it.
+        ids: tokens of `"{name}."`, without BOS and EOS.
+        name_length: how many of `ids` belong to the name when the context stands between the name and the full stop.
+    """
+
+    name: str
+    ids: tuple[int, ...]
+    name_length: int
+
+
+class PromptTokenizer:
+    """Text to token ids without BOS and EOS, and the ids of those two.
+
+    BOS and EOS come from the tokenizer and never from `text_config`, where OpenAI's checkpoints have wrong ones.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer that has a BOS and an EOS token.
+
+    Raises:
+        ValueError: if the tokenizer lacks one of the two.
+    """
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.bos_token_id: int = tokenizer.bos_token_id
+        self.eos_token_id: int = tokenizer.eos_token_id
+        missing = [
+            name for name in ("bos_token", "eos_token") if getattr(tokenizer, f"{name}_id", None) is None
+        ]
+        if missing:
+            raise ValueError(
+                f"A prompt needs a BOS and an EOS token, and {type(tokenizer).__name__} has no {' and no '.join(missing)}. "
+                "Pass the tokenizer of a CLIP model as `tokenizer_name_or_path`."
+            )
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str) -> PromptTokenizer:
+        """Load from a Hub name or a folder, a bare folder of `vocab.json` and `merges.txt` included."""
+        has_config = any(
+            os.path.isfile(os.path.join(name_or_path, file)) for file in ("tokenizer_config.json", "config.json")
+        )
+        if os.path.isfile(os.path.join(name_or_path, "vocab.json")) and not has_config:
+            return cls(CLIPTokenizer.from_pretrained(name_or_path))
+        return cls(AutoTokenizer.from_pretrained(name_or_path))
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of every text, without BOS and EOS."""
+        return self.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+
+    def encode_names(self, class_names: Sequence[str]) -> list[NameTokens]:
+        """Tokenise class names as the papers do: underscores are spaces, and the full stop is part of the text.
+
+        CLIP's BPE merges some names with the full stop ("kite (bird of prey)." ends in one token for ")."), so name
+        and full stop are tokenised together, and only the length is taken from the name alone.
+        """
+        texts = [clean_name(name) for name in class_names]
+        with_stop = self.encode([f"{text}." for text in texts])
+        alone = self.encode(texts)
+        return [
+            NameTokens(name, tuple(ids), min(len(name_ids), len(ids)))
+            for name, ids, name_ids in zip(class_names, with_stop, alone, strict=True)
+        ]
+
+
+def clean_name(name: str) -> str:
+    """A class name as it is put into a prompt: underscores replaced by spaces."""
+    return name.replace("_", " ").strip()
+
+
+def check_class_names(class_names: Sequence[str]) -> list[str]:
+    """Check a list of class names and return it as a list of `str`.
+
+    Raises:
+        TypeError: if it is a single string, or holds something other than strings.
+        ValueError: if it is empty, or one name is.
+    """
+    if isinstance(class_names, str):
+        raise TypeError(f"`class_names` must be a list of names, got the single string {class_names!r}.")
+    names = list(class_names)
+    if not names:
+        raise ValueError("`class_names` is empty: a classifier needs at least one class name.")
+    for index, name in enumerate(names):
+        if not isinstance(name, str):
+            raise TypeError(f"Every class name must be a string, got {name!r} ({type(name).__name__}) at index {index}.")
+        if not clean_name(name):
+            raise ValueError(f"Class name {index} is empty ({name!r}): every class needs at least one visible character.")
+    return names
+
+
+def warn_of_duplicates(class_names: Sequence[str]) -> None:
+    """Warn of names that occur more than once; allowed, since ImageNet's list has two such names."""
+    twice = sorted(name for name, count in Counter(class_names).items() if count > 1)
+    if twice:
+        warnings.warn(
+            f"These class names occur more than once, and such classes cannot be told apart by an unified context: "
+            f"{', '.join(map(repr, twice))}.",
+            stacklevel=2,
+        )
+
+
+def find_tokenizer(name_or_path: str | None, base_name_or_path: str | None) -> PromptTokenizer:
+    """Load the tokenizer of a prompt.
+
+    Args:
+        name_or_path: what the config says; None means the base model's.
+        base_name_or_path: the base model's own name or path.
+
+    Raises:
+        ValueError: if neither is known, or nothing can be loaded from them.
+    """
+    if name_or_path and _is_lost_path(name_or_path) and base_name_or_path:
+        warnings.warn(
+            f"The tokenizer saved as {name_or_path!r} is not on this machine; using the base model's, "
+            f"{base_name_or_path!r}.",
+            stacklevel=2,
+        )
+        name_or_path = None
+    source = name_or_path or base_name_or_path
+    if not source:
+        raise ValueError(
+            "No tokenizer is known: the base model has no name or path (it was not made by `from_pretrained`), and "
+            "`tokenizer_name_or_path` is not set. Set it to a Hub name or to a folder with the tokenizer's files."
+        )
+    try:
+        return PromptTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"No tokenizer could be loaded from {source!r}: {error} Set `tokenizer_name_or_path` to a Hub name or to a "
+            "folder with the tokenizer's files."
+        ) from error
+
+
+def _is_lost_path(name_or_path: str) -> bool:
+    """Whether this is a local path, and one that does not exist here (a Hub name has at most one slash)."""
+    looks_local = os.path.isabs(name_or_path) or name_or_path.startswith((".", "~")) or name_or_path.count(os.sep) > 1
+    return looks_local and not os.path.exists(name_or_path)

@@ -1,0 +1,183 @@
+"""The tuner: puts CoOp's layer into a dual encoder, and takes it out again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTuner
+from torch import Tensor, nn
+
+from ..configs import DEFAULT_N_CTX, CoOpConfig
+from ..models import LabelNames, become_classifier, cease_to_be_classifier
+from ..prompts import PromptBuilder, find_family, gaussian_context
+from .layer import CoOpEmbeddings, raise_merge_error
+
+
+class CoOpModel(BaseTuner):
+    """Learns the context of a CLIP classifier's prompts; the model itself stays frozen.
+
+    Args:
+        model: a Hugging Face dual encoder, `CLIPModel` or `MetaClip2Model`.
+        peft_config: a `CoOpConfig`.
+        adapter_name: the adapter's name.
+
+    Raises:
+        ValueError: if the model is of another family, or the config does not fit it; the model is left as it was.
+
+    Reference: CoOp (arXiv:2109.01134), CoCoOp (arXiv:2203.05557).
+    """
+
+    prefix = "coop_"
+    tuner_layer_cls = CoOpEmbeddings
+
+    def _prepare_adapter_config(self, peft_config: CoOpConfig, model_config: dict) -> CoOpConfig:
+        return peft_config
+
+    def _prepare_model(self, peft_config: CoOpConfig, model: nn.Module) -> None:
+        find_family(model)
+
+    @staticmethod
+    def _check_target_module_exists(peft_config: CoOpConfig, key: str) -> bool:
+        return key == peft_config.target_modules
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        become_classifier(model)
+
+    def _create_and_replace(
+        self,
+        peft_config: CoOpConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        # Everything that can be wrong is found before the model is touched.
+        embeddings = target.base_layer if isinstance(target, CoOpEmbeddings) else target
+        builder = make_builder(peft_config, self.model, embeddings)
+        prompts = builder.build(peft_config.class_names) if peft_config.class_names is not None else None
+        ctx = start_context(peft_config, builder, embeddings)
+        sizes = meta_net_sizes(peft_config, self.model, ctx.shape[-1])
+
+        peft_config.n_ctx = builder.n_ctx
+        if not isinstance(target, CoOpEmbeddings):
+            target = CoOpEmbeddings(embeddings, LabelNames(self.model.config))
+            setattr(parent, target_name, target)
+        target.update_layer(adapter_name, builder, prompts, ctx, sizes)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        setattr(parent, child_name, new_module)
+
+    def unload(self) -> nn.Module:
+        """Take the adapters out and return the base model, with its own class, keys and label names."""
+        layer = self.model.get_submodule(find_family(self.model).embeddings_path)
+        model = super().unload()
+        cease_to_be_classifier(model)
+        layer.label_names.publish(None)
+        return model
+
+    def _check_merge_allowed(self) -> None:
+        raise_merge_error()
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: CoOpConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        check_saved_tensors(dict(model.named_parameters()), remapped, adapter_name)
+        return remapped
+
+
+def make_builder(config: CoOpConfig, model: nn.Module, embeddings: nn.Module) -> PromptBuilder:
+    """Gather what an adapter's prompts have in common, and settle `n_ctx`.
+
+    Raises:
+        ValueError: if `n_ctx` contradicts the number of tokens in `ctx_init`.
+    """
+    builder = PromptBuilder(
+        tokenizer_source=(config.tokenizer_name_or_path, getattr(model, "name_or_path", None)),
+        vocab_size=embeddings.token_embedding.num_embeddings,
+        max_length=embeddings.position_embedding.num_embeddings,
+        n_ctx=config.n_ctx or DEFAULT_N_CTX,
+        position=config.class_token_position,
+        class_specific=config.class_specific_context,
+        templates=config.templates,
+    )
+    if config.ctx_init is not None:
+        n_tokens = len(start_tokens(config, builder))
+        if config.n_ctx not in (None, n_tokens):
+            raise ValueError(
+                f"`n_ctx={config.n_ctx}` contradicts `ctx_init={config.ctx_init!r}`, which has {n_tokens} tokens: set "
+                f"`n_ctx` to {n_tokens} or leave it out, or set `ctx_init=None` to start from random vectors."
+            )
+        builder.n_ctx = n_tokens
+    return builder
+
+
+def start_tokens(config: CoOpConfig, builder: PromptBuilder) -> list[int]:
+    """Token ids of the words in `ctx_init`."""
+    [ids] = builder.tokenizer.encode([config.ctx_init.replace("_", " ").strip()])
+    return ids
+
+
+def start_context(config: CoOpConfig, builder: PromptBuilder, embeddings: nn.Module) -> Tensor:
+    """The context vectors before training, `[M, D]`, or `[C, M, D]` when class-specific.
+
+    Raises:
+        ValueError: if the context is class-specific and there are no classes.
+    """
+    shape: tuple[int, ...] = (builder.n_ctx, embeddings.token_embedding.embedding_dim)
+    if config.class_specific_context:
+        if config.class_names is None:
+            raise ValueError("A class-specific context needs `class_names`: it has one set of vectors per class.")
+        shape = (len(config.class_names), *shape)
+    if config.ctx_init is None:
+        return gaussian_context(*shape)
+    weight = embeddings.token_embedding.weight
+    words = weight[torch.tensor(start_tokens(config, builder), device=weight.device)].detach()
+    return words.expand(shape).clone()
+
+
+def meta_net_sizes(config: CoOpConfig, model: nn.Module, text_width: int) -> tuple[int, int, int] | None:
+    """Projection width, hidden units and text width of the Meta-Net, or None where there is none.
+
+    Raises:
+        ValueError: if no hidden unit would be left.
+    """
+    if not config.meta_net:
+        return None
+    projection_dim = model.config.projection_dim
+    hidden_units = projection_dim // config.meta_net_reduction
+    if hidden_units < 1:
+        raise ValueError(
+            f"`meta_net_reduction={config.meta_net_reduction}` leaves the Meta-Net no hidden unit: this model's "
+            f"projection has {projection_dim} dimensions, so it can be {projection_dim} at most."
+        )
+    return projection_dim, hidden_units, text_width
+
+
+def check_saved_tensors(parameters: dict[str, Tensor], state_dict: dict[str, Tensor], adapter_name: str) -> None:
+    """Check saved tensors against an adapter's parameters before one of them is copied.
+
+    Raises:
+        ValueError: if a tensor is missing, or has another shape.
+    """
+    marks = (f".{adapter_name}.", f".{adapter_name}")
+    own = {
+        key: value for key, value in parameters.items() if ".coop_" in key and (marks[0] in key or key.endswith(marks[1]))
+    }
+    missing = sorted(set(own) - set(state_dict))
+    if missing:
+        raise ValueError(
+            f"The saved adapter does not hold {', '.join(missing)}; it has {', '.join(sorted(state_dict)) or 'nothing'}. "
+            "Its `adapter_config.json` and its weights are not of one adapter."
+        )
+    for key, parameter in own.items():
+        if state_dict[key].shape != parameter.shape:
+            raise ValueError(
+                f"The saved adapter does not fit this model: {key} is {tuple(state_dict[key].shape)} in the file and "
+                f"{tuple(parameter.shape)} here. Load it on the base model that it was trained with."
+            )

@@ -1,0 +1,92 @@
+"""Tiny models, CLIP's tokenizer and the golden numbers. Nothing here touches the network."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, MetaClip2Config, MetaClip2Model
+
+import peft_coop  # noqa: F401  registers the methods
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def clip_tokens() -> list[str]:
+    """CLIP's vocabulary in the order of its ids: it follows from the merges."""
+    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in visible]
+    letters = [chr(byte) for byte in visible] + [chr(256 + index) for index in range(len(others))]
+    merges = [line for line in (GOLDEN / "merges.txt").read_text(encoding="utf-8").splitlines()[1:] if line]
+    words = ["".join(merge.split()) for merge in merges]
+    return [*letters, *(f"{letter}</w>" for letter in letters), *words, "<|startoftext|>", "<|endoftext|>"]
+
+
+@pytest.fixture(scope="session")
+def tokenizer_path(tmp_path_factory) -> str:
+    """A folder with CLIP's own tokenizer."""
+    folder = tmp_path_factory.mktemp("clip-tokenizer")
+    vocab = {token: index for index, token in enumerate(clip_tokens())}
+    (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    (folder / "merges.txt").write_bytes((GOLDEN / "merges.txt").read_bytes())
+    saved = folder / "saved"
+    CLIPTokenizer.from_pretrained(folder, model_max_length=77).save_pretrained(saved)
+    return str(saved)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_path):
+    return CLIPTokenizer.from_pretrained(tokenizer_path)
+
+
+# Every width differs, so that a swapped axis cannot pass by luck.
+TEXT = {"hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 2, "num_hidden_layers": 2}
+VISION = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2}
+TEXT |= {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407}
+VISION |= {"image_size": 16, "patch_size": 8}
+
+
+def make_clip(kind: str = "clip", **text) -> CLIPModel:
+    """A tiny random dual encoder of width 24, 32 and 40 (text, vision, projection)."""
+    torch.manual_seed(0)
+    config_class, model_class = {
+        "clip": (CLIPConfig, CLIPModel),
+        "metaclip_2": (MetaClip2Config, MetaClip2Model),
+    }[kind]
+    config = config_class(text_config={**TEXT, **text}, vision_config=VISION, projection_dim=40)
+    return model_class(config).eval()
+
+
+@pytest.fixture
+def clip() -> CLIPModel:
+    return make_clip()
+
+
+@pytest.fixture
+def pixel_values() -> torch.Tensor:
+    return torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict:
+    """Settings and tensors of the original implementation."""
+    return {**json.loads((GOLDEN / "golden.json").read_text()), "tensors": load_file(GOLDEN / "golden.safetensors")}
+
+
+@pytest.fixture
+def golden_clip(golden) -> CLIPModel:
+    """The tiny CLIP whose numbers the original implementation computed."""
+    tensors = golden["tensors"]
+    model = CLIPModel(CLIPConfig(**golden["clip_config"])).eval()
+    weights = {key.removeprefix("clip/"): value for key, value in tensors.items() if key.startswith("clip/")}
+    result = model.load_state_dict(weights, strict=False)
+    assert not result.unexpected_keys
+    assert set(result.missing_keys) <= {"text_model.embeddings.token_embedding.weight"}
+    with torch.no_grad():
+        model.text_model.embeddings.token_embedding.weight[tensors["token_ids"]] = tensors["token_embedding_rows"]
+    return model
