@@ -1,0 +1,58 @@
+# Every target sets up what it needs in $(VENV) on its first call and finds it there on the next.
+
+PYTHON ?= python3
+VENV ?= .venv
+# What pip installs first, before anything that depends on torch. For CUDA, and after `make clean`:
+#   make demo TORCH="torch==<version> --index-url <where PyTorch publishes it>"
+TORCH ?= $(shell sed -n '/^torch==/p' constraints.txt)
+# Passed on by `demo` and `test`: make test ARGS="tests/test_configs.py -k middle"
+ARGS ?=
+
+PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+
+# The environment is its own: nothing of the one around it may be imported.
+unexport PYTHONPATH
+unexport PYTHONHOME
+
+.PHONY: help demo test quality format clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo     learn prompts for the tiny CLIP that ships with the package"
+	@echo "make test     run the tests"
+	@echo "make quality  lint, formatting, types"
+	@echo "make format   apply the formatting, and the fixes that the linter can make by itself"
+	@echo "make clean    remove $(VENV), caches and outputs"
+
+demo: $(VENV)/installed-demo
+	$(PY) -m peft_coop demo $(ARGS)
+
+test: $(VENV)/installed-test
+	$(PY) -m pytest $(ARGS)
+
+quality: $(VENV)/installed-dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(VENV)/installed-dev
+	$(PY) -m ruff check --fix --exit-zero .
+	$(PY) -m ruff format .
+
+# The torch that is installed, exactly: a constraint that lets no later pip call replace it.
+$(VENV)/torch.txt: constraints.txt
+	@echo "Creating $(VENV) with $(TORCH): takes a few minutes the first time."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) $(TORCH)
+	@$(PY) -c "from importlib.metadata import version; print('torch==' + version('torch'))" > $@
+
+$(VENV)/installed-%: $(VENV)/torch.txt pyproject.toml
+	@echo "Installing peft-coop[$*] into $(VENV)."
+	@$(PIP_INSTALL) --constraint $< --editable ".[$*]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo-output .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
