@@ -35,7 +35,9 @@ class CoOpConfig(PeftConfig):
 
     n_ctx: int | None = field(
         default=None,
-        metadata={"help": "Context vectors per prompt (M in the paper); None: 16, or as many as `ctx_init` has tokens."},
+        metadata={
+            "help": "Context vectors per prompt (M in the paper); None: 16, or as many as `ctx_init` has tokens."
+        },
     )
     class_names: list[str] | None = field(default=None, metadata={"help": "The classes, as a human writes them."})
     class_token_position: str = field(
@@ -66,7 +68,7 @@ class CoOpConfig(PeftConfig):
         super().__post_init__()
         self.peft_type = PeftType("COOP")
         self.task_type = TaskType("IMAGE_CLS")
-        # Set by `from_pretrained`: the saved weights are still to come.
+        # True after `from_pretrained`: the saved weights are still to come.
         self.awaits_weights = False
         if self.class_names is not None:
             self.class_names = check_class_names(self.class_names)
@@ -107,7 +109,8 @@ class CoOpConfig(PeftConfig):
     def from_pretrained(cls, pretrained_model_name_or_path, subfolder=None, **kwargs):
         """Load the saved settings of an adapter, as `PeftConfig.from_pretrained` does."""
         config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
-        config.awaits_weights = True
+        if isinstance(config, CoOpConfig):  # the folder may hold an adapter of another method
+            config.awaits_weights = True
         return config
 
     def __eq__(self, other: object) -> bool:

@@ -67,6 +67,15 @@ def clip() -> CLIPModel:
     return make_clip()
 
 
+@pytest.fixture(scope="session")
+def clip_path(tmp_path_factory, tokenizer) -> str:
+    """A folder with the tiny CLIP and its tokenizer, as `from_pretrained` wants it."""
+    folder = tmp_path_factory.mktemp("clip")
+    make_clip().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture
 def pixel_values() -> torch.Tensor:
     return torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))

@@ -19,7 +19,9 @@ PARTS = {
 def load_case(golden, key):
     [case] = [case for case in golden["cases"] if case["key"] == key]
     prefix = f"{key}/"
-    return case, {name.removeprefix(prefix): value for name, value in golden["tensors"].items() if name.startswith(prefix)}
+    return case, {
+        name.removeprefix(prefix): value for name, value in golden["tensors"].items() if name.startswith(prefix)
+    }
 
 
 @pytest.fixture(params=CASES)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import can_return_tuple, maybe_autocast
 
 from ..prompts import FAMILIES, ClassPrompts, PaddedPrompts, TextTowerFamily, encode_prompts
 from .outputs import PromptClassifierOutput
@@ -115,6 +115,13 @@ class PromptClassifierMixin:
             )
         return BaseModelOutputWithPooling(pooler_output=features)
 
+    def train(self, mode: bool = True) -> PromptClassifierMixin:
+        """Set training mode; a frozen vision tower stays in evaluation mode, where it recomputes and drops nothing."""
+        super().train(mode)
+        if self._vision_is_frozen:
+            getattr(self, self._prompt_family.vision_model).eval()
+        return self
+
     @property
     def class_names(self) -> list[str] | None:
         """The active adapter's class names; None where it has none."""
@@ -145,6 +152,12 @@ class PromptClassifierMixin:
     def _prompt_family(self) -> TextTowerFamily:
         return FAMILIES[self.config.model_type]
 
+    @property
+    def _vision_is_frozen(self) -> bool:
+        family = self._prompt_family
+        parts = (getattr(self, name) for name in (family.vision_model, family.visual_projection))
+        return not any(weight.requires_grad for part in parts for weight in part.parameters())
+
     def _class_prompts(self) -> ClassPrompts:
         layer = self.prompt_layer
         if layer.current_adapter not in layer.coop_prompts:
@@ -165,8 +178,7 @@ class PromptClassifierMixin:
             if image_embeds.ndim != 2 or image_embeds.shape[1] != width:
                 raise ValueError(f"`image_embeds` must be (batch, {width}), got {tuple(image_embeds.shape)}.")
             return normalize(image_embeds.to(self.logit_scale.device))
-        vision_model = getattr(self, self._prompt_family.vision_model)
-        trains = pixel_values.requires_grad or any(weight.requires_grad for weight in vision_model.parameters())
+        trains = pixel_values.requires_grad or not self._vision_is_frozen
         # A frozen tower needs no graph, also where gradient checkpointing makes its inputs require gradients.
         with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
             outputs = self.get_image_features(
@@ -193,7 +205,8 @@ class PromptClassifierMixin:
             return compute()
         weight = self.text_projection.weight
         device_type = weight.device.type
-        autocast = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
+        autocasts = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+        autocast = torch.get_autocast_dtype(device_type) if autocasts else None
         return cache.get((weight.device, weight.dtype, autocast, torch.is_inference_mode_enabled()), vectors, compute)
 
     def _compare_with_texts(
@@ -205,7 +218,9 @@ class PromptClassifierMixin:
         return_loss: bool | None,
     ) -> CLIPOutput:
         if labels is not None:
-            raise ValueError("`labels` count the adapter's own classes and `input_ids` name other ones: give one of them.")
+            raise ValueError(
+                "`labels` count the adapter's own classes and `input_ids` name other ones: give one of them."
+            )
         text_embeds = normalize(self.get_text_features(image_embeds, input_ids, attention_mask).pooler_output)
         logits_per_image = cosine_logits(image_embeds, text_embeds, self.logit_scale)
         loss = None
@@ -236,7 +251,7 @@ def cosine_logits(image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor
         text_embeds: L2-normalised.
         logit_scale: in log space.
     """
-    with torch.autocast(device_type=image_embeds.device.type, enabled=False):
+    with maybe_autocast(image_embeds.device.type, enabled=False):
         text_embeds = text_embeds.to(image_embeds.device)
         if text_embeds.ndim == 3:
             cosines = torch.einsum("bp,bcp->bc", image_embeds, text_embeds)
@@ -257,7 +272,8 @@ def classification_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int 
             f"`labels` must be {len(logits)} integers, one per image, got {labels.dtype} of shape {tuple(labels.shape)}."
         )
     labels = labels.to(logits.device)
-    if not torch.compiler.is_compiling() and len(labels) and not (0 <= labels.min() and labels.max() < n_cls):
+    # One look at the values, since each makes the processor wait for a GPU.
+    if not torch.compiler.is_compiling() and ((labels < 0) | (labels >= n_cls)).any():
         wrong = sorted({label for label in labels.tolist() if not 0 <= label < n_cls})
         raise ValueError(f"`labels` must lie between 0 and {n_cls - 1} ({n_cls} classes), got {wrong}.")
     if num_items is None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from huggingface_hub import CommitInfo
 from peft import PeftConfig, PeftModel
 from peft.auto import _BaseAutoPeftModel
+from peft.utils import CONFIG_NAME
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel
+
+from ..hub import push_adapters, update_model_card
 
 
 class PeftModelForImageClassification(PeftModel):
@@ -16,6 +23,14 @@ class PeftModelForImageClassification(PeftModel):
     What forward takes and returns is documented at `PromptClassifierMixin`, the class of the model inside; the
     classifier's other methods (`set_classes`, `class_names`, `get_text_features`, …) are reached from here as well.
     """
+
+    def __init__(self, model: nn.Module, peft_config: PeftConfig, adapter_name: str = "default", **kwargs: Any):
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        super().__init__(model, peft_config, adapter_name, **kwargs)
+        # `PeftModel.from_pretrained` wraps the base model and then loads the weights: if those turn out not to fit, the
+        # base model is released, and this is what was trainable in it.
+        awaits_weights = peft_config.inference_mode or getattr(peft_config, "awaits_weights", False)
+        self._thaw_on_failure = trainable if awaits_weights else None
 
     def forward(
         self,
@@ -49,18 +64,100 @@ class PeftModelForImageClassification(PeftModel):
         return self.base_model.model
 
     def load_adapter(self, model_id: Any, adapter_name: str, *args: Any, **kwargs: Any) -> Any:
-        """Load a trained adapter, as `PeftModel.load_adapter`; if that fails, the model is left as it was."""
+        """Load a trained adapter, as `PeftModel.load_adapter`; if that fails, the model is left as it was.
+
+        An adapter that the model has is read from its own subfolder, where several were saved together: the Trainer
+        names the whole checkpoint when it brings back the best one.
+
+        Raises:
+            ValueError: if the weights cannot be read, or do not fit the config or the model.
+        """
         is_new = adapter_name not in self.peft_config
+        if not is_new and self._thaw_on_failure is None:
+            model_id = own_folder(model_id, adapter_name)
         try:
             result = super().load_adapter(model_id, adapter_name, *args, **kwargs)
-        except Exception:
+        except Exception as error:
             if is_new and adapter_name in self.peft_config:
                 self.delete_adapter(adapter_name)
-            elif not is_new and self.peft_config[adapter_name].awaits_weights:
-                self.base_model.unload()  # `from_pretrained` wrapped the base model for these weights
+            elif not is_new and self._thaw_on_failure is not None:
+                self._release_base_model(self._thaw_on_failure)
+            if isinstance(error, SafetensorError):
+                raise ValueError(
+                    f"The weights in {str(model_id)!r} cannot be read, the file is damaged: {error}."
+                ) from error
             raise
-        self.peft_config[adapter_name].awaits_weights = False
+        self._thaw_on_failure = None
         return result
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save the adapters, as `PeftModel.save_pretrained`.
+
+        The base model's embeddings are never part of them, so the Hub is not asked what the base model's were.
+        """
+        if len(args) < 3:  # `save_embedding_layers` is the fourth parameter
+            kwargs.setdefault("save_embedding_layers", False)
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def _release_base_model(self, thaw: Sequence[nn.Parameter]) -> None:
+        self.base_model.unload()
+        for parameter in thaw:
+            parameter.requires_grad = True
+
+    def create_or_update_model_card(
+        self,
+        output_dir: str | os.PathLike,
+        metrics: Mapping[str, Any] | None = None,
+        dataset: str | None = None,
+        repo_id: str | None = None,
+        tags: Sequence[str] | str | None = None,
+    ) -> None:
+        """Write `README.md`, or bring the one that is there up to date; saving and the Trainer call this.
+
+        Args:
+            output_dir: the folder with the adapter.
+            metrics: measured results, as `trainer.evaluate()` returns them; None keeps those that the card has.
+            dataset: what they were measured on: an id on the Hub, or any name.
+            repo_id: where the card will stand on the Hub.
+            tags: more tags.
+
+        Raises:
+            ValueError: if a metric is no number.
+        """
+        update_model_card(self, output_dir, metrics=metrics, dataset=dataset, repo_id=repo_id, tags=tags)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        dataset: str | None = None,
+        max_shard_size: int | str | None = None,
+        **kwargs: Any,
+    ) -> CommitInfo:
+        """Upload the adapters and their model card in one commit.
+
+        Args:
+            repo_id: "user/name", or "name" for a repository of one's own; made if it does not exist.
+            metrics: measured results for the card, as `trainer.evaluate()` returns them.
+            dataset: what they were measured on: an id on the Hub, or any name.
+            max_shard_size: accepted as everywhere in transformers; an adapter is one small file.
+            kwargs: `commit_message`, `commit_description`, `private`, `token`, `revision`, `create_pr` and `tags`, as
+                in `PreTrainedModel.push_to_hub`.
+
+        Returns:
+            The commit, with its `commit_url`.
+
+        Raises:
+            ValueError: if a metric is no number.
+        """
+        return push_adapters(self, repo_id, metrics=metrics, dataset=dataset, **kwargs)
+
+
+def own_folder(path: str | os.PathLike, adapter_name: str) -> str | os.PathLike:
+    """The subfolder of a saved model that holds this adapter, or `path` itself where there is none."""
+    folder = os.path.join(path, adapter_name)
+    return folder if os.path.isfile(os.path.join(folder, CONFIG_NAME)) else path
 
 
 class AutoPeftModelForImageClassification(_BaseAutoPeftModel):

@@ -23,23 +23,25 @@ from .tokens import PromptTokenizer, check_class_names, find_tokenizer, warn_of_
 class FeatureCache:
     """The text features of one set of prompts, kept as long as nothing that they depend on changes.
 
-    The learnable vectors are compared by value, since a change through `.data` leaves no other trace.
+    The learnable vectors are compared by value, since a change through `.data` leaves no other trace. Features are kept
+    for every key at once, so that replicas on several devices do not push out each other's.
     """
 
     def __init__(self) -> None:
-        self._entry: tuple[Hashable, Tensor | None, Tensor] | None = None
+        self._entries: dict[Hashable, tuple[Tensor | None, Tensor]] = {}
 
     def get(self, key: Hashable, vectors: Tensor | None, compute: Callable[[], Tensor]) -> Tensor:
-        """Return the features kept under `key` and equal `vectors`, or compute and keep them."""
-        if self._entry is not None and self._entry[0] == key and _same(self._entry[1], vectors):
-            return self._entry[2]
+        """Return the features kept under `key`, of equal `vectors`, or compute and keep them."""
+        entry = self._entries.get(key)
+        if entry is not None and _same(entry[0], vectors):
+            return entry[1]
         features = compute()
         if not features.requires_grad:
-            self._entry = (key, None if vectors is None else vectors.detach().clone(), features)
+            self._entries[key] = (None if vectors is None else vectors.detach().clone(), features)
         return features
 
     def __getstate__(self) -> dict:
-        return {"_entry": None}  # copies and pickles start empty
+        return {"_entries": {}}  # copies and pickles start empty
 
 
 def _same(kept: Tensor | None, now: Tensor | None) -> bool:
@@ -151,5 +153,7 @@ class PromptBuilder:
         sequences: PromptSequences = spliced_sequences(
             texts, self.tokenizer, self.vocab_size, self.n_ctx, self.position
         )
-        check_lengths(sequences, [f"row {index} of `input_ids`" for index in range(len(texts))], self.max_length, self.n_ctx)
+        check_lengths(
+            sequences, [f"row {index} of `input_ids`" for index in range(len(texts))], self.max_length, self.n_ctx
+        )
         return PaddedPrompts(sequences)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor, nn
 from transformers.masking_utils import create_causal_mask
@@ -34,13 +36,27 @@ class PaddedPrompts:
         self.token_ids = padded.masked_fill(self.is_learned, 0)
         self.rows = (padded - sequences.vocab_size).masked_fill(~self.is_learned, 0)
         self.eos_positions = torch.tensor([len(ids) - 1 for ids in sequences.ids])
+        self._copies: dict[torch.device, PaddedPrompts] = {}
 
     def to(self, device: torch.device) -> PaddedPrompts:
-        """Move to `device`, in place; a no-op where the prompts already are there."""
-        if self.token_ids.device != device:
-            for name in ("is_learned", "token_ids", "rows", "eos_positions"):
-                setattr(self, name, getattr(self, name).to(device))
-        return self
+        """These prompts on `device`: themselves, or a copy that is made once and kept.
+
+        They stay where they are, since replicas of the model on other devices read them at the same time.
+        """
+        if self.token_ids.device == device:
+            return self
+        if device not in self._copies:
+            self._copies[device] = self._copied_to(device)
+        return self._copies[device]
+
+    def _copied_to(self, device: torch.device) -> PaddedPrompts:
+        other = copy(self)
+        for name in ("is_learned", "token_ids", "rows", "eos_positions"):
+            setattr(other, name, getattr(self, name).to(device))
+        return other
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_copies": {}}  # copies and pickles start without
 
 
 def encode_prompts(
@@ -53,7 +69,7 @@ def encode_prompts(
     Args:
         model: the dual encoder.
         family: where its parts are.
-        prompts: the prompts; moved to the tower's device.
+        prompts: the prompts, on any device.
         vectors: `[R, D]`, or `[B, R, D]` for one set per image; None where no prompt has a learnable vector.
 
     Returns:
@@ -61,7 +77,7 @@ def encode_prompts(
     """
     text_model = getattr(model, family.text_model)
     tokens = getattr(text_model, family.embeddings).token_embedding
-    prompts.to(tokens.weight.device)
+    prompts = prompts.to(tokens.weight.device)
     embeds = tokens(prompts.token_ids)  # [C, L, D]
     if vectors is not None:
         learned = vectors.to(embeds)[..., prompts.rows, :]  # [C, L, D] or [B, C, L, D]

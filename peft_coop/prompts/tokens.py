@@ -42,9 +42,7 @@ class PromptTokenizer:
         self.tokenizer = tokenizer
         self.bos_token_id: int = tokenizer.bos_token_id
         self.eos_token_id: int = tokenizer.eos_token_id
-        missing = [
-            name for name in ("bos_token", "eos_token") if getattr(tokenizer, f"{name}_id", None) is None
-        ]
+        missing = [name for name in ("bos_token", "eos_token") if getattr(tokenizer, f"{name}_id", None) is None]
         if missing:
             raise ValueError(
                 f"A prompt needs a BOS and an EOS token, and {type(tokenizer).__name__} has no {' and no '.join(missing)}. "
@@ -99,9 +97,13 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
         raise ValueError("`class_names` is empty: a classifier needs at least one class name.")
     for index, name in enumerate(names):
         if not isinstance(name, str):
-            raise TypeError(f"Every class name must be a string, got {name!r} ({type(name).__name__}) at index {index}.")
+            raise TypeError(
+                f"Every class name must be a string, got {name!r} ({type(name).__name__}) at index {index}."
+            )
         if not clean_name(name):
-            raise ValueError(f"Class name {index} is empty ({name!r}): every class needs at least one visible character.")
+            raise ValueError(
+                f"Class name {index} is empty ({name!r}): every class needs at least one visible character."
+            )
     return names
 
 

@@ -17,6 +17,7 @@ class TextTowerFamily:
         embeddings: attribute of the text tower that turns ids into hidden states.
         text_projection: attribute of the dual encoder that projects the pooled state.
         vision_model: attribute of the dual encoder that holds the vision tower.
+        visual_projection: attribute of the dual encoder that projects an image's pooled state.
     """
 
     model_class: str
@@ -24,6 +25,7 @@ class TextTowerFamily:
     embeddings: str = "embeddings"
     text_projection: str = "text_projection"
     vision_model: str = "vision_model"
+    visual_projection: str = "visual_projection"
 
     @property
     def embeddings_path(self) -> str:

@@ -68,14 +68,14 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
             ctx: the context vectors at the start, `[M, D]`, or `[C, M, D]` when class-specific.
             meta_net_sizes: projection width, hidden units and text width of the Meta-Net; None for none.
         """
-        self.coop_builders[adapter_name] = builder
-        if prompts is not None:
-            self.coop_prompts[adapter_name] = prompts
-        self.coop_ctx[adapter_name] = nn.Parameter(ctx)
+        self.coop_ctx[adapter_name] = nn.Parameter(ctx)  # first, since torch refuses some names
         if meta_net_sizes is not None:
             projection_dim, hidden_units, text_width = meta_net_sizes
             self.coop_meta_net_linear1[adapter_name] = nn.Linear(projection_dim, hidden_units)
             self.coop_meta_net_linear2[adapter_name] = nn.Linear(hidden_units, text_width)
+        self.coop_builders[adapter_name] = builder
+        if prompts is not None:
+            self.coop_prompts[adapter_name] = prompts
         self._move_adapter_to_device_of_base_layer(adapter_name)
 
     @property
@@ -133,6 +133,7 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
         return prompts.class_names
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        """Choose the adapter in use; the model's label names follow."""
         super().set_adapter(adapter_names, inference_mode=inference_mode)
         self.publish_labels()
 
@@ -142,9 +143,11 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
         self.label_names.publish(self.coop_prompts[active[0]].class_names if active else None)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Not possible, see `raise_merge_error`."""
         raise_merge_error()
 
     def unmerge(self) -> None:
+        """Not possible, see `raise_merge_error`."""
         raise_merge_error()
 
     def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[torch.device, torch.dtype]:

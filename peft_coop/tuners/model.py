@@ -42,6 +42,7 @@ class CoOpModel(BaseTuner):
         return key == peft_config.target_modules
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Add an adapter, and make the model a classifier."""
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         become_classifier(model)
 
@@ -62,11 +63,10 @@ class CoOpModel(BaseTuner):
         ctx = start_context(peft_config, builder, embeddings)
         sizes = meta_net_sizes(peft_config, self.model, ctx.shape[-1])
 
+        layer = target if isinstance(target, CoOpEmbeddings) else CoOpEmbeddings(target, LabelNames(self.model.config))
+        layer.update_layer(adapter_name, builder, prompts, ctx, sizes)
+        setattr(parent, target_name, layer)
         peft_config.n_ctx = builder.n_ctx
-        if not isinstance(target, CoOpEmbeddings):
-            target = CoOpEmbeddings(embeddings, LabelNames(self.model.config))
-            setattr(parent, target_name, target)
-        target.update_layer(adapter_name, builder, prompts, ctx, sizes)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         setattr(parent, child_name, new_module)
@@ -87,7 +87,7 @@ class CoOpModel(BaseTuner):
         cls, model: nn.Module, config: CoOpConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-        check_saved_tensors(dict(model.named_parameters()), remapped, adapter_name)
+        check_saved_tensors(adapter_parameters(model, adapter_name), remapped)
         return remapped
 
 
@@ -159,23 +159,35 @@ def meta_net_sizes(config: CoOpConfig, model: nn.Module, text_width: int) -> tup
     return projection_dim, hidden_units, text_width
 
 
-def check_saved_tensors(parameters: dict[str, Tensor], state_dict: dict[str, Tensor], adapter_name: str) -> None:
+def adapter_parameters(model: nn.Module, adapter_name: str) -> dict[str, nn.Parameter]:
+    """The learnable parts of an adapter, by their full names in `model`."""
+    return {
+        f"{path}.{container}.{name}": parameter
+        for path, layer in model.named_modules()
+        if isinstance(layer, CoOpEmbeddings)
+        for container in layer.adapter_layer_names
+        for name, parameter in getattr(layer, container).named_parameters()
+        if name.split(".")[0] == adapter_name
+    }
+
+
+def check_saved_tensors(parameters: dict[str, nn.Parameter], state_dict: dict[str, Tensor]) -> None:
     """Check saved tensors against an adapter's parameters before one of them is copied.
 
+    Args:
+        parameters: the adapter's, by their full names.
+        state_dict: what was saved, under the same names.
+
     Raises:
-        ValueError: if a tensor is missing, or has another shape.
+        ValueError: if a tensor is missing or left over, or has another shape.
     """
-    marks = (f".{adapter_name}.", f".{adapter_name}")
-    own = {
-        key: value for key, value in parameters.items() if ".coop_" in key and (marks[0] in key or key.endswith(marks[1]))
-    }
-    missing = sorted(set(own) - set(state_dict))
-    if missing:
+    learned = {key for key in state_dict if f".{CoOpModel.prefix}" in key}
+    if learned != set(parameters):
         raise ValueError(
-            f"The saved adapter does not hold {', '.join(missing)}; it has {', '.join(sorted(state_dict)) or 'nothing'}. "
-            "Its `adapter_config.json` and its weights are not of one adapter."
+            f"The saved adapter does not fit its config: the weights are {', '.join(sorted(state_dict)) or 'none'} and "
+            f"should be {', '.join(sorted(parameters))}. `adapter_config.json` and the weights are not of one adapter."
         )
-    for key, parameter in own.items():
+    for key, parameter in parameters.items():
         if state_dict[key].shape != parameter.shape:
             raise ValueError(
                 f"The saved adapter does not fit this model: {key} is {tuple(state_dict[key].shape)} in the file and "

@@ -1,0 +1,203 @@
+"""The text of our part of a model card: what the adapter is, how to use it, its results, classes and settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import Field, fields
+from typing import Any
+
+from huggingface_hub import EvalResult
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from peft import PeftConfig, PeftModel
+
+SHOWN_CLASSES = 50
+SHOWN_TEMPLATES = 3
+UNKNOWN_DATASET = "unknown"
+METHODS = {
+    "CoOp": "[CoOp](https://arxiv.org/abs/2109.01134)",
+    "CoCoOp": "[CoCoOp](https://arxiv.org/abs/2203.05557)",
+}
+# Shown elsewhere in the card, or a fact of the machine that saved the adapter.
+NOT_SETTINGS = {field.name for field in fields(PeftConfig)} | {"class_names", "tokenizer_name_or_path"}
+
+SNIPPET = """\
+```python
+import torch
+from peft import PeftModel
+from PIL import Image
+from transformers import AutoImageProcessor, {model_class}
+
+import peft_coop  # without it PEFT does not know this kind of adapter
+
+base_model = {base_model}
+adapter = {adapter}
+clip = {model_class}.from_pretrained(base_model)
+model = PeftModel.from_pretrained(clip, adapter{arguments})
+{set_classes}processor = AutoImageProcessor.from_pretrained(base_model)
+
+image = Image.open("image.jpg").convert("RGB")  # any picture of yours
+with torch.no_grad():
+    logits = model(**processor(image, return_tensors="pt")).logits
+print(model.class_names[logits.argmax().item()])
+```
+"""
+
+
+def render(model: PeftModel, adapter_id: str, results: Sequence[EvalResult]) -> str:
+    """Write our part of the card.
+
+    Args:
+        model: the model whose adapters the card describes.
+        adapter_id: the repository's id on the Hub, or the name of the folder.
+        results: what the table of results shows; none leaves it out.
+    """
+    sections = [introduction(model), usage(model, adapter_id)]
+    if results:
+        sections.append(results_table(results))
+    for name, config in model.peft_config.items():
+        of_adapter = f" of {code(name)}" if len(model.peft_config) > 1 else ""
+        sections += [f"## Classes{of_adapter}\n\n{class_list(config.class_names)}"]
+        sections += [f"## Settings{of_adapter}\n\n{settings_table(config)}"]
+    return "\n\n".join(section.strip() for section in sections)
+
+
+def introduction(model: PeftModel) -> str:
+    """One paragraph: the base model, and per adapter the method and what it classifies into."""
+    base = hub_base_model(model)
+    of_base = f"[{base}](https://huggingface.co/{base})" if base else "a CLIP model"
+    frozen = "The vectors stand where a hand-written prompt has its words; CLIP's own weights are unchanged."
+    if len(model.peft_config) == 1:
+        [config] = model.peft_config.values()
+        return f"A prompt for {of_base}, learned with {summary(config)}. {frozen}"
+    lines = [
+        f"- {code(name)}, in {f'the folder {code(name)}' if subfolder(name) else 'this folder'}: {summary(config)}"
+        for name, config in model.peft_config.items()
+    ]
+    return f"{len(lines)} prompts for {of_base}, each an adapter. {frozen}\n\n" + "\n".join(lines)
+
+
+def summary(config: PeftConfig) -> str:
+    """The method and the number of vectors and classes, in a few words."""
+    method = "CoCoOp" if config.meta_net else "CoOp"
+    vectors = "vector" if config.n_ctx == 1 else "vectors"
+    of_what = " per class" if config.class_specific_context else ""
+    shifted = " that each image shifts" if config.meta_net else ""
+    n_cls = len(config.class_names or ())
+    classes = f"{n_cls:,} {'class' if n_cls == 1 else 'classes'}" if n_cls else "no classes yet"
+    return f"{METHODS[method]}: {config.n_ctx} learned {vectors}{of_what}{shifted}, {classes}"
+
+
+def usage(model: PeftModel, adapter_id: str) -> str:
+    """A snippet that runs as printed, and how to reach the other adapters."""
+    base = hub_base_model(model)
+    first, *others = sorted(model.peft_config, key=lambda name: name != "default")
+    arguments = "" if first == "default" else f", adapter_name={quote(first)}, subfolder={quote(first)}"
+    has_classes = model.peft_config[first].class_names is not None
+    set_classes = "" if has_classes else 'model.set_classes(["cat", "dog"])  # classes of yours\n'
+    in_folder = "" if "/" in adapter_id else "  # or this repository's id on the Hub"
+    text = "## How to use it\n\nThis needs the package `peft-coop`.\n\n" + SNIPPET.format(
+        model_class=type(model.get_base_model()).__name__,
+        base_model=quote(base) if base else '"path/to/clip"  # the model that the adapter was trained with',
+        adapter=quote(adapter_id) + in_folder,
+        arguments=arguments,
+        set_classes=set_classes,
+    )
+    if others:
+        loads = [f"model.load_adapter(adapter, {quote(name)}, subfolder={quote(name)})" for name in others]
+        switch = f"model.set_adapter({quote(others[0])})  # from now on this one classifies"
+        text += "\nThe other adapters are loaded beside it:\n\n```python\n" + "\n".join([*loads, switch]) + "\n```\n"
+    return text
+
+
+def results_table(results: Sequence[EvalResult]) -> str:
+    """A table of measured values; shares of 1, such as an accuracy, are given as they were measured."""
+    rows = []
+    for result in results:
+        known = result.dataset_name and result.dataset_name != UNKNOWN_DATASET
+        on_what = f" on {escape(result.dataset_name)}" if known else ""
+        value = result.metric_value
+        shown = f"{value:.4f}" if isinstance(value, float) else escape(str(value))
+        rows.append((escape(result.metric_name or result.metric_type) + on_what, shown))
+    return "## Results\n\n" + table(("Metric", "Value"), rows)
+
+
+def class_list(class_names: Sequence[str] | None) -> str:
+    """The first classes, and how many more there are."""
+    if not class_names:
+        return 'None are saved with it: set yours with `model.set_classes(["cat", "dog"])`.'
+    n_cls = len(class_names)
+    shown = " · ".join(escape(name) for name in class_names[:SHOWN_CLASSES])
+    if n_cls <= SHOWN_CLASSES:
+        return f"{n_cls}, in the order of the logits: {shown}"
+    return (
+        f"The first {SHOWN_CLASSES} of {n_cls:,}, in the order of the logits: {shown} · … and "
+        f"{n_cls - SHOWN_CLASSES:,} more. All of them are in `adapter_config.json`."
+    )
+
+
+def settings_table(config: PeftConfig) -> str:
+    """The method's own settings by the names under which a user gives them, with the help texts of the config."""
+    own = [field for field in fields(config) if field.name not in NOT_SETTINGS]
+    rows = [(f"`{field.name}`", escape(shorten(getattr(config, field.name))), help_of(field)) for field in own]
+    return table(("Setting", "Value", "Meaning"), rows)
+
+
+def help_of(field: Field) -> str:
+    """A config field's help text, which is Markdown already."""
+    return field.metadata.get("help", "").replace("|", r"\|")
+
+
+def shorten(value: Any) -> str:
+    """A setting's value as Python writes it; of a long list the first entries and the number of the others."""
+    if not isinstance(value, list) or len(value) <= SHOWN_TEMPLATES:
+        return repr(value)
+    return ", ".join(map(repr, value[:SHOWN_TEMPLATES])) + f" and {len(value) - SHOWN_TEMPLATES} more"
+
+
+def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the cells are escaped already."""
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def hub_base_model(model: PeftModel) -> str | None:
+    """The base model's id on the Hub; None if it has none, since a path on this machine is private."""
+    name = getattr(model.get_base_model(), "name_or_path", None)
+    return name if is_hub_id(name) else None
+
+
+def is_hub_id(name: Any) -> bool:
+    """Whether a model's name can be one on the Hub, "user/name", and is no folder on this machine."""
+    if not isinstance(name, str) or name.count("/") != 1 or os.path.exists(name):
+        return False
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def subfolder(adapter_name: str) -> str | None:
+    """Where PEFT saves an adapter: every adapter but "default" in a folder of its own."""
+    return None if adapter_name == "default" else adapter_name
+
+
+def escape(text: str) -> str:
+    """Make Markdown and HTML show `text` as it is, on one line; also inside a table."""
+    one_line = " ".join(text.split())
+    one_line = re.sub(r"[\\`*\[\]<>|~&$]", r"\\\g<0>", one_line)
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", one_line)  # an underscore within a word needs nothing
+
+
+def code(name: str) -> str:
+    """An adapter's name as code, or as plain text where it has backticks."""
+    return escape(name) if "`" in name else f"`{' '.join(name.split())}`"
+
+
+def quote(text: str) -> str:
+    """A Python string, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
