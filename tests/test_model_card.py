@@ -67,16 +67,24 @@ def test_fresh_card(model, tmp_path):
 @pytest.mark.parametrize(
     "name", ["", "/home/someone/secret/clip", "secret/clip", "../secret", "C:\\secret\\clip", "secret"]
 )
-def test_machine_path_is_not_told(tokenizer_path, tmp_path, monkeypatch, name):
+def test_the_hub_is_not_told_a_machine_path(tokenizer_path, tmp_path, monkeypatch, name):
     (tmp_path / "secret" / "clip").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    make_model(tokenizer_path, name).create_or_update_model_card(tmp_path / "pets")
+    make_model(tokenizer_path, name).create_or_update_model_card(tmp_path / "pets", repo_id="me/pets")
     card = card_in(tmp_path / "pets")
     assert "base_model" not in card.data.to_dict()
     assert not [tag for tag in card.data.tags if tag.startswith("base_model")]
     assert "secret" not in (tmp_path / "pets" / "README.md").read_text()
     assert 'base_model = "path/to/clip"' in snippet_of(card)
     assert tokenizer_path not in str(card)
+
+
+def test_a_card_that_stays_here_names_the_path_as_peft_does(tokenizer_path, tmp_path):
+    model = make_model(tokenizer_path, "/home/someone/clip")
+    model.create_or_update_model_card(tmp_path)
+    assert card_in(tmp_path).data.base_model == "/home/someone/clip"
+    model.create_or_update_model_card(tmp_path, repo_id="me/pets")
+    assert "base_model" not in card_in(tmp_path).data.to_dict()
 
 
 def test_path_that_another_tool_wrote_is_removed(model, tokenizer_path, tmp_path):

@@ -89,7 +89,9 @@ def update_model_card(
         return
     data = cast(ModelCardData, card.data)
     listed = trainer_results(card.text)
-    update_metadata(data, model, tags)
+    # A card that stays here may name a base model by its path, as PEFT's cards do; one for the Hub may not.
+    stays_here = repo_id is None and TRAINER_COMMENT not in card.text
+    update_metadata(data, model, tags, stays_here)
     add_results(data, measured or ([] if data.eval_results else listed), name)
     in_list = {(result.metric_type, result.metric_value) for result in listed}
     shown = [result for result in data.eval_results or [] if (result.metric_type, rounded(result)) not in in_list]
@@ -129,7 +131,9 @@ def correct_origin(text: str) -> str:
     return TRAINER_ORIGIN.sub(correct, text, count=1)
 
 
-def update_metadata(data: ModelCardData, model: PeftModel, tags: Sequence[str] | str | None = None) -> None:
+def update_metadata(
+    data: ModelCardData, model: PeftModel, tags: Sequence[str] | str | None = None, stays_here: bool = False
+) -> None:
     """Set what the Hub reads; what the user or the Trainer added stays."""
     data.library_name = "peft"
     data.pipeline_tag = data.pipeline_tag or TASK
@@ -138,6 +142,8 @@ def update_metadata(data: ModelCardData, model: PeftModel, tags: Sequence[str] |
     kept = [name for name in named if name is not None and is_hub_id(name)]
     if base is not None and base not in kept:
         kept = [base]
+    if not kept and stays_here:
+        kept = [name for name in [getattr(model.get_base_model(), "name_or_path", None)] if name]
     data.base_model = kept[0] if len(kept) == 1 else kept or None
     ours = [f"{BASE_MODEL_TAG}{base}"] if base else []
     ours += method_tags(model) + list(getattr(model.get_base_model(), "model_tags", None) or [])

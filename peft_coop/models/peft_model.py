@@ -51,6 +51,7 @@ class PeftModelForImageClassification(PeftModel):
             image_embeds: `[B, P]`, instead of `pixel_values`; normalised or not.
             input_ids: `[N, L]`: compare the images with these texts, the learned context put into them.
             attention_mask: `[N, L]`, accepted with `input_ids`.
+            kwargs: as `PromptClassifierMixin.forward`.
 
         Returns:
             A `PromptClassifierOutput` with `logits` `[B, C]`; with `input_ids` a `CLIPOutput`.

@@ -1,0 +1,653 @@
+"""CoOp's adapters are adapters like PEFT's others: adding, switching, saving, loading, taking out."""
+
+import copy
+import io
+import pickle
+import subprocess
+import sys
+import textwrap
+from contextlib import nullcontext
+
+import pytest
+import torch
+from conftest import make_clip
+from peft import (
+    PeftConfig,
+    PeftModel,
+    get_base_model_state_dict,
+    get_peft_model,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file
+from torch import nn
+from transformers import CLIPModel
+
+import peft_coop.models.classifier as classifier_module
+from peft_coop import AutoPeftModelForImageClassification, CoCoOpConfig, CoOpConfig, PeftModelForImageClassification
+
+ANIMALS = ["cat", "dog", "great white shark"]
+FLOWERS = ["rose", "bird of paradise"]
+LABELS = torch.tensor([0, 1, 2, 0, 1])
+METHODS = {
+    "unified": {"n_ctx": 4},
+    "words in the middle": {"ctx_init": "a photo of a", "class_token_position": "middle"},
+    "class-specific": {"n_ctx": 3, "class_specific_context": True, "class_token_position": "front"},
+    "conditional": {"n_ctx": 4, "meta_net": True},
+}
+KEYS = "base_model.model.text_model.embeddings."
+META_NET = [f"coop_meta_net_linear{layer}.{part}" for layer in (1, 2) for part in ("bias", "weight")]
+
+two_methods = pytest.mark.parametrize("settings", [METHODS["unified"], METHODS["conditional"]], ids=["coop", "cocoop"])
+every_method = pytest.mark.parametrize("settings", METHODS.values(), ids=METHODS)
+
+
+@pytest.fixture
+def config(tokenizer_path):
+    """Make a config: three animals, four vectors."""
+
+    def make(**settings):
+        return CoOpConfig(**{"class_names": ANIMALS, "tokenizer_name_or_path": tokenizer_path, "n_ctx": 4, **settings})
+
+    return make
+
+
+@pytest.fixture
+def make_model(config):
+    """Make a model whose prompt is not the one that it started with."""
+
+    def make(base=None, adapter_name="default", **settings):
+        model = get_peft_model(base or make_clip(), config(**{"n_ctx": None, **settings}), adapter_name)
+        return perturb(model, adapter_name).eval()
+
+    return make
+
+
+@pytest.fixture
+def two_adapters(make_model, config):
+    """A model with the adapters "default", active, for animals and "flowers"."""
+    model = make_model(n_ctx=4)
+    model.add_adapter("flowers", config(class_names=FLOWERS, meta_net=True))
+    return perturb(model, "flowers", seed=4).eval()
+
+
+@pytest.fixture
+def logits(pixel_values):
+    """Logits of a model without gradients."""
+
+    def compute(model, **inputs):
+        with torch.no_grad():
+            return model(**(inputs or {"pixel_values": pixel_values.to(model.dtype)})).logits
+
+    return compute
+
+
+def layer_of(model):
+    [layer] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    return layer
+
+
+def perturb(model, adapter_name="default", seed=3):
+    """Give an adapter other vectors than those that it started with, so that a lucky start cannot pass."""
+    generator = torch.Generator().manual_seed(seed)
+    layer = layer_of(model)
+    for container in layer.adapter_layer_names:
+        for name, parameter in getattr(layer, container).named_parameters():
+            if name.split(".")[0] == adapter_name:
+                parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model
+
+
+def trainable(model):
+    return [name.removeprefix(KEYS) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def label_names(model):
+    config = model.config
+    assert config.num_labels == len(config.id2label)
+    assert config.label2id == {name: index for index, name in config.id2label.items()}
+    return list(config.id2label.values())
+
+
+def texts(tokenizer):
+    return dict(tokenizer(["a cat.", "a very nice dog."], padding=True, return_tensors="pt"))
+
+
+def count_encodings(monkeypatch):
+    """A list that grows by one whenever the text tower is run by the classifier."""
+    calls = []
+    encode = classifier_module.encode_prompts
+    monkeypatch.setattr(classifier_module, "encode_prompts", lambda *given: calls.append(1) or encode(*given))
+    return calls
+
+
+@two_methods
+def test_only_the_prompt_is_trainable(make_model, settings):
+    names = trainable(make_model(**settings))
+    assert [name.split(".")[0] for name in names] == sorted(name.split(".")[0] for name in names)
+    assert "coop_ctx.default" in names
+    assert len(names) == (5 if settings.get("meta_net") else 1)
+
+
+def test_a_method_is_what_get_peft_model_returns(make_model):
+    model = make_model()
+    assert type(model) is PeftModelForImageClassification
+    assert model.peft_type == "COOP"
+    assert model.peft_config["default"].task_type == "IMAGE_CLS"
+
+
+def test_a_new_adapter_is_not_active(two_adapters, logits, make_model):
+    assert two_adapters.active_adapters == ["default"]
+    assert label_names(two_adapters) == ANIMALS
+    assert trainable(two_adapters) == ["coop_ctx.default"]
+    assert torch.equal(logits(two_adapters), logits(make_model(n_ctx=4)))
+
+
+def test_switching(two_adapters, logits):
+    animals = logits(two_adapters)
+    two_adapters.set_adapter("flowers")
+    assert two_adapters.active_adapters == ["flowers"]
+    assert label_names(two_adapters) == two_adapters.class_names == FLOWERS
+    assert all("flowers" in name for name in trainable(two_adapters))
+    assert logits(two_adapters).shape == (5, 2)
+    two_adapters.set_adapter("default")
+    assert label_names(two_adapters) == two_adapters.class_names == ANIMALS
+    assert torch.equal(logits(two_adapters), animals)
+
+
+def test_switching_for_inference_freezes(two_adapters):
+    two_adapters.set_adapter("flowers", inference_mode=True)
+    assert trainable(two_adapters) == []
+
+
+def test_new_classes_belong_to_one_adapter(two_adapters):
+    two_adapters.set_classes(["moth", "bee"])
+    assert label_names(two_adapters) == ["moth", "bee"]
+    assert two_adapters.peft_config["default"].class_names == ["moth", "bee"]
+    two_adapters.set_adapter("flowers")
+    assert label_names(two_adapters) == FLOWERS
+    two_adapters.set_adapter("default")
+    assert label_names(two_adapters) == ["moth", "bee"]
+
+
+def test_deleting_the_active_adapter(two_adapters, logits):
+    two_adapters.set_adapter("flowers")
+    flowers = logits(two_adapters)
+    two_adapters.set_adapter("default")
+    with pytest.warns(UserWarning, match="default was active which is now deleted"):
+        two_adapters.delete_adapter("default")
+    assert two_adapters.active_adapters == list(two_adapters.peft_config) == ["flowers"]
+    assert label_names(two_adapters) == FLOWERS
+    assert torch.equal(logits(two_adapters), flowers)
+    assert not [key for key in two_adapters.state_dict() if "default" in key]
+
+
+def test_deleting_an_inactive_adapter(two_adapters, logits):
+    before = logits(two_adapters)
+    two_adapters.delete_adapter("flowers")
+    layer = layer_of(two_adapters)
+    assert not [
+        name for name in (*layer.adapter_layer_names, *layer.other_param_names) if "flowers" in getattr(layer, name)
+    ]
+    assert label_names(two_adapters) == ANIMALS
+    assert torch.equal(logits(two_adapters), before)
+
+
+def test_without_an_adapter_the_model_is_clip(make_model, tokenizer, pixel_values):
+    model = make_model()
+    model.delete_adapter("default")
+    assert model.active_adapters == []
+    assert model.config.id2label == make_clip().config.id2label
+    with torch.no_grad():
+        expected = make_clip()(**texts(tokenizer), pixel_values=pixel_values)
+        given = model.base_model(**texts(tokenizer), pixel_values=pixel_values)
+    assert torch.equal(given.logits_per_image, expected.logits_per_image)
+    assert model.get_base_model().class_names is None
+
+
+def test_an_adapter_can_follow_the_last_one(make_model, config, logits):
+    model = make_model()
+    before = logits(model)
+    model.delete_adapter("default")
+    model.add_adapter("other", config(n_ctx=4))
+    model.set_adapter("other")
+    assert label_names(model) == ANIMALS
+    assert not torch.allclose(logits(perturb(model, "other")), before)
+
+
+@two_methods
+def test_disabling_is_zero_shot_clip(make_model, logits, pixel_values, tokenizer, settings):
+    model = make_model(**settings)
+    learned = logits(model)
+    inputs = tokenizer([f"a photo of a {name}." for name in ANIMALS], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = make_clip()(**inputs, pixel_values=pixel_values).logits_per_image
+    with model.disable_adapter():
+        torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=1e-4)
+        assert label_names(model) == ANIMALS
+    assert not torch.allclose(learned, expected, atol=1e-3)
+    assert torch.equal(logits(model), learned)
+    assert trainable(model)
+
+
+def test_disabled_clips_own_call_is_clips(make_model, tokenizer, pixel_values):
+    model, inputs = make_model(), {**texts(tokenizer), "pixel_values": pixel_values}
+    with torch.no_grad():
+        expected = make_clip()(**inputs).logits_per_image
+        assert not torch.allclose(model(**inputs).logits_per_image, expected)
+        with model.disable_adapter():
+            assert torch.equal(model(**inputs).logits_per_image, expected)
+
+
+@every_method
+def test_unload_gives_the_base_model_back(make_model, clip, tokenizer, pixel_values, settings):
+    labels, keys, attributes = clip.config.id2label, list(clip.state_dict()), set(vars(clip))
+    config_attributes = set(vars(clip.config))
+    with torch.no_grad():
+        expected = clip(**texts(tokenizer), pixel_values=pixel_values).logits_per_image
+    model = make_model(clip, **settings)
+    assert type(clip) is not CLIPModel
+    unloaded = model.unload()
+    assert unloaded is clip
+    assert type(unloaded) is CLIPModel
+    assert list(unloaded.state_dict()) == keys
+    assert set(vars(unloaded)) == attributes
+    assert set(vars(unloaded.config)) == config_attributes
+    assert unloaded.config.id2label == labels
+    with torch.no_grad():
+        assert torch.equal(unloaded(**texts(tokenizer), pixel_values=pixel_values).logits_per_image, expected)
+
+
+def test_an_unloaded_model_can_be_wrapped_again(make_model, logits):
+    model = make_model()
+    again = make_model(model.unload())
+    assert torch.equal(logits(again), logits(make_model()))
+    assert label_names(again) == ANIMALS
+
+
+def test_base_weights_have_their_own_names(make_model, clip):
+    weights = {key: value.clone() for key, value in clip.state_dict().items()}
+    extracted = get_base_model_state_dict(make_model(clip))
+    assert extracted.keys() == weights.keys()
+    assert all(torch.equal(extracted[key], value) for key, value in weights.items())
+
+
+def test_status(two_adapters, capsys):
+    two_adapters.print_trainable_parameters()
+    total = sum(parameter.numel() for parameter in two_adapters.parameters())
+    assert f"trainable params: 96 || all params: {total:,}" in capsys.readouterr().out
+    status = two_adapters.get_model_status()
+    assert status.base_model_type == "CLIPModel"
+    assert status.adapter_model_type == "CoOpModel"
+    assert status.peft_types == {"default": "COOP", "flowers": "COOP"}
+    assert status.requires_grad == {"default": True, "flowers": False}
+    assert status.enabled is True
+    [layer] = two_adapters.get_layer_status()
+    assert layer.available_adapters == ["default", "flowers"]
+    assert layer.active_adapters == ["default"]
+
+
+@pytest.mark.parametrize("name", ["merge_and_unload", "merge_adapter", "unmerge_adapter"])
+def test_merging_says_why_not(make_model, logits, name):
+    model = make_model()
+    before = logits(model)
+    with pytest.raises(NotImplementedError, match=r"no weight that they could be added to.*unload"):
+        getattr(model, name)()
+    assert torch.equal(logits(model), before)
+
+
+@every_method
+@pytest.mark.parametrize("safe_serialization", [True, False])
+def test_saved_and_loaded(make_model, logits, tmp_path, settings, safe_serialization):
+    model = make_model(**settings)
+    model.save_pretrained(tmp_path, safe_serialization=safe_serialization)
+    assert (tmp_path / f"adapter_model.{'safetensors' if safe_serialization else 'bin'}").is_file()
+    assert not (tmp_path / "config.json").exists()
+    loaded = PeftModel.from_pretrained(make_clip(), tmp_path)
+    assert type(loaded) is PeftModelForImageClassification
+    assert not loaded.training
+    assert trainable(loaded) == []
+    assert label_names(loaded) == ANIMALS
+    assert torch.equal(logits(loaded), logits(model))
+
+
+@every_method
+def test_checkpoint_keys(make_model, tmp_path, settings):
+    make_model(adapter_name="mine", **settings).save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "mine" / "adapter_model.safetensors")
+    expected = ["coop_ctx", *(META_NET if settings.get("meta_net") else [])]
+    assert sorted(saved) == [f"{KEYS}{name}" for name in expected]
+    shape = (3, 3, 24) if settings.get("class_specific_context") else (4, 24)
+    assert saved[f"{KEYS}coop_ctx"].shape == shape
+
+
+@pytest.mark.parametrize("name", ["my-adapter", "model", "weight"])
+def test_any_name_loads_under_any_other(make_model, logits, tmp_path, name):
+    model = make_model(adapter_name=name, meta_net=True)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_clip(), tmp_path / name, adapter_name="other-" + name)
+    loaded.load_adapter(tmp_path / name, name)
+    assert torch.equal(logits(loaded), logits(model))
+    loaded.set_adapter(name)
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_a_name_within_the_prefix_works_with_pefts_warning(make_model, logits, tmp_path):
+    with pytest.warns(UserWarning, match="'coop' should not be contained in the prefix"):
+        model = make_model(adapter_name="coop")
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_clip(), tmp_path / "coop", adapter_name="coop")
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_several_adapters_are_saved_and_loaded(two_adapters, logits, tmp_path):
+    two_adapters.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_clip(), tmp_path)
+    result = loaded.load_adapter(tmp_path / "flowers", "flowers")
+    assert result.missing_keys == []
+    assert label_names(loaded) == ANIMALS
+    for name in ("default", "flowers"):
+        loaded.set_adapter(name)
+        two_adapters.set_adapter(name)
+        assert torch.equal(logits(loaded), logits(two_adapters))
+
+
+def test_selected_adapters(two_adapters, config, tmp_path):
+    two_adapters.add_adapter("default2", config())
+    two_adapters.add_adapter("efaul", config())
+    two_adapters.save_pretrained(tmp_path, selected_adapters=["default"])
+    assert list(load_file(tmp_path / "adapter_model.safetensors")) == [f"{KEYS}coop_ctx"]
+    assert not [entry for entry in tmp_path.iterdir() if entry.is_dir()]
+
+
+def test_new_classes_are_saved(make_model, logits, tmp_path):
+    model = make_model()
+    model.set_classes(FLOWERS)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_clip(), tmp_path)
+    assert loaded.class_names == label_names(loaded) == FLOWERS
+    assert torch.equal(logits(loaded), logits(model))
+
+
+@two_methods
+def test_training_goes_on_where_it_stopped(make_model, pixel_values, tmp_path, settings):
+    def step(model):
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        model.train()(pixel_values=pixel_values, labels=LABELS).loss.backward()
+        torch.optim.SGD(parameters, lr=0.1).step()
+        model.zero_grad()
+
+    model = make_model(**settings)
+    start = get_peft_model_state_dict(copy.deepcopy(model))
+    step(model)
+    model.save_pretrained(tmp_path)
+    step(model)
+    loaded = PeftModel.from_pretrained(make_clip(), tmp_path, is_trainable=True)
+    assert trainable(loaded) == trainable(model)
+    step(loaded)
+    for key, value in get_peft_model_state_dict(loaded).items():
+        assert torch.equal(value, get_peft_model_state_dict(model)[key])
+        assert not torch.equal(value, start[key])
+
+
+def test_a_loaded_adapter_can_be_trained_beside_a_frozen_one(make_model, tmp_path):
+    make_model().save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_clip(), tmp_path)
+    loaded.load_adapter(tmp_path, "mine", is_trainable=True)
+    assert trainable(loaded) == ["coop_ctx.mine"]
+
+
+@two_methods
+def test_low_cpu_mem_usage(make_model, logits, tmp_path, settings):
+    model = make_model(**settings)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_clip(), tmp_path, low_cpu_mem_usage=True)
+    loaded.load_adapter(tmp_path, "other", low_cpu_mem_usage=True)
+    for name in ("default", "other"):
+        loaded.set_adapter(name)
+        assert torch.equal(logits(loaded), logits(model))
+    assert not any(parameter.is_meta for parameter in loaded.parameters())
+
+
+@two_methods
+def test_an_empty_adapter_is_on_the_meta_device(config, settings):
+    model = get_peft_model(make_clip(), config(**{"n_ctx": None, **settings}), low_cpu_mem_usage=True)
+    for name, parameter in model.named_parameters():
+        assert parameter.is_meta == (".coop_" in name)
+
+
+@two_methods
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_base_and_float32_context(make_model, logits, pixel_values, tmp_path, dtype, settings):
+    model = make_model(make_clip().to(dtype), **settings)
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert model.dtype == dtype
+    assert {parameter.dtype for parameter in learned} == {torch.float32}
+    output = model(pixel_values=pixel_values.to(dtype), labels=LABELS)
+    output.loss.backward()
+    assert output.loss.dtype == output.logits.dtype == torch.float32
+    assert all(parameter.grad.dtype == torch.float32 and parameter.grad.abs().sum() > 0 for parameter in learned)
+    torch.testing.assert_close(output.logits, logits(make_model(**settings)), atol=0.5, rtol=0)
+
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_clip().to(dtype), tmp_path)
+    loaded.load_adapter(tmp_path, "other")
+    assert {parameter.dtype for name, parameter in loaded.named_parameters() if ".coop_" in name} == {torch.float32}
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_the_context_may_keep_the_dtype_of_the_base(config, logits):
+    model = get_peft_model(make_clip().bfloat16(), config(meta_net=True), autocast_adapter_dtype=False)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert logits(model).isfinite().all()
+
+
+def test_features_are_computed_once_in_evaluation(make_model, logits, monkeypatch):
+    model = make_model()
+    calls = count_encodings(monkeypatch)
+    first = logits(model)
+    assert torch.equal(logits(model), first)
+    assert len(calls) == 1
+    model.train()
+    logits(model)
+    logits(model)
+    assert len(calls) == 3
+
+
+def test_features_follow_a_silent_change_of_the_context(make_model, logits):
+    model = make_model()
+    before = logits(model)
+    context = layer_of(model).coop_ctx["default"]
+    kept = context.detach().clone()
+    context.data[0, 0] += 5
+    assert not torch.allclose(logits(model), before)
+    context.data.copy_(kept)
+    assert torch.equal(logits(model), before)
+
+
+def test_features_follow_the_classes(make_model, logits):
+    model = make_model()
+    before = logits(model)
+    model.set_classes(ANIMALS[::-1])
+    torch.testing.assert_close(logits(model), before.flip(1))
+    model.set_classes(FLOWERS)
+    assert logits(model).shape == (5, 2)
+
+
+@two_methods
+@pytest.mark.parametrize("disabled", [False, True])
+def test_features_follow_the_dtype(make_model, logits, settings, disabled):
+    model = make_model(**settings)
+    with model.disable_adapter() if disabled else nullcontext():
+        before = logits(model)
+        half = logits(model.to(torch.bfloat16))
+        assert half.dtype == torch.float32
+        assert not torch.equal(half, before)
+        assert model.get_text_features(torch.ones(1, 40)).pooler_output.dtype == torch.bfloat16
+        torch.testing.assert_close(logits(model.float()), before, atol=0.2, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("meta_net", [False, True])
+def test_features_follow_the_device(make_model, pixel_values, meta_net):
+    model = make_model(meta_net=meta_net)
+    with torch.no_grad():
+        before = model(pixel_values=pixel_values).logits
+        moved = model.cuda()(pixel_values=pixel_values.cuda()).logits
+        torch.testing.assert_close(moved.cpu(), before, atol=1e-3, rtol=1e-3)
+        back = model.cpu()(pixel_values=pixel_values).logits
+    torch.testing.assert_close(back, before)
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_features_follow_the_device_of_the_weights(make_model, logits, disabled):
+    model = make_model()
+    with model.disable_adapter() if disabled else nullcontext(), torch.no_grad():
+        assert logits(model).isfinite().all()
+        assert model.to("meta").get_text_features().pooler_output.is_meta
+
+
+def test_features_of_an_adapter_are_its_own(two_adapters, logits):
+    two_adapters.set_classes(FLOWERS)
+    first = logits(two_adapters)
+    with two_adapters.disable_adapter():
+        zero_shot = logits(two_adapters)
+    two_adapters.set_adapter("flowers")
+    with two_adapters.disable_adapter():
+        assert torch.equal(logits(two_adapters), zero_shot)
+    second = logits(two_adapters)
+    assert not torch.allclose(first, second)
+    assert not torch.allclose(first, zero_shot)
+
+
+def test_the_transformers_integration(config, logits, tokenizer, pixel_values):
+    clip = make_clip()
+    own = clip.config.id2label
+    clip.add_adapter(config(), "animals")
+    with pytest.warns(UserWarning, match="Already found a `peft_config` attribute"):
+        clip.add_adapter(config(class_names=FLOWERS), "flowers")
+    assert clip.active_adapters() == ["flowers"]
+    assert label_names(clip) == FLOWERS
+    clip.set_adapter("animals")
+    assert label_names(clip) == clip.class_names == ANIMALS
+    learned = logits(perturb(clip, "animals"))
+    clip.disable_adapters()
+    assert not torch.allclose(logits(clip), learned)
+    clip.enable_adapters()
+    assert torch.equal(logits(clip), learned)
+    with pytest.warns(UserWarning, match="animals was active which is now deleted"):
+        clip.delete_adapter("animals")
+    assert label_names(clip) == FLOWERS
+    clip.delete_adapter("flowers")
+    assert clip.config.id2label == own
+    inputs = {**texts(tokenizer), "pixel_values": pixel_values}
+    with torch.no_grad():
+        assert torch.equal(clip(**inputs).logits_per_image, make_clip()(**inputs).logits_per_image)
+
+
+@every_method
+def test_clip_loads_an_adapter_itself(make_model, logits, clip_path, tmp_path, settings):
+    model = make_model(CLIPModel.from_pretrained(clip_path), **settings)
+    model.save_pretrained(tmp_path)
+    clip = CLIPModel.from_pretrained(clip_path).eval()
+    clip.load_adapter(tmp_path)
+    assert torch.equal(logits(clip), logits(model))
+    assert label_names(clip) == ANIMALS
+    by_folder = CLIPModel.from_pretrained(tmp_path).eval()
+    assert torch.equal(logits(by_folder), logits(model))
+
+
+@two_methods
+def test_injected_without_a_wrapper(config, make_model, logits, settings):
+    model = make_model(**settings)
+    state_dict = get_peft_model_state_dict(model)
+    for low_cpu_mem_usage in (False, True):
+        clip, settled = make_clip(), config(**settings)
+        assert inject_adapter_in_model(settled, clip, "mine", low_cpu_mem_usage=low_cpu_mem_usage) is clip
+        set_peft_model_state_dict(clip, state_dict, "mine", low_cpu_mem_usage=low_cpu_mem_usage)
+        assert torch.equal(logits(clip), logits(model))
+        assert clip.class_names == ANIMALS
+
+
+def test_auto_model_finds_the_base(make_model, logits, clip_path, tmp_path):
+    model = make_model(CLIPModel.from_pretrained(clip_path))
+    model.save_pretrained(tmp_path)
+    loaded = AutoPeftModelForImageClassification.from_pretrained(tmp_path)
+    assert torch.equal(logits(loaded), logits(model))
+    assert trainable(AutoPeftModelForImageClassification.from_pretrained(tmp_path, is_trainable=True))
+
+
+def test_the_tokenizer_is_the_base_models(clip_path, tmp_path):
+    model = get_peft_model(CLIPModel.from_pretrained(clip_path), CoCoOpConfig(class_names=ANIMALS))
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(CLIPModel.from_pretrained(clip_path), tmp_path)
+    assert loaded.class_names == ANIMALS
+    assert loaded.peft_config["default"].base_model_name_or_path == clip_path
+
+
+def test_the_revision_of_the_base_is_saved(config, tmp_path):
+    get_peft_model(make_clip(), config(), revision="v2").save_pretrained(tmp_path)
+    assert PeftConfig.from_pretrained(tmp_path).revision == "v2"
+
+
+@two_methods
+def test_a_deep_copy_is_independent(make_model, logits, settings):
+    model = make_model(**settings)
+    before = logits(model)
+    twin = copy.deepcopy(model)
+    assert torch.equal(logits(twin), before)
+    perturb(twin, seed=9)
+    twin.get_base_model().config.id2label = {0: "other"}
+    assert torch.equal(logits(model), before)
+    assert label_names(model) == ANIMALS
+    base = copy.deepcopy(twin.unload())
+    assert type(base) is CLIPModel
+    assert torch.equal(logits(make_model(base, **settings)), before)
+
+
+def test_labels_of_a_deep_copy_follow_its_own_adapters(two_adapters):
+    twin = copy.deepcopy(two_adapters)
+    twin.set_adapter("flowers")
+    assert label_names(twin) == FLOWERS
+    assert label_names(two_adapters) == ANIMALS
+
+
+@two_methods
+def test_pickled(make_model, logits, settings):
+    model = make_model(**settings)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for twin in (pickle.loads(pickle.dumps(model)), torch.load(file, weights_only=False)):
+        assert torch.equal(logits(twin), logits(model))
+        assert twin.get_base_model().__class__ is model.get_base_model().__class__
+        assert type(twin.unload()) is CLIPModel
+
+
+def test_unpickled_in_a_process_that_only_imported_the_package(make_model, logits, pixel_values, tmp_path):
+    model = make_model(meta_net=True)
+    torch.save({"model": model, "pixel_values": pixel_values, "logits": logits(model)}, tmp_path / "all.pt")
+    script = """
+        import sys, torch, peft_coop
+        saved = torch.load(sys.argv[1], weights_only=False)
+        model = saved["model"]
+        with torch.no_grad():
+            assert torch.equal(model(pixel_values=saved["pixel_values"]).logits, saved["logits"])
+        model.set_classes(["rose", "tulip"])
+        assert model.config.id2label == {0: "rose", 1: "tulip"}
+        print(type(model.unload()).__mro__[0])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "all.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "CLIPModel" in done.stdout
+
+
+def test_what_is_around_the_layer_reads_through_it(make_model, clip):
+    table = clip.text_model.embeddings.token_embedding
+    model = make_model(clip)
+    assert model.get_base_model().text_model.embeddings.token_embedding is table
+    assert isinstance(table, nn.Embedding)
