@@ -1,0 +1,60 @@
+"""Two processes (gloo) compute what one process computes on the same global batches."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WORKER = Path(__file__).parent / "distributed_worker.py"
+STEPS = 3
+METHODS = ("coop", "cocoop")
+LOOPS = ("trainer", "accelerate")
+# (loop, method, batch size per process, gradient accumulation), each with a global batch of eight images.
+IN_ONE = [(loop, method, 8, 1) for loop in LOOPS for method in METHODS]
+IN_TWO = [(loop, method, 4, 1) for loop in LOOPS for method in METHODS]
+IN_TWO += [(loop, method, 2, 2) for loop in LOOPS for method in METHODS]
+
+
+def run_worker(folder: Path, tokenizer: str, n_processes: int, runs: list) -> dict[tuple, dict]:
+    """Train in `n_processes`; the results by run."""
+    settings = {"tokenizer": tokenizer, "steps": STEPS, "runs": runs}
+    settings |= {"folder": str(folder / "out"), "results": str(folder / f"results-{n_processes}.json")}
+    file = folder / f"settings-{n_processes}.json"
+    file.write_text(json.dumps(settings))
+    launcher = [sys.executable]
+    if n_processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"]
+    paths = [str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, str(WORKER), str(file)], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return dict(zip(runs, json.loads(Path(settings["results"]).read_text()), strict=True))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, tokenizer_path) -> dict[tuple, dict]:
+    folder = tmp_path_factory.mktemp("distributed")
+    return {
+        (n, *run): result
+        for n, runs in ((1, IN_ONE), (2, IN_TWO))
+        for run, result in run_worker(folder, tokenizer_path, n, runs).items()
+    }
+
+
+@pytest.mark.parametrize(("loop", "method", "batch_size", "accumulation"), IN_TWO)
+def test_two_processes_learn_what_one_learns(results, loop, method, batch_size, accumulation):
+    one, two = results[1, loop, method, 8, 1], results[2, loop, method, batch_size, accumulation]
+    assert len(one["losses"]) == STEPS
+    # The plain loop notes every micro-batch: their mean is the step's loss.
+    parts = len(two["losses"]) // STEPS
+    means = [sum(two["losses"][index * parts : (index + 1) * parts]) / parts for index in range(STEPS)]
+    assert means == pytest.approx(one["losses"], rel=5e-6)
+    assert one["losses"][0] != pytest.approx(one["losses"][-1], rel=1e-3)
+    assert two["eval_loss"] == pytest.approx(one["eval_loss"], rel=5e-6)
+    assert math.dist(two["context"], one["context"]) < 1e-5 * math.hypot(*one["context"])

@@ -1,0 +1,74 @@
+"""The examples run, in their smoke mode."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[1]
+ACCELERATE_LOOP = "accelerate_loop/train_no_trainer.py"
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+ACCELERATE_LAUNCH = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=1", "--num_machines=1"]
+ACCELERATE_LAUNCH += ["--mixed_precision=no", "--dynamo_backend=no"]
+
+
+def run(script: str, *arguments: object, launcher: list[str] = ()) -> str:
+    """Run an example in a process of its own; what it printed."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launcher, str(ROOT / "examples" / script), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def adapter(folder: Path) -> dict:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def accelerate_loop(tmp_path_factory) -> tuple[str, Path]:
+    folder = tmp_path_factory.mktemp("accelerate-loop")
+    return run(ACCELERATE_LOOP, "--smoke", "--cpu", "--checkpointing_epochs", 1, "--output_dir", folder), folder
+
+
+def test_accelerate_loop_output(accelerate_loop):
+    printed, folder = accelerate_loop
+    assert re.fullmatch(
+        r"zero-shot: accuracy 0\.\d{4}\n(epoch \d/2: loss \d\.\d{4}, learning rate 0\.\d{6}\n){2}"
+        r"learned: accuracy 0\.\d{4}\nsaved to .*\n",
+        printed,
+    )
+    assert [tuple(value.shape) for value in adapter(folder).values()] == [(4, 128)]
+    sizes = [file.stat().st_size for file in (folder / "epoch_1").iterdir()]
+    assert len(sizes) > 3
+    assert sum(sizes) < 60_000  # the adapter and the optimizer, and not the model
+
+
+def test_accelerate_loop_resumed_ends_where_the_whole_run_did(accelerate_loop, tmp_path):
+    checkpoint = accelerate_loop[1] / "epoch_1"
+    printed = run(ACCELERATE_LOOP, "--smoke", "--cpu", "--resume_from_checkpoint", checkpoint, "--output_dir", tmp_path)
+    assert "resumed after epoch 1\n" in printed
+    assert "epoch 1/2" not in printed
+    resumed, whole = adapter(tmp_path), adapter(accelerate_loop[1])
+    assert all((resumed[name] - value).abs().max() == 0 for name, value in whole.items())
+
+
+def test_accelerate_loop_two_processes(accelerate_loop, tmp_path):
+    """Each process has half of the twenty images: the same batches, so the same lines."""
+    arguments = ["--smoke", "--cpu", "--batch_size", 10, "--output_dir", tmp_path]
+    printed = run(ACCELERATE_LOOP, *arguments, launcher=TORCHRUN)
+    assert [line for line in printed.splitlines() if "saved" not in line] == [
+        line for line in accelerate_loop[0].splitlines() if "saved" not in line
+    ]
+
+
+def test_accelerate_loop_launched_by_accelerate(tmp_path):
+    options = "--smoke --method cocoop --batch_size 10 --gradient_accumulation_steps 2 --mixed_precision bf16"
+    printed = run(ACCELERATE_LOOP, *options.split(), "--output_dir", tmp_path, launcher=ACCELERATE_LAUNCH)
+    assert "learned: accuracy" in printed
+    assert len(adapter(tmp_path)) == 5
