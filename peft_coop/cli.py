@@ -9,10 +9,15 @@ import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from peft import PeftModel
-from transformers import AutoModel, AutoProcessor, pipeline
+from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin, pipeline
 from transformers.utils import logging
+
+if TYPE_CHECKING:
+    from .data import ImageData
+    from .evaluation import BaseToNew, FewShotCurve
 
 DEMO_DATA = "demo:digits"
 DEMO_NEW_DATA = "demo:shapes"
@@ -91,7 +96,7 @@ def run_demo(options: argparse.Namespace) -> None:
     print(f"Drew {plot}. All this took {time.monotonic() - started:.0f} s.")
 
 
-def load_model(name: str):
+def load_model(name: str) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load a dual encoder and its processor by Hub name or folder; "demo" is the one inside the package."""
     from .demo import MODEL_PATH
 
@@ -110,7 +115,7 @@ def say(text: str) -> None:
     print(f"> {text}", file=sys.stderr, flush=True)
 
 
-def print_few_shot(data, curve) -> None:
+def print_few_shot(data: ImageData, curve: FewShotCurve) -> None:
     """Print accuracy over shots."""
     print(f"\n{data.name}: {len(data.class_names)} classes, {len(data.test):,} test images, accuracy in %")
     print(f"  {'zero-shot CLIP':<26}{100 * curve.zero_shot:6.1f}   {data.zero_shot_template}")
@@ -119,7 +124,7 @@ def print_few_shot(data, curve) -> None:
         print(f"  {f'CoOp, {shots} {plural} per class':<26}{100 * accuracy:6.1f}")
 
 
-def print_base_to_new(data, rows) -> None:
+def print_base_to_new(data: ImageData, rows: Sequence[BaseToNew]) -> None:
     """Print accuracies on base and new classes."""
     print(f"\n{data.name}: trained on the first half of its {len(data.class_names)} classes, accuracy in %")
     print(f"  {'':<16}{'base':>6}{'new':>8}{'H':>8}")

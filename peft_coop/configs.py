@@ -102,8 +102,9 @@ class CoOpConfig(PeftConfig):
     @property
     def templates(self) -> tuple[str, ...]:
         """`zero_shot_template` as a tuple, of one template or of several."""
-        is_one = isinstance(self.zero_shot_template, str)
-        return (self.zero_shot_template,) if is_one else tuple(self.zero_shot_template)
+        if isinstance(self.zero_shot_template, str):
+            return (self.zero_shot_template,)
+        return tuple(self.zero_shot_template)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, subfolder=None, **kwargs):

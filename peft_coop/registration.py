@@ -20,7 +20,7 @@ def add_enum_member(enum_class: type[Enum], name: str) -> None:
     """Add a member whose value is its name to a string enum; a no-op if it is there."""
     if name in enum_class.__members__:
         return
-    member = str.__new__(enum_class, name)
+    member = str.__new__(enum_class, name)  # type: ignore[type-var]
     member._name_ = name
     member._value_ = name
     enum_class._member_names_.append(name)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from peft_coop.prompts import FAMILIES, PaddedPrompts, PromptBuilder, PromptSequences, PromptTokenizer, encode_prompts
+from peft_coop.prompts import FAMILIES, PromptBuilder, PromptTensors, PromptTokenizer, encode_prompts
+from peft_coop.prompts.attention import install_tree_attention
 from peft_coop.prompts.layout import around_context, context_sequences, spliced_sequences, template_sequences
 
 NAMES = ["cat", "great white shark", "Boeing_737-200", "kite (bird of prey)", "pink-yellow dahlia?"]
@@ -18,6 +19,18 @@ VOCAB = 49408
 @pytest.fixture
 def prompt_tokenizer(tokenizer):
     return PromptTokenizer(tokenizer)
+
+
+@pytest.fixture
+def clip(clip):
+    install_tree_attention(clip.text_model)
+    return clip
+
+
+def make_tower(*args, **kwargs):
+    model = make_clip(*args, **kwargs)
+    install_tree_attention(model.text_model)
+    return model
 
 
 def build(tokenizer_path, names=NAMES, **settings):
@@ -81,14 +94,6 @@ def test_splicing_into_given_texts_is_the_same_prompt(prompt_tokenizer, position
     assert spliced == built
 
 
-def test_padding_repeats_eos_after_the_end():
-    prompts = PaddedPrompts(PromptSequences(((1, 10, 5, 2), (1, 11, 2)), vocab_size=10))
-    assert prompts.token_ids.tolist() == [[1, 0, 5, 2], [1, 0, 2, 2]]
-    assert prompts.rows.tolist() == [[0, 0, 0, 0], [0, 1, 0, 0]]
-    assert prompts.is_learned.tolist() == [[False, True, False, False]] * 2
-    assert prompts.eos_positions.tolist() == [3, 2]
-
-
 def test_hand_written_prompts_equal_hugging_face(clip, tokenizer, tokenizer_path):
     [prompts] = build(tokenizer_path).zero_shot
     expected = features_of_texts(clip, tokenizer, [f"a photo of a {name.replace('_', ' ')}." for name in NAMES])
@@ -100,7 +105,7 @@ def test_hand_written_prompts_equal_hugging_face(clip, tokenizer, tokenizer_path
 )
 @pytest.mark.parametrize("kind", ["clip", "metaclip_2"])
 def test_words_as_vectors_equal_the_words(kind, tokenizer, tokenizer_path, position, template):
-    model = make_clip(kind)
+    model = make_tower(kind)
     names = ["cat", "great white shark", "Boeing_737-200"] if position != "end" else NAMES
     words = tokenizer("a photo of a", add_special_tokens=False)["input_ids"]
     vectors = model.text_model.embeddings.token_embedding.weight[words]
@@ -173,7 +178,7 @@ def test_chunks_change_nothing(clip, tokenizer_path, monkeypatch):
 
 def test_ids_come_from_the_tokenizer_and_not_from_the_config(tokenizer, tokenizer_path):
     """OpenAI's configs say that EOS is 2; MetaCLIP 2's tokenizer really has EOS 2."""
-    wrong = make_clip(bos_token_id=0, eos_token_id=2)
+    wrong = make_tower(bos_token_id=0, eos_token_id=2)
     [prompts] = build(tokenizer_path).zero_shot
     texts = [f"a photo of a {name.replace('_', ' ')}." for name in NAMES]
     expected = features_of_texts(wrong, tokenizer, texts)  # finds EOS as the highest id
@@ -186,11 +191,11 @@ def test_a_tokenizer_whose_eos_is_two():
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     tokenizer = PromptTokenizer(PreTrainedTokenizerFast(tokenizer_object=core, **special))
-    model = make_clip("metaclip_2", vocab_size=8, bos_token_id=0, eos_token_id=2)
+    model = make_tower("metaclip_2", vocab_size=8, bos_token_id=0, eos_token_id=2)
     sequences = template_sequences(["cat", "dog"], "a {}.", tokenizer, 8)
     assert sequences.ids == ((0, 4, 5, 7, 2), (0, 4, 6, 7, 2))
     expected = model.get_text_features(torch.tensor(sequences.ids)).pooler_output
-    actual = encode_prompts(model, FAMILIES["metaclip_2"], PaddedPrompts(sequences))
+    actual = encode_prompts(model, FAMILIES["metaclip_2"], PromptTensors(sequences))
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 

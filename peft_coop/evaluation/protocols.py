@@ -91,12 +91,12 @@ def base_to_new(
         (base_names, select_classes(test, 0, len(base_names))),
         (new_names, select_classes(test, len(base_names), len(new_names))),
     ]
-    common = {"class_names": base_names, "zero_shot_template": data.zero_shot_template}
+    common: dict[str, Any] = {"class_names": base_names, "zero_shot_template": data.zero_shot_template}
     methods: list[tuple[str, Any, TrainingPlan]] = [
         ("CoOp", CoOpConfig(n_ctx=4, **common), COOP_PLAN),
         ("CoCoOp", CoCoOpConfig(n_ctx=4, ctx_init=None, **common), COCOOP_PLAN),
     ]
-    rows = []
+    rows: list[BaseToNew] = []
     with tempfile.TemporaryDirectory() as folder:
         for method, config, plan in methods:
             note(f"{method} on the base classes of {data.name}, {SHOTS[-1]} images per class")

@@ -43,7 +43,8 @@ def become_classifier(model: nn.Module) -> None:
     """
     if isinstance(model, PromptClassifierMixin):
         return
-    model.__class__ = classifier_class(type(model))
+    base_class: Any = type(model)
+    model.__class__ = classifier_class(base_class)
     model.config.keys_to_ignore_at_inference = NOT_PREDICTIONS
 
 
@@ -56,20 +57,19 @@ def cease_to_be_classifier(model: nn.Module) -> None:
 
 
 @cache
-def classifier_class(base_class: type[nn.Module]) -> type[nn.Module]:
+def classifier_class(base_class: Any) -> Any:
     """The classifier's subclass of `base_class`, one for each."""
 
     def __reduce_ex__(self: Any, protocol: Any) -> tuple:
-        _, arguments, *rest = super(subclass, self).__reduce_ex__(protocol)
+        _, arguments, *rest = super(PromptClassifierMixin, self).__reduce_ex__(protocol)
         return (new_classifier, (base_class, *arguments[1:]), *rest)
 
     names = {"__module__": base_class.__module__, "__qualname__": base_class.__qualname__}
     body = {**names, "__doc__": base_class.__doc__, "__reduce_ex__": __reduce_ex__, "__base_class__": base_class}
-    subclass = type(base_class.__name__, (PromptClassifierMixin, base_class), body)
-    return subclass
+    return type(base_class.__name__, (PromptClassifierMixin, base_class), body)
 
 
-def new_classifier(base_class: type[nn.Module], *arguments: Any) -> nn.Module:
+def new_classifier(base_class: Any, *arguments: Any) -> nn.Module:
     """Make an empty classifier of a base class, for pickle to fill."""
     subclass = classifier_class(base_class)
     return subclass.__new__(subclass, *arguments)

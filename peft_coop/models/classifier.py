@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +12,16 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput
 from transformers.utils.generic import can_return_tuple, maybe_autocast
 
-from ..prompts import FAMILIES, ClassPrompts, PaddedPrompts, TextTowerFamily, encode_prompts
+from ..prompts import FAMILIES, ClassPrompts, FeatureCache, PromptTensors, TextTowerFamily, encode_prompts
 from .outputs import PromptClassifierOutput
 
+if TYPE_CHECKING:
+    from torch.nn import Module as _Module  # what it is mixed into
+else:
+    _Module = object
 
-class PromptClassifierMixin:
+
+class PromptClassifierMixin(_Module):
     """What a dual encoder becomes while it holds prompt adapters: an image classifier over named classes.
 
     Mixed into the model's own class by `become_classifier`. With no adapter left it is the base model again.
@@ -57,6 +62,7 @@ class PromptClassifierMixin:
             return_loss: with `input_ids`, also CLIP's contrastive loss.
             interpolate_pos_encoding: for images of another size than the vision tower's.
             num_items_in_batch: what the summed loss is divided by; None: B.
+            **kwargs: for the vision tower, or CLIP's own call.
 
         Raises:
             ValueError: if there is not exactly one of `pixel_values` and `image_embeds`, a label is out of range, or
@@ -64,10 +70,15 @@ class PromptClassifierMixin:
         """
         layer = self.prompt_layer
         if layer.current_adapter is None or (input_ids is not None and layer.disable_adapters):
-            given = {"input_ids": input_ids, "pixel_values": pixel_values, "attention_mask": attention_mask}
-            given |= {"position_ids": position_ids, "return_loss": return_loss}
-            given |= {"interpolate_pos_encoding": interpolate_pos_encoding, **kwargs}
-            return super().forward(**given)
+            return super().forward(
+                input_ids=input_ids,
+                pixel_values=pixel_values,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                return_loss=return_loss,
+                interpolate_pos_encoding=interpolate_pos_encoding,
+                **kwargs,
+            )
         image_embeds = self._embed_images(pixel_values, image_embeds, interpolate_pos_encoding, **kwargs)
         if input_ids is not None:
             return self._compare_with_texts(image_embeds, input_ids, attention_mask, labels, return_loss)
@@ -92,6 +103,7 @@ class PromptClassifierMixin:
             image_embeds: `[B, P]`, L2-normalised; needed if the context depends on the image.
             input_ids: `[N, L]`, texts to use instead of the classes.
             attention_mask: `[N, L]`, accepted with `input_ids`.
+            **kwargs: for CLIP's own call without an adapter.
 
         Returns:
             As `CLIPModel.get_text_features`, an output whose `pooler_output` are the projected, not normalised
@@ -178,6 +190,7 @@ class PromptClassifierMixin:
             if image_embeds.ndim != 2 or image_embeds.shape[1] != width:
                 raise ValueError(f"`image_embeds` must be (batch, {width}), got {tuple(image_embeds.shape)}.")
             return normalize(image_embeds.to(self.logit_scale.device))
+        pixel_values = cast(Tensor, pixel_values)
         trains = pixel_values.requires_grad or not self._vision_is_frozen
         # A frozen tower needs no graph, also where gradient checkpointing makes its inputs require gradients.
         with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
@@ -186,19 +199,14 @@ class PromptClassifierMixin:
             )
         return normalize(outputs.pooler_output)
 
-    def _encode_learned(self, prompts: PaddedPrompts, image_embeds: Tensor | None) -> Tensor:
-        layer = self.prompt_layer
-        if layer.is_conditional and image_embeds is None:
-            raise ValueError(
-                f"The context of adapter {layer.current_adapter!r} depends on the image: give `image_embeds`."
-            )
-        return encode_prompts(self, self._prompt_family, prompts, layer.context(image_embeds))
+    def _encode_learned(self, prompts: PromptTensors, image_embeds: Tensor | None) -> Tensor:
+        return encode_prompts(self, self._prompt_family, prompts, self.prompt_layer.context(image_embeds))
 
-    def _encode_templates(self, templates: Sequence[PaddedPrompts]) -> Tensor:
+    def _encode_templates(self, templates: Sequence[PromptTensors]) -> Tensor:
         features = [encode_prompts(self, self._prompt_family, prompts) for prompts in templates]
         return features[0] if len(features) == 1 else torch.stack([normalize(each) for each in features]).mean(0)
 
-    def _kept(self, cache, vectors: Tensor | None, compute) -> Tensor:
+    def _kept(self, cache: FeatureCache, vectors: Tensor | None, compute: Callable[[], Tensor]) -> Tensor:
         """Features from the cache, where they may be reused: in evaluation, and if no gradient must reach them."""
         needs_grad = vectors is not None and vectors.requires_grad and torch.is_grad_enabled()
         if self.training or needs_grad or torch.compiler.is_compiling():
@@ -269,7 +277,8 @@ def classification_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int 
     n_cls = logits.shape[-1]
     if labels.shape != logits.shape[:1] or labels.is_floating_point():
         raise ValueError(
-            f"`labels` must be {len(logits)} integers, one per image, got {labels.dtype} of shape {tuple(labels.shape)}."
+            f"`labels` must be {len(logits)} integers, one per image, got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}."
         )
     labels = labels.to(logits.device)
     # One look at the values, since each makes the processor wait for a GPU.

@@ -13,8 +13,10 @@ from peft.utils import CONFIG_NAME
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel
+from transformers.models.clip.modeling_clip import CLIPOutput
 
 from ..hub import push_adapters, update_model_card
+from .outputs import PromptClassifierOutput
 
 
 class PeftModelForImageClassification(PeftModel):
@@ -40,7 +42,7 @@ class PeftModelForImageClassification(PeftModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         **kwargs: Any,
-    ):
+    ) -> PromptClassifierOutput | CLIPOutput:
         """Classify images into the active adapter's classes.
 
         Shapes: B images, C classes, N given texts, P projection width.
@@ -51,7 +53,7 @@ class PeftModelForImageClassification(PeftModel):
             image_embeds: `[B, P]`, instead of `pixel_values`; normalised or not.
             input_ids: `[N, L]`: compare the images with these texts, the learned context put into them.
             attention_mask: `[N, L]`, accepted with `input_ids`.
-            kwargs: as `PromptClassifierMixin.forward`.
+            **kwargs: as `PromptClassifierMixin.forward`.
 
         Returns:
             A `PromptClassifierOutput` with `logits` `[B, C]`; with `input_ids` a `CLIPOutput`.

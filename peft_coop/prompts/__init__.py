@@ -1,8 +1,9 @@
 """Class names to sequences, sequences to text features. Imports neither PEFT nor the Trainer."""
 
-from .classes import ClassPrompts, PromptBuilder
+from .attention import install_tree_attention, remove_tree_attention
+from .classes import ClassPrompts, FeatureCache, PromptBuilder
 from .context import gaussian_context, shift_by_image
-from .encoder import PaddedPrompts, encode_prompts
+from .encoder import PromptTensors, encode_prompts
 from .layout import CLASS_TOKEN_POSITIONS, PromptSequences
 from .tokens import NameTokens, PromptTokenizer, check_class_names
 from .towers import FAMILIES, TextTowerFamily, find_family
@@ -11,15 +12,18 @@ __all__ = [
     "CLASS_TOKEN_POSITIONS",
     "FAMILIES",
     "ClassPrompts",
+    "FeatureCache",
     "NameTokens",
-    "PaddedPrompts",
     "PromptBuilder",
     "PromptSequences",
+    "PromptTensors",
     "PromptTokenizer",
     "TextTowerFamily",
     "check_class_names",
     "encode_prompts",
     "find_family",
     "gaussian_context",
+    "install_tree_attention",
+    "remove_tree_attention",
     "shift_by_image",
 ]

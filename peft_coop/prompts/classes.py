@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .encoder import PaddedPrompts
+from .encoder import PromptTensors
 from .layout import (
     PromptSequences,
     check_lengths,
@@ -61,8 +61,8 @@ class ClassPrompts:
     """
 
     class_names: list[str]
-    learned: PaddedPrompts
-    zero_shot: list[PaddedPrompts]
+    learned: PromptTensors
+    zero_shot: list[PromptTensors]
 
     def __post_init__(self) -> None:
         self.learned_cache = FeatureCache()
@@ -93,6 +93,11 @@ class PromptBuilder:
 
     @cached_property
     def tokenizer(self) -> PromptTokenizer:
+        """The prompt's tokenizer.
+
+        Raises:
+            ValueError: if none can be loaded, or its ids lie outside the tower's vocabulary.
+        """
         tokenizer = find_tokenizer(*self.tokenizer_source)
         largest = max(tokenizer.bos_token_id, tokenizer.eos_token_id)
         if largest >= self.vocab_size:
@@ -124,9 +129,9 @@ class PromptBuilder:
         check_lengths(learned, names, self.max_length, self.n_ctx)
         for template, sequences in zip(self.templates, zero_shot, strict=True):
             check_lengths(sequences, [template.replace("{}", name) for name in names], self.max_length)
-        return ClassPrompts(names, PaddedPrompts(learned), [PaddedPrompts(sequences) for sequences in zero_shot])
+        return ClassPrompts(names, PromptTensors(learned), [PromptTensors(sequences) for sequences in zero_shot])
 
-    def splice(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> PaddedPrompts:
+    def splice(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> PromptTensors:
         """Put the context into prompts given as CLIP's own token ids.
 
         Args:
@@ -138,8 +143,8 @@ class PromptBuilder:
         """
         if self.class_specific:
             raise ValueError(
-                "This adapter has a class-specific context, which belongs to its own classes and cannot be put in front "
-                "of other texts: call the model without `input_ids`, or train a unified context."
+                "This adapter has a class-specific context, which belongs to its own classes and cannot be put into "
+                "other texts: call the model without `input_ids`, or train a unified context."
             )
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         texts = []
@@ -156,4 +161,4 @@ class PromptBuilder:
         check_lengths(
             sequences, [f"row {index} of `input_ids`" for index in range(len(texts))], self.max_length, self.n_ctx
         )
-        return PaddedPrompts(sequences)
+        return PromptTensors(sequences)

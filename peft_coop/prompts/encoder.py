@@ -1,109 +1,265 @@
-"""Sequences over the extended vocabulary and learnable vectors, to text features."""
+"""Sequences over the extended vocabulary and learnable vectors, to text features.
+
+The towers are causal, so prompts share the hidden states of their common beginnings: what is computed are the nodes of
+the prompts' prefix tree (`tree.py`), by the tower's own layers.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
+from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers.masking_utils import create_causal_mask
+from torch.utils.checkpoint import checkpoint
 
+from .attention import KeysAndValues, TreeKeys
 from .layout import PromptSequences
 from .towers import TextTowerFamily
+from .tree import Columns, build_tree
 
-# Positions encoded at once where no gradient is needed; bounds the memory of CoCoOp and of long class lists.
-MAX_POSITIONS = 65536
+# Positions encoded at once where no gradient is needed.
+MAX_POSITIONS = 32768
+# Numbers that a layer keeps for the backward pass, per position and unit of width.
+KEPT_PER_UNIT = 20
+# Bytes that the text side may keep for the backward pass before it recomputes them.
+DEFAULT_MEMORY = 2 * 2**30
+# In how many parts the rows are recomputed where gradient checkpointing is switched on.
+CHECKPOINTED_PARTS = 8
 
 
-class PaddedPrompts:
-    """Prompts as tensors: every sequence padded to the longest EOS.
+@dataclass
+class Nodes:
+    """Nodes of a prompt tree in rows.
 
-    What stands after EOS does not matter, since the towers are causal; the padding repeats EOS.
-
-    Shapes: C prompts, L the longest one's tokens.
+    Shapes: R rows, N nodes, S keys that they may attend to.
 
     Attributes:
-        token_ids: `[C, L]`, ids of the tower's vocabulary, 0 where a learnable vector stands.
-        rows: `[C, L]`, row in the table of learnable vectors, 0 where a token stands.
-        is_learned: `[C, L]`, where a learnable vector stands.
-        eos_positions: `[C]`.
+        token_ids: `[R, N]`, ids of the tower's vocabulary, 0 where a learnable vector stands.
+        vector_rows: `[R, N]`, row in the table of learnable vectors, 0 where a token stands.
+        is_learned: `[R, N]`, where a learnable vector stands.
+        position_ids: `[R, N]`.
+        mask: `[R, 1, N, S]`, True where a node may attend.
+        has_vectors: whether `is_learned` is True anywhere.
+    """
+
+    token_ids: Tensor
+    vector_rows: Tensor
+    is_learned: Tensor
+    position_ids: Tensor
+    mask: Tensor
+    has_vectors: bool
+
+    @classmethod
+    def of(cls, columns: Columns, vocab_size: int) -> Nodes:
+        """Turn one kind of a tree's nodes into tensors."""
+        ids = torch.from_numpy(columns.ids)
+        is_learned = ids >= vocab_size
+        return cls(
+            token_ids=ids.masked_fill(is_learned, 0),
+            vector_rows=(ids - vocab_size).masked_fill(~is_learned, 0),
+            is_learned=is_learned,
+            position_ids=torch.from_numpy(columns.position_ids),
+            mask=torch.from_numpy(columns.mask)[:, None],
+            has_vectors=bool(is_learned.any()),
+        )
+
+    def to(self, device: torch.device) -> Nodes:
+        """These nodes on `device`."""
+        tensors = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "has_vectors"}
+        return Nodes(**{name: tensor.to(device) for name, tensor in tensors.items()}, has_vectors=self.has_vectors)
+
+
+class PromptTensors:
+    """C prompts as the rows of their prefix tree.
+
+    Attributes:
+        trunk: the nodes that all prompts share, as one row.
+        frozen: the nodes behind which no learnable vector stands.
+        live: the other nodes, among them all leaves.
+        leaves: `[C]`, where the prompts end among the live nodes, counted over all rows.
     """
 
     def __init__(self, sequences: PromptSequences):
-        longest = max(len(ids) for ids in sequences.ids)
-        padded = torch.tensor([[*ids, *[ids[-1]] * (longest - len(ids))] for ids in sequences.ids])
-        self.is_learned = padded >= sequences.vocab_size
-        self.token_ids = padded.masked_fill(self.is_learned, 0)
-        self.rows = (padded - sequences.vocab_size).masked_fill(~self.is_learned, 0)
-        self.eos_positions = torch.tensor([len(ids) - 1 for ids in sequences.ids])
-        self._copies: dict[torch.device, PaddedPrompts] = {}
+        tree = build_tree(sequences)
+        depth = np.arange(tree.trunk.size)
+        trunk = Columns(tree.trunk[None], depth[None], (depth[:, None] >= depth)[None])
+        self.trunk, self.frozen, self.live = (
+            Nodes.of(columns, sequences.vocab_size) for columns in (trunk, tree.frozen, tree.live)
+        )
+        self.leaves = torch.from_numpy(tree.leaf_rows * tree.live.ids.shape[1] + tree.leaf_columns)
+        self._copies: dict[torch.device, PromptTensors] = {}
 
-    def to(self, device: torch.device) -> PaddedPrompts:
+    def to(self, device: torch.device) -> PromptTensors:
         """These prompts on `device`: themselves, or a copy that is made once and kept.
 
         They stay where they are, since replicas of the model on other devices read them at the same time.
         """
-        if self.token_ids.device == device:
+        if self.leaves.device == device:
             return self
         if device not in self._copies:
-            self._copies[device] = self._copied_to(device)
+            other = copy(self)
+            for name in ("trunk", "frozen", "live", "leaves"):
+                setattr(other, name, getattr(self, name).to(device))
+            self._copies[device] = other
         return self._copies[device]
-
-    def _copied_to(self, device: torch.device) -> PaddedPrompts:
-        other = copy(self)
-        for name in ("is_learned", "token_ids", "rows", "eos_positions"):
-            setattr(other, name, getattr(self, name).to(device))
-        return other
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_copies": {}}  # copies and pickles start without
 
 
 def encode_prompts(
-    model: nn.Module, family: TextTowerFamily, prompts: PaddedPrompts, vectors: Tensor | None = None
+    model: nn.Module,
+    family: TextTowerFamily,
+    prompts: PromptTensors,
+    vectors: Tensor | None = None,
+    memory: int = DEFAULT_MEMORY,
 ) -> Tensor:
     """Encode prompts with the text tower of a dual encoder.
 
-    Shapes: C prompts, L tokens, R learnable vectors, D text width, P projection width, B images.
+    Shapes: C prompts, V learnable vectors, D text width, P projection width, B images.
 
     Args:
-        model: the dual encoder.
+        model: the dual encoder; its tower's attention takes outside keys, see `install_tree_attention`.
         family: where its parts are.
         prompts: the prompts, on any device.
-        vectors: `[R, D]`, or `[B, R, D]` for one set per image; None where no prompt has a learnable vector.
+        vectors: `[V, D]`, or `[B, V, D]` for one set per image; None where no prompt has a learnable vector.
+        memory: bytes that may be kept for the backward pass; what exceeds them is computed again there, in parts.
 
     Returns:
         Text features, projected and not normalised: `[C, P]`, or `[B, C, P]` for one set per image.
     """
-    text_model = getattr(model, family.text_model)
-    tokens = getattr(text_model, family.embeddings).token_embedding
-    prompts = prompts.to(tokens.weight.device)
-    embeds = tokens(prompts.token_ids)  # [C, L, D]
-    if vectors is not None:
-        learned = vectors.to(embeds)[..., prompts.rows, :]  # [C, L, D] or [B, C, L, D]
-        embeds = torch.where(prompts.is_learned[..., None], learned, embeds)
-    flat = embeds.flatten(0, -3)  # [C, L, D] or [B*C, L, D]
-    eos_positions = prompts.eos_positions.repeat(len(flat) // len(prompts.eos_positions))
-    features = _encode_in_chunks(model, family, flat, eos_positions)
-    return features.unflatten(0, embeds.shape[:-2])
+    tower = _Tower(model, family)
+    prompts = prompts.to(tower.device)
+    per_image = vectors is not None and vectors.ndim == 3
+    table = vectors if vectors is None or per_image else vectors[None]  # [B, V, D] or [1, V, D]
+    states = _encode_live(tower, prompts, table, memory)  # [B, R*L, D]
+    features = tower.project(states[:, prompts.leaves])
+    return features if per_image else features[0]
 
 
-def _encode_in_chunks(model: nn.Module, family: TextTowerFamily, embeds: Tensor, eos_positions: Tensor) -> Tensor:
-    needs_grad = torch.is_grad_enabled() and embeds.requires_grad
-    size = len(embeds) if needs_grad else max(1, MAX_POSITIONS // embeds.shape[1])
-    pairs = zip(embeds.split(size), eos_positions.split(size), strict=True)
-    return torch.cat([_encode(model, family, *pair) for pair in pairs])
+def _encode_live(tower: _Tower, prompts: PromptTensors, table: Tensor | None, memory: int) -> Tensor:
+    """Hidden states `[B, R*L, D]` of the live nodes: the rows of all images in one batch, or in parts."""
+    n_images = 1 if table is None else len(table)
+    n_rows, length = prompts.live.token_ids.shape
+    rows = torch.arange(n_rows, device=tower.device)
+    images = torch.arange(n_images, device=tower.device)
+    of_trunk = images if prompts.trunk.has_vectors else images[:1]
+    trunk_keys = tower.keys(prompts.trunk, table, torch.zeros_like(of_trunk), of_trunk)
+    has_frozen = prompts.frozen.token_ids.numel() > 0
+    frozen_keys = tower.keys(prompts.frozen, table, rows, torch.zeros_like(rows), trunk_keys) if has_frozen else []
+    every_row, every_image = rows.repeat(n_images), images.repeat_interleave(n_rows)
+
+    def encode(start: int, stop: int) -> Tensor:
+        row, image = every_row[start:stop], every_image[start:stop]
+        outside = [[_pick(keys, image) for keys in trunk_keys]]
+        if has_frozen:
+            outside.append([_pick(keys, row) for keys in frozen_keys])
+        return tower.run(prompts.live, table, row, image, outside)
+
+    size, again = tower.part_size(prompts.live, n_images, table, memory)
+    parts = []
+    for start in range(0, n_images * n_rows, size):
+        stop = min(start + size, n_images * n_rows)
+        parts.append(checkpoint(encode, start, stop, use_reentrant=False) if again else encode(start, stop))
+    states = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return states.view(n_images, n_rows * length, -1)
 
 
-def _encode(model: nn.Module, family: TextTowerFamily, embeds: Tensor, eos_positions: Tensor) -> Tensor:
-    """Run `[N, L, D]` through the tower and read `[N, P]` where EOS stands, `[N]`."""
-    text_model = getattr(model, family.text_model)
-    hidden_states = getattr(text_model, family.embeddings)(inputs_embeds=embeds)  # adds the positions
-    mask = create_causal_mask(
-        config=text_model.config, inputs_embeds=hidden_states, attention_mask=None, past_key_values=None
-    )
-    hidden_states = text_model.encoder(
-        inputs_embeds=hidden_states, attention_mask=mask, is_causal=True
-    ).last_hidden_state
-    at_eos = hidden_states[torch.arange(len(hidden_states), device=hidden_states.device), eos_positions]
-    return getattr(model, family.text_projection)(text_model.final_layer_norm(at_eos))
+def _pick(keys: KeysAndValues, index: Tensor) -> KeysAndValues:
+    """Keys and values of some rows; one set that serves all rows stays as it is."""
+    key, value = keys
+    return keys if len(key) == 1 else (key[index], value[index])
+
+
+class _Tower:
+    """The parts of a text tower, and the passes over them. The one place that reaches inside one."""
+
+    def __init__(self, model: nn.Module, family: TextTowerFamily):
+        text_model = getattr(model, family.text_model)
+        self.embeddings = getattr(text_model, family.embeddings)
+        self.layers = text_model.encoder.layers
+        self.final_layer_norm = text_model.final_layer_norm
+        self.projection = getattr(model, family.text_projection)
+        self.is_eager = text_model.config._attn_implementation == "eager"
+        self.n_heads = text_model.config.num_attention_heads
+        self.recomputes = text_model.training and any(layer.gradient_checkpointing for layer in self.layers)
+
+    @property
+    def device(self) -> torch.device:
+        return self.embeddings.token_embedding.weight.device
+
+    def embed(self, nodes: Nodes, table: Tensor | None, rows: Tensor, images: Tensor) -> Tensor:
+        """Hidden states `[N, L, D]` before the first layer, of N pairs of a row and an image."""
+        states = self.embeddings.token_embedding(nodes.token_ids[rows])
+        if nodes.has_vectors and table is not None:
+            index = nodes.vector_rows[rows]
+            learned = table[0][index] if len(table) == 1 else table[images[:, None], index]
+            states = torch.where(nodes.is_learned[rows][..., None], learned.to(states), states)
+        return states + self.embeddings.position_embedding(nodes.position_ids[rows])
+
+    def run(
+        self,
+        nodes: Nodes,
+        table: Tensor | None,
+        rows: Tensor,
+        images: Tensor,
+        outside: Sequence[list[KeysAndValues]] = (),
+        kept: list[KeysAndValues] | None = None,
+    ) -> Tensor:
+        """Hidden states `[N, L, D]` behind the last layer, of N pairs of a row and an image.
+
+        Args:
+            nodes: the nodes.
+            table: `[B, V, D]` or `[1, V, D]`, the learnable vectors.
+            rows: `[N]`.
+            images: `[N]`.
+            outside: one list or two, of each layer's keys and values that stand before the row's own.
+            kept: each layer's own keys and values are appended here.
+        """
+        states = self.embed(nodes, table, rows, images)
+        mask = self.as_layers_take_it(nodes.mask[rows], states.dtype)
+        for index, layer in enumerate(self.layers):
+            keys = TreeKeys([each[index] for each in outside], kept)
+            # Past `GradientCheckpointingLayer.__call__`: what is recomputed is decided above, for whole parts.
+            states = nn.Module.__call__(layer, states, mask, tree=keys)
+        return states
+
+    def keys(
+        self,
+        nodes: Nodes,
+        table: Tensor | None,
+        rows: Tensor,
+        images: Tensor,
+        *outside: list[KeysAndValues],
+    ) -> list[KeysAndValues]:
+        """Each layer's keys and values of some nodes, for others to attend to."""
+        kept: list[KeysAndValues] = []
+        self.run(nodes, table, rows, images, outside, kept)
+        return kept
+
+    def as_layers_take_it(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """The mask as the attention in use wants it: eager attention adds it to the scores."""
+        if not self.is_eager:
+            return mask
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+
+    def part_size(self, nodes: Nodes, n_images: int, table: Tensor | None, memory: int) -> tuple[int, bool]:
+        """How many rows to encode at once, and whether to compute them again in the backward pass."""
+        n_rows, length = nodes.token_ids.shape
+        if not (torch.is_grad_enabled() and table is not None and table.requires_grad):
+            return max(1, MAX_POSITIONS // length), False
+        weight = self.embeddings.token_embedding.weight
+        units = KEPT_PER_UNIT * weight.shape[1] + (2 * self.n_heads * nodes.mask.shape[-1] if self.is_eager else 0)
+        per_row = units * length * len(self.layers) * weight.element_size()
+        total = per_row * n_rows * n_images
+        if total <= memory and not self.recomputes:
+            return n_rows * n_images, False
+        part = min(memory, total // CHECKPOINTED_PARTS) if self.recomputes else memory
+        return max(1, part // per_row), True
+
+    def project(self, states: Tensor) -> Tensor:
+        """Text features `[..., P]` of hidden states `[..., D]`."""
+        return self.projection(self.final_layer_norm(states))

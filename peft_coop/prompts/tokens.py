@@ -45,8 +45,8 @@ class PromptTokenizer:
         missing = [name for name in ("bos_token", "eos_token") if getattr(tokenizer, f"{name}_id", None) is None]
         if missing:
             raise ValueError(
-                f"A prompt needs a BOS and an EOS token, and {type(tokenizer).__name__} has no {' and no '.join(missing)}. "
-                "Pass the tokenizer of a CLIP model as `tokenizer_name_or_path`."
+                f"A prompt needs a BOS and an EOS token, and {type(tokenizer).__name__} has no "
+                f"{' and no '.join(missing)}. Pass the tokenizer of a CLIP model as `tokenizer_name_or_path`."
             )
 
     @classmethod

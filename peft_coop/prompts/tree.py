@@ -7,11 +7,13 @@ only the nodes of their prefix tree (one per distinct prefix) need computing. Th
 - *frozen* nodes: they and all that stands before them are ordinary tokens, so no gradient passes through them;
 - *live* nodes: all others, among them every leaf, where a prompt ends and its feature is read.
 
-Frozen and live nodes lie in rows of whole paths. A node attends to the trunk, to its ancestors in its row, and to itself.
+Frozen and live nodes lie in rows of whole paths. A node attends to the trunk, to its ancestors in its row and to
+itself.
 
 Everything here works on integers.
 
-Reference: prompts packed as trees are known from the training of language models ("Prompt Trees", Scaled Cognition, 2025).
+Reference: prompts packed as trees are known from the training of language models ("Prompt Trees", Scaled Cognition,
+2025).
 """
 
 from __future__ import annotations
@@ -54,7 +56,6 @@ class PromptTree:
         leaf_rows: `[C]`, each prompt's row.
         leaf_columns: `[C]`, where in it, among the live nodes, the prompt ends.
         n_nodes: nodes of the tree, each counted once.
-        n_computed: positions that are computed: nodes, the ones that several rows repeat, and padding.
     """
 
     trunk: np.ndarray
@@ -66,6 +67,7 @@ class PromptTree:
 
     @property
     def n_computed(self) -> int:
+        """Positions that are computed: nodes, those that several rows repeat, and padding."""
         return self.trunk.size + self.frozen.ids.size + self.live.ids.size
 
 
@@ -162,7 +164,9 @@ def _lay_out(paths: _Paths, trunk_length: int, rows: np.ndarray) -> PromptTree:
     column = np.where(live, _count_within(row, live), _count_within(row, ~live))
     width = {kind: int(column[live == kind].max(initial=-1)) + 1 for kind in (False, True)}
     place = column + np.where(live, width[False], 0)
-    mask = _ancestors(place, row, depth, node[path, np.maximum(depth - 1, 0)], trunk_length, n_rows, sum(width.values()))
+    mask = _ancestors(
+        place, row, depth, node[path, np.maximum(depth - 1, 0)], trunk_length, n_rows, sum(width.values())
+    )
 
     columns = {}
     for kind in (False, True):

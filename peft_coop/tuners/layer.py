@@ -91,6 +91,13 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
         return active[0] if active else None
 
     @property
+    def _required_adapter(self) -> str:
+        name = self.current_adapter
+        if name is None:
+            raise ValueError("No adapter is active: add one with `add_adapter`, or choose one with `set_adapter`.")
+        return name
+
+    @property
     def is_conditional(self) -> bool:
         """Whether the adapter in use shifts its context by each image."""
         return self.current_adapter in self.coop_meta_net_linear1
@@ -106,10 +113,12 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
         Returns:
             `[R, D]`, or `[B, R, D]` with a Meta-Net.
         """
-        name = self.current_adapter
+        name = self._required_adapter
         ctx = self.coop_ctx[name].flatten(0, -2)
         if not self.is_conditional:
             return ctx
+        if image_embeds is None:
+            raise ValueError(f"The context of adapter {name!r} depends on the image: give `image_embeds`.")
         linear1, linear2 = self.coop_meta_net_linear1[name], self.coop_meta_net_linear2[name]
         return shift_by_image(ctx, image_embeds.to(linear1.weight), linear1, linear2)
 
@@ -119,7 +128,7 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
         Raises:
             ValueError: if its context is class-specific and the names are not its own.
         """
-        name = self.current_adapter
+        name = self._required_adapter
         builder = self.coop_builders[name]
         prompts = builder.build(class_names)
         if builder.class_specific and prompts.class_names != self.coop_prompts[name].class_names:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..configs import DEFAULT_N_CTX, CoOpConfig
 from ..models import LabelNames, become_classifier, cease_to_be_classifier
-from ..prompts import PromptBuilder, find_family, gaussian_context
+from ..prompts import PromptBuilder, find_family, gaussian_context, install_tree_attention, remove_tree_attention
 from .layer import CoOpEmbeddings, raise_merge_error
 
 
@@ -66,6 +66,7 @@ class CoOpModel(BaseTuner):
         layer = target if isinstance(target, CoOpEmbeddings) else CoOpEmbeddings(target, LabelNames(self.model.config))
         layer.update_layer(adapter_name, builder, prompts, ctx, sizes)
         setattr(parent, target_name, layer)
+        install_tree_attention(parent)
         peft_config.n_ctx = builder.n_ctx
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
@@ -76,6 +77,7 @@ class CoOpModel(BaseTuner):
         layer = self.model.get_submodule(find_family(self.model).embeddings_path)
         model = super().unload()
         cease_to_be_classifier(model)
+        remove_tree_attention(getattr(model, find_family(model).text_model))
         layer.label_names.publish(None)
         return model
 
@@ -107,7 +109,7 @@ def make_builder(config: CoOpConfig, model: nn.Module, embeddings: nn.Module) ->
         templates=config.templates,
     )
     if config.ctx_init is not None:
-        n_tokens = len(start_tokens(config, builder))
+        n_tokens = len(start_tokens(config.ctx_init, builder))
         if config.n_ctx not in (None, n_tokens):
             raise ValueError(
                 f"`n_ctx={config.n_ctx}` contradicts `ctx_init={config.ctx_init!r}`, which has {n_tokens} tokens: set "
@@ -117,9 +119,9 @@ def make_builder(config: CoOpConfig, model: nn.Module, embeddings: nn.Module) ->
     return builder
 
 
-def start_tokens(config: CoOpConfig, builder: PromptBuilder) -> list[int]:
-    """Token ids of the words in `ctx_init`."""
-    [ids] = builder.tokenizer.encode([config.ctx_init.replace("_", " ").strip()])
+def start_tokens(words: str, builder: PromptBuilder) -> list[int]:
+    """Token ids of the words that the context starts from."""
+    [ids] = builder.tokenizer.encode([words.replace("_", " ").strip()])
     return ids
 
 
@@ -137,7 +139,7 @@ def start_context(config: CoOpConfig, builder: PromptBuilder, embeddings: nn.Mod
     if config.ctx_init is None:
         return gaussian_context(*shape)
     weight = embeddings.token_embedding.weight
-    words = weight[torch.tensor(start_tokens(config, builder), device=weight.device)].detach()
+    words = weight[torch.tensor(start_tokens(config.ctx_init, builder), device=weight.device)].detach()
     return words.expand(shape).clone()
 
 
