@@ -76,8 +76,10 @@ def tree_attention(
         key, value = tree.join(key, value)
         if implementation != "eager":
             implementation = "sdpa"  # the flash kernels take no mask of one's own
-    eager = sys.modules[type(module).__module__].eager_attention_forward
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
+    if implementation == "eager":
+        attend = sys.modules[type(module).__module__].eager_attention_forward
+    else:
+        attend = ALL_ATTENTION_FUNCTIONS[implementation]
     return attend(module, query, key, value, attention_mask, **kwargs)
 
 

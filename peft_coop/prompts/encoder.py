@@ -6,7 +6,8 @@ the prompts' prefix tree (`tree.py`), by the tower's own layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, fields
 
@@ -221,11 +222,25 @@ class _Tower:
         """
         states = self.embed(nodes, table, rows, images)
         mask = self.as_layers_take_it(nodes.mask[rows], states.dtype)
-        for index, layer in enumerate(self.layers):
-            keys = TreeKeys([each[index] for each in outside], kept)
-            # Past `GradientCheckpointingLayer.__call__`: what is recomputed is decided above, for whole parts.
-            states = nn.Module.__call__(layer, states, mask, tree=keys)
+        with self.without_checkpointing():
+            for index, layer in enumerate(self.layers):
+                states = layer(states, mask, tree=TreeKeys([each[index] for each in outside], kept))
         return states
+
+    @contextmanager
+    def without_checkpointing(self) -> Iterator[None]:
+        """Switch off the layers' own gradient checkpointing: here whole parts are computed again, with their keys.
+
+        Re-entrant checkpointing of a layer would not see that gradients pass through the keys.
+        """
+        switched = [layer for layer in self.layers if layer.gradient_checkpointing] if self.recomputes else []
+        for layer in switched:
+            layer.gradient_checkpointing = False
+        try:
+            yield
+        finally:
+            for layer in switched:
+                layer.gradient_checkpointing = True
 
     def keys(
         self,
