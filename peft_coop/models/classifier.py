@@ -155,6 +155,21 @@ class PromptClassifierMixin(_Module):
         names = layer.set_classes(class_names)
         self.peft_config[layer.current_adapter].class_names = names
 
+    def set_prompt_memory(self, gigabytes: float | None) -> None:
+        """Limit what encoding the prompts keeps for the backward pass; results do not change.
+
+        What exceeds the limit is computed again in the backward pass, in parts that stay below it.
+
+        Args:
+            gigabytes: the limit in GiB, above the model; None: 2, or a quarter of a GPU's memory.
+
+        Raises:
+            ValueError: if it is not above 0.
+        """
+        if gigabytes is not None and not gigabytes > 0:
+            raise ValueError(f"The prompts' memory must be above 0 GiB, got {gigabytes!r}.")
+        self.prompt_layer.memory = None if gigabytes is None else int(gigabytes * 2**30)
+
     @property
     def prompt_layer(self):
         """The layer that holds the adapters' learnable parts."""
@@ -200,7 +215,8 @@ class PromptClassifierMixin(_Module):
         return normalize(outputs.pooler_output)
 
     def _encode_learned(self, prompts: PromptTensors, image_embeds: Tensor | None) -> Tensor:
-        return encode_prompts(self, self._prompt_family, prompts, self.prompt_layer.context(image_embeds))
+        layer = self.prompt_layer
+        return encode_prompts(self, self._prompt_family, prompts, layer.context(image_embeds), layer.memory)
 
     def _encode_templates(self, templates: Sequence[PromptTensors]) -> Tensor:
         features = [encode_prompts(self, self._prompt_family, prompts) for prompts in templates]

@@ -25,8 +25,9 @@ from .tree import Columns, build_tree
 MAX_POSITIONS = 32768
 # Numbers that a layer keeps for the backward pass, per position and unit of width.
 KEPT_PER_UNIT = 20
-# Bytes that the text side may keep for the backward pass before it recomputes them.
-DEFAULT_MEMORY = 2 * 2**30
+# Bytes that the text side may keep for the backward pass before it computes them again; on a GPU, this share of it.
+CPU_MEMORY = 2 * 2**30
+GPU_SHARE = 1 / 4
 # In how many parts the rows are recomputed where gradient checkpointing is switched on.
 CHECKPOINTED_PARTS = 8
 
@@ -116,7 +117,7 @@ def encode_prompts(
     family: TextTowerFamily,
     prompts: PromptTensors,
     vectors: Tensor | None = None,
-    memory: int = DEFAULT_MEMORY,
+    memory: int | None = None,
 ) -> Tensor:
     """Encode prompts with the text tower of a dual encoder.
 
@@ -127,7 +128,8 @@ def encode_prompts(
         family: where its parts are.
         prompts: the prompts, on any device.
         vectors: `[V, D]`, or `[B, V, D]` for one set per image; None where no prompt has a learnable vector.
-        memory: bytes that may be kept for the backward pass; what exceeds them is computed again there, in parts.
+        memory: bytes that may be kept for the backward pass; what exceeds them is computed again there, in parts. None:
+            2 GiB, or a quarter of a GPU's memory.
 
     Returns:
         Text features, projected and not normalised: `[C, P]`, or `[B, C, P]` for one set per image.
@@ -141,7 +143,7 @@ def encode_prompts(
     return features if per_image else features[0]
 
 
-def _encode_live(tower: _Tower, prompts: PromptTensors, table: Tensor | None, memory: int) -> Tensor:
+def _encode_live(tower: _Tower, prompts: PromptTensors, table: Tensor | None, memory: int | None) -> Tensor:
     """Hidden states `[B, R*L, D]` of the live nodes: the rows of all images in one batch, or in parts."""
     n_images = 1 if table is None else len(table)
     n_rows, length = prompts.live.token_ids.shape
@@ -167,6 +169,13 @@ def _encode_live(tower: _Tower, prompts: PromptTensors, table: Tensor | None, me
         parts.append(checkpoint(encode, start, stop, use_reentrant=False) if again else encode(start, stop))
     states = parts[0] if len(parts) == 1 else torch.cat(parts)
     return states.view(n_images, n_rows * length, -1)
+
+
+def default_memory(device: torch.device) -> int:
+    """Bytes that may be kept for the backward pass where nobody has said."""
+    if device.type == "cuda":
+        return int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
+    return CPU_MEMORY
 
 
 def _pick(keys: KeysAndValues, index: Tensor) -> KeysAndValues:
@@ -261,7 +270,7 @@ class _Tower:
             return mask
         return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
 
-    def part_size(self, nodes: Nodes, n_images: int, table: Tensor | None, memory: int) -> tuple[int, bool]:
+    def part_size(self, nodes: Nodes, n_images: int, table: Tensor | None, memory: int | None) -> tuple[int, bool]:
         """How many rows to encode at once, and whether to compute them again in the backward pass."""
         n_rows, length = nodes.token_ids.shape
         if not (torch.is_grad_enabled() and table is not None and table.requires_grad):
@@ -270,6 +279,7 @@ class _Tower:
         units = KEPT_PER_UNIT * weight.shape[1] + (2 * self.n_heads * nodes.mask.shape[-1] if self.is_eager else 0)
         per_row = units * length * len(self.layers) * weight.element_size()
         total = per_row * n_rows * n_images
+        memory = default_memory(self.device) if memory is None else memory
         if total <= memory and not self.recomputes:
             return n_rows * n_images, False
         part = min(memory, total // CHECKPOINTED_PARTS) if self.recomputes else memory

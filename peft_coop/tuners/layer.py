@@ -21,6 +21,9 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
     Args:
         base_layer: the tower's own embeddings.
         label_names: where the active adapter's class names are published.
+
+    Attributes:
+        memory: bytes that encoding prompts may keep for the backward pass; None: see `encode_prompts`.
     """
 
     adapter_layer_names = ("coop_ctx", "coop_meta_net_linear1", "coop_meta_net_linear2")
@@ -35,6 +38,7 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
         self.coop_builders: dict[str, PromptBuilder] = {}
         self.coop_prompts: dict[str, ClassPrompts] = {}
         self.label_names = label_names
+        self.memory: int | None = None
         self.merged_adapters: list[str] = []
         self._disable_adapters = False
         self._active_adapter: list[str] = []

@@ -1,0 +1,131 @@
+"""The tree's gradients, parts and dtypes, against prompts that are put together and padded one by one."""
+
+import pytest
+import torch
+from conftest import make_clip
+from peft import get_peft_model
+from test_prompts import NAMES, build, padded_feature
+
+from peft_coop import CoCoOpConfig, CoOpConfig
+from peft_coop.prompts import FAMILIES, encode_prompts, install_tree_attention
+
+every_setting = [
+    pytest.mark.parametrize("position", ["end", "middle", "front"]),
+    pytest.mark.parametrize("class_specific", [False, True]),
+    pytest.mark.parametrize("conditional", [False, True]),
+]
+
+
+def over_every_setting(test):
+    for mark in every_setting:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture
+def tower():
+    model = make_clip().requires_grad_(False)
+    install_tree_attention(model.text_model)
+    return model
+
+
+def make_vectors(class_specific, conditional):
+    shape = (4 * len(NAMES) if class_specific else 4, 24)
+    torch.manual_seed(3)
+    return (torch.randn(3, *shape) if conditional else torch.randn(shape)).mul_(0.1).requires_grad_()
+
+
+def gradient(features, vectors):
+    weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(4))
+    return torch.autograd.grad((features.float() * weights).sum(), vectors)[0]
+
+
+def relative(actual, expected):
+    return ((actual - expected).norm() / expected.norm()).item()
+
+
+@over_every_setting
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_gradients_equal_a_padded_loop(
+    tower, tokenizer, tokenizer_path, position, class_specific, conditional, attention
+):
+    vectors = make_vectors(class_specific, conditional)
+    slow = [
+        torch.cat(
+            [
+                padded_feature(tower, tokenizer, name, table, index, position, class_specific)
+                for index, name in enumerate(NAMES)
+            ]
+        )
+        for table in (vectors if conditional else vectors[None])
+    ]
+    expected = gradient(torch.stack(slow) if conditional else slow[0], vectors)
+    tower.set_attn_implementation(attention)
+    prompts = build(tokenizer_path, position=position, class_specific=class_specific).learned
+    assert relative(gradient(encode_prompts(tower, FAMILIES["clip"], prompts, vectors), vectors), expected) < 1e-5
+
+
+@over_every_setting
+def test_parts_change_nothing(tower, tokenizer_path, position, class_specific, conditional):
+    """With a memory of one byte, every row is computed again by itself."""
+    vectors = make_vectors(class_specific, conditional)
+    prompts = build(tokenizer_path, position=position, class_specific=class_specific).learned
+    results = []
+    for memory in (None, 1):
+        features = encode_prompts(tower, FAMILIES["clip"], prompts, vectors, memory)
+        results.append((features.detach(), gradient(features, vectors)))
+    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-6, rtol=0)
+    assert relative(results[1][1], results[0][1]) < 1e-6
+
+
+@over_every_setting
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 0.03), (torch.float16, 0.004)])
+def test_half_precision_differs_by_its_rounding(
+    tower, tokenizer_path, position, class_specific, conditional, dtype, bound
+):
+    vectors = make_vectors(class_specific, conditional)
+    prompts = build(tokenizer_path, position=position, class_specific=class_specific).learned
+    expected = encode_prompts(tower, FAMILIES["clip"], prompts, vectors)
+    features = encode_prompts(tower.to(dtype), FAMILIES["clip"], prompts, vectors)
+    assert features.dtype == dtype
+    assert relative(features.float(), expected) < bound
+    tower.float()
+
+
+@pytest.mark.parametrize(("position", "with_graph"), [("end", 2), ("front", 1)])
+def test_no_graph_where_no_gradient_passes(tower, tokenizer_path, position, with_graph):
+    """Names before the context are computed without a graph; a shared context in front of them is not."""
+    prompts = build(tokenizer_path, position=position).learned
+    needs = []
+    tower.text_model.encoder.layers[-1].register_forward_hook(lambda *given: needs.append(given[-1].requires_grad))
+    encode_prompts(tower, FAMILIES["clip"], prompts, make_vectors(False, False))
+    assert sum(needs) == with_graph
+    assert len(needs) == (3 if position == "front" else 2)
+
+
+def test_memory_can_be_set(tokenizer_path):
+    config = CoOpConfig(n_ctx=4, class_names=NAMES, tokenizer_name_or_path=tokenizer_path)
+    model = get_peft_model(make_clip(), config).train()
+    calls = []
+    layer = model.get_base_model().text_model.encoder.layers[0]
+    layer.register_forward_hook(lambda *_: calls.append(1))
+    counts = []
+    for gigabytes in (None, 1e-9, None):
+        model.set_prompt_memory(gigabytes)
+        calls.clear()
+        model(image_embeds=torch.randn(2, 40), labels=torch.tensor([0, 1])).loss.backward()
+        counts.append(len(calls))
+    assert counts[1] > counts[0] == counts[2]
+    with pytest.raises(ValueError, match="must be above 0 GiB, got 0"):
+        model.set_prompt_memory(0)
+
+
+@pytest.mark.parametrize("method", [CoOpConfig, CoCoOpConfig])
+def test_unload_gives_the_attention_back(tokenizer_path, method):
+    clip = make_clip()
+    config = clip.text_model.config
+    model = get_peft_model(clip, method(class_names=NAMES, tokenizer_name_or_path=tokenizer_path, meta_net_reduction=4))
+    attention = clip.text_model.encoder.layers[0].self_attn
+    assert attention.config is not config
+    model.unload()
+    assert attention.config is config
