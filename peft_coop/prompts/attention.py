@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,13 +24,17 @@ class TreeKeys:
     Attributes:
         outside: keys and values that stand before the row's own, each `[N, H, S, E]`, or `[1, H, S, E]` for all rows.
         kept: if not None, the row's own keys and values are appended here.
+        own: if not None, keys and values to use for the row's own, which are those of fewer nodes then.
     """
 
     outside: Sequence[KeysAndValues] = ()
-    kept: list[KeysAndValues] | None = field(default=None)
+    kept: list[KeysAndValues] | None = None
+    own: KeysAndValues | None = None
 
     def join(self, key: Tensor, value: Tensor) -> KeysAndValues:
         """Put the outside keys and values before the row's own, and keep these if asked to."""
+        if self.own is not None:
+            key, value = self.own
         if self.kept is not None:
             self.kept.append((key, value))
         if not self.outside:

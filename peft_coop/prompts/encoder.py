@@ -81,7 +81,8 @@ class PromptTensors:
         trunk: the nodes that all prompts share, as one row.
         frozen: the nodes behind which no learnable vector stands.
         live: the other nodes, among them all leaves.
-        leaves: `[C]`, where the prompts end among the live nodes, counted over all rows.
+        leaf_columns: `[R, Q]`, where prompts end in each row; a row with fewer leaves repeats its first column.
+        leaves: `[C]`, where each prompt ends among these R*Q.
     """
 
     def __init__(self, sequences: PromptSequences):
@@ -91,7 +92,11 @@ class PromptTensors:
         self.trunk, self.frozen, self.live = (
             Nodes.of(columns, sequences.vocab_size) for columns in (trunk, tree.frozen, tree.live)
         )
-        self.leaves = torch.from_numpy(tree.leaf_rows * tree.live.ids.shape[1] + tree.leaf_columns)
+        slots, most = _number_within(tree.leaf_rows)
+        leaf_columns = np.zeros((len(tree.live.ids), most), dtype=np.int64)
+        leaf_columns[tree.leaf_rows, slots] = tree.leaf_columns
+        self.leaf_columns = torch.from_numpy(leaf_columns)
+        self.leaves = torch.from_numpy(tree.leaf_rows * most + slots)
         self._copies: dict[torch.device, PromptTensors] = {}
 
     def to(self, device: torch.device) -> PromptTensors:
@@ -103,7 +108,7 @@ class PromptTensors:
             return self
         if device not in self._copies:
             other = copy(self)
-            for name in ("trunk", "frozen", "live", "leaves"):
+            for name in ("trunk", "frozen", "live", "leaf_columns", "leaves"):
                 setattr(other, name, getattr(self, name).to(device))
             self._copies[device] = other
         return self._copies[device]
@@ -138,15 +143,15 @@ def encode_prompts(
     prompts = prompts.to(tower.device)
     per_image = vectors is not None and vectors.ndim == 3
     table = vectors if vectors is None or per_image else vectors[None]  # [B, V, D] or [1, V, D]
-    states = _encode_live(tower, prompts, table, memory)  # [B, R*L, D]
+    states = _encode_live(tower, prompts, table, memory)  # [B, R*Q, D]
     features = tower.project(states[:, prompts.leaves])
     return features if per_image else features[0]
 
 
 def _encode_live(tower: _Tower, prompts: PromptTensors, table: Tensor | None, memory: int | None) -> Tensor:
-    """Hidden states `[B, R*L, D]` of the live nodes: the rows of all images in one batch, or in parts."""
+    """Hidden states `[B, R*Q, D]` of all rows' leaves: the rows of all images in one batch, or in parts."""
     n_images = 1 if table is None else len(table)
-    n_rows, length = prompts.live.token_ids.shape
+    n_rows = len(prompts.live.token_ids)
     rows = torch.arange(n_rows, device=tower.device)
     images = torch.arange(n_images, device=tower.device)
     of_trunk = images if prompts.trunk.has_vectors else images[:1]
@@ -160,7 +165,7 @@ def _encode_live(tower: _Tower, prompts: PromptTensors, table: Tensor | None, me
         outside = [[_pick(keys, image) for keys in trunk_keys]]
         if has_frozen:
             outside.append([_pick(keys, row) for keys in frozen_keys])
-        return tower.run(prompts.live, table, row, image, outside)
+        return tower.run(prompts.live, table, row, image, outside, leaf_columns=prompts.leaf_columns[row])
 
     size, again = tower.part_size(prompts.live, n_images, table, memory)
     parts = []
@@ -168,7 +173,7 @@ def _encode_live(tower: _Tower, prompts: PromptTensors, table: Tensor | None, me
         stop = min(start + size, n_images * n_rows)
         parts.append(checkpoint(encode, start, stop, use_reentrant=False) if again else encode(start, stop))
     states = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return states.view(n_images, n_rows * length, -1)
+    return states.reshape(n_images, n_rows * prompts.leaf_columns.shape[1], -1)
 
 
 def default_memory(device: torch.device) -> int:
@@ -176,6 +181,20 @@ def default_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
     return CPU_MEMORY
+
+
+def _number_within(rows: np.ndarray) -> tuple[np.ndarray, int]:
+    """For each entry, how many before it have the same row; and the most that any row has."""
+    order = np.argsort(rows, kind="stable")
+    counts = np.bincount(rows)
+    numbers = np.empty_like(rows)
+    numbers[order] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return numbers, int(counts.max())
+
+
+def _at(values: Tensor, columns: Tensor) -> Tensor:
+    """Of `[N, L, W]` the `[N, Q, W]` at some columns `[N, Q]`."""
+    return values.gather(1, columns[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def _pick(keys: KeysAndValues, index: Tensor) -> KeysAndValues:
@@ -218,8 +237,9 @@ class _Tower:
         images: Tensor,
         outside: Sequence[list[KeysAndValues]] = (),
         kept: list[KeysAndValues] | None = None,
+        leaf_columns: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states `[N, L, D]` behind the last layer, of N pairs of a row and an image.
+        """Hidden states `[N, L, D]` behind the last layer, of N pairs of a row and an image; or `[N, Q, D]` of leaves.
 
         Args:
             nodes: the nodes.
@@ -228,13 +248,29 @@ class _Tower:
             images: `[N]`.
             outside: one list or two, of each layer's keys and values that stand before the row's own.
             kept: each layer's own keys and values are appended here.
+            leaf_columns: `[N, Q]`, the nodes whose states are wanted; the last layer computes no other.
         """
         states = self.embed(nodes, table, rows, images)
         mask = self.as_layers_take_it(nodes.mask[rows], states.dtype)
         with self.without_checkpointing():
             for index, layer in enumerate(self.layers):
-                states = layer(states, mask, tree=TreeKeys([each[index] for each in outside], kept))
+                keys = TreeKeys([each[index] for each in outside], kept)
+                if leaf_columns is not None and index == len(self.layers) - 1:
+                    keys.own = self.keys_of(layer, states)
+                    states, mask = _at(states, leaf_columns), _at(mask[:, 0], leaf_columns)[:, None]
+                states = layer(states, mask, tree=keys)
         return states
+
+    @staticmethod
+    def keys_of(layer: nn.Module, states: Tensor) -> KeysAndValues:
+        """The keys and values `[N, H, L, E]` that a layer's attention makes of hidden states `[N, L, D]`."""
+        attention = layer.self_attn
+        normed = layer.layer_norm1(states)
+        key, value = (
+            projection(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+            for projection in (attention.k_proj, attention.v_proj)
+        )
+        return key, value
 
     @contextmanager
     def without_checkpointing(self) -> Iterator[None]:
