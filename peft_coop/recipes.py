@@ -13,6 +13,8 @@ LEARNING_RATE = 0.002
 WARM_UP_LEARNING_RATE = 1e-5
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
+# By shots; ImageNet 50 and CoCoOp 10 with any.
+NUM_EPOCHS = {1: 50, 2: 100, 4: 100, 8: 200, 16: 200}
 
 
 def learning_rate(epoch: int, num_epochs: int, base: float = LEARNING_RATE) -> float:

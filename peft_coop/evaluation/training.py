@@ -90,6 +90,7 @@ def make_trainer(
         save_strategy="no",
         logging_strategy="no",
         report_to="none",
+        disable_tqdm=False,
         seed=plan.seed,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
