@@ -85,4 +85,5 @@ def _from_splits(source: str, splits: DatasetDict, seed: int) -> ImageData:
         part.select_columns(list(names)).rename_columns({old: new for old, new in names.items() if old != new})
         for part in (train, test)
     )
-    return ImageData(os.path.basename(source.rstrip("/")), train.features["label"].names, DEFAULT_TEMPLATE, train, test)
+    name = os.path.basename(source.partition(":")[2].rstrip("/"))
+    return ImageData(name, train.features["label"].names, DEFAULT_TEMPLATE, train, test)
