@@ -12,8 +12,8 @@ def table(results: dict) -> str:
     lines = [
         f"torch {results['torch']}, {results['threads']} threads, float32, forward and backward of the text side.",
         "",
-        "| data (classes), method, name position, M | positions: padded | tree | ideal | seconds: padded | tree | ratio "
-        "| share of matrix speed | peak memory |",
+        "| data (classes), method, name position, M | positions: padded | tree | ideal | seconds: padded | tree "
+        "| ratio | share of matrix speed | peak memory |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in results["table"]:
@@ -39,8 +39,8 @@ def table(results: dict) -> str:
             f"One epoch of 16 shots of 100 classes on features computed before ({epoch['steps']} steps of 32): "
             f"{epoch['seconds']:.1f} s.",
             "",
-            f"Classifying a batch of {inference['images']} images takes {inference['ratio']:.3f} times what the bare vision "
-            "tower takes (ViT-B/32, 102 classes, median of 7).",
+            f"Classifying a batch of {inference['images']} images takes {inference['ratio']:.3f} times what the bare "
+            "vision tower takes (ViT-B/32, 102 classes, median of 7).",
         ]
     return "\n".join(lines) + "\n"
 
