@@ -11,6 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from peft import PeftModel
 from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin, pipeline
 from transformers.utils import logging
@@ -74,6 +75,8 @@ def run_demo(options: argparse.Namespace) -> None:
 
     started = time.monotonic()
     quieten()
+    if options.model == "demo":
+        torch.set_num_threads(1)  # it is too small to share out: threads that wait for each other cost more
     clip, processor = load_model(options.model)
     new_source = options.base_new_data or (DEMO_NEW_DATA if options.data == DEMO_DATA else options.data)
     data = load_data(options.data)

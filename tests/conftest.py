@@ -6,6 +6,8 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The models here are too small to share out: threads that wait for each other cost more, also in subprocesses.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
