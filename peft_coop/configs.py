@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -69,11 +70,17 @@ class CoOpConfig(PeftConfig):
         self.peft_type = PeftType("COOP")
         self.task_type = TaskType("IMAGE_CLS")
         # True after `from_pretrained`: the saved weights are still to come.
-        self.awaits_weights = False
+        self.awaits_weights: str | None = None
         if self.class_names is not None:
             self.class_names = check_class_names(self.class_names)
+        self._check_switches()
         self._check_numbers()
         self._check_texts()
+
+    def _check_switches(self) -> None:
+        for name in ("class_specific_context", "meta_net"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"`{name}` must be True or False, got {getattr(self, name)!r}.")
 
     def _check_numbers(self) -> None:
         for name in ("n_ctx", "meta_net_reduction"):
@@ -90,6 +97,12 @@ class CoOpConfig(PeftConfig):
             )
         if self.ctx_init is not None and (not isinstance(self.ctx_init, str) or not self.ctx_init.strip(" _")):
             raise ValueError(f"`ctx_init` must be one word or more, or None, got {self.ctx_init!r}.")
+        if not isinstance(self.zero_shot_template, str | list | tuple):
+            raise TypeError(f"`zero_shot_template` must be a text or a list of texts, got {self.zero_shot_template!r}.")
+        if not isinstance(self.zero_shot_template, str):
+            self.zero_shot_template = list(self.zero_shot_template)
+        if self.tokenizer_name_or_path is not None:
+            self.tokenizer_name_or_path = os.fspath(self.tokenizer_name_or_path)
         if not self.templates:
             raise ValueError("`zero_shot_template` is an empty list: give at least one template.")
         for template in self.templates:
@@ -111,7 +124,7 @@ class CoOpConfig(PeftConfig):
         """Load the saved settings of an adapter, as `PeftConfig.from_pretrained` does."""
         config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
         if isinstance(config, CoOpConfig):  # the folder may hold an adapter of another method
-            config.awaits_weights = True
+            config.awaits_weights = str(pretrained_model_name_or_path)
         return config
 
     def __eq__(self, other: object) -> bool:

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -651,3 +652,86 @@ def test_what_is_around_the_layer_reads_through_it(make_model, clip):
     model = make_model(clip)
     assert model.get_base_model().text_model.embeddings.token_embedding is table
     assert isinstance(table, nn.Embedding)
+
+
+def test_the_same_clip_wrapped_again_keeps_nothing_of_the_first(tokenizer_path, pixel_values):
+    """A notebook's cell that is run twice with other settings."""
+    settings = {"tokenizer_name_or_path": tokenizer_path, "class_names": ["cat", "dog"]}
+    clip = make_clip()
+    get_peft_model(clip, CoCoOpConfig(meta_net_reduction=4, **settings))
+    with pytest.warns(UserWarning, match="second time|Already found"):
+        model = get_peft_model(clip, CoOpConfig(n_ctx=6, tokenizer_name_or_path=tokenizer_path))
+    assert model.class_names is None
+    model.set_classes(["x", "y", "z"])
+    assert model(pixel_values=pixel_values).text_embeds.shape == (3, 40)
+
+
+def test_features_may_be_changed_in_place(tokenizer_path, pixel_values):
+    config = CoOpConfig(n_ctx=4, class_names=["cat", "dog"], tokenizer_name_or_path=tokenizer_path)
+    model = get_peft_model(make_clip(), config).eval()
+    with torch.no_grad():
+        expected = model(pixel_values=pixel_values).logits
+        model.get_text_features().pooler_output.mul_(-1)
+        model.get_text_features().pooler_output.mul_(-1)
+        torch.testing.assert_close(model(pixel_values=pixel_values).logits, expected)
+
+
+def test_two_adapters_of_one_config_have_classes_of_their_own(tokenizer_path, tmp_path):
+    config = CoOpConfig(n_ctx=4, class_names=["cat", "dog"], tokenizer_name_or_path=tokenizer_path)
+    model = get_peft_model(make_clip(), config)
+    model.add_adapter("other", config)
+    model.set_classes(["x", "y", "z"])
+    model.save_pretrained(tmp_path)
+    assert PeftConfig.from_pretrained(tmp_path).class_names == ["x", "y", "z"]
+    assert PeftConfig.from_pretrained(tmp_path / "other").class_names == ["cat", "dog"]
+
+
+def test_classes_set_in_inference_mode_can_be_trained(tokenizer_path, pixel_values):
+    config = CoOpConfig(n_ctx=4, tokenizer_name_or_path=tokenizer_path, class_token_position="middle")
+    model = get_peft_model(make_clip(), config).train()
+    with torch.inference_mode():
+        model.set_classes(["cat", "dog"])
+        model(pixel_values=pixel_values)
+    model(pixel_values=pixel_values, labels=torch.tensor([0, 1, 0, 1, 0])).loss.backward()
+
+
+def test_features_of_a_text_tower_that_learns_are_not_kept(tokenizer_path, pixel_values):
+    config = CoOpConfig(n_ctx=4, class_names=["cat", "dog"], tokenizer_name_or_path=tokenizer_path)
+    model = get_peft_model(make_clip(), config).eval()
+    tower = model.get_base_model().text_model.encoder.requires_grad_(True)
+    with model.disable_adapter():
+        before = model(pixel_values=pixel_values).logits
+        assert before.requires_grad
+        with torch.no_grad():
+            for weight in tower.parameters():
+                weight.mul_(1.1)
+        assert not torch.allclose(model(pixel_values=pixel_values).logits, before)
+
+
+def test_disabled_with_features_and_texts_compares_them(tokenizer, tokenizer_path, pixel_values):
+    config = CoOpConfig(n_ctx=4, class_names=["cat", "dog"], tokenizer_name_or_path=tokenizer_path)
+    model = get_peft_model(make_clip(), config).eval()
+    texts = tokenizer(["a cat.", "a dog house."], padding=True, return_tensors="pt")
+    with torch.no_grad(), model.disable_adapter():
+        expected = model(pixel_values=pixel_values, **texts)
+        actual = model(image_embeds=expected.image_embeds, **texts)
+    torch.testing.assert_close(actual.logits_per_image, expected.logits_per_image, atol=1e-5, rtol=0)
+
+
+def test_a_relative_tokenizer_path_that_is_gone_falls_back(tokenizer_path, clip_path, tmp_path, monkeypatch):
+    shutil.copytree(tokenizer_path, tmp_path / "here" / "toks" / "saved")
+    monkeypatch.chdir(tmp_path / "here")
+    config = CoOpConfig(n_ctx=4, class_names=["cat"], tokenizer_name_or_path="toks/saved")
+    get_peft_model(make_clip(), config).save_pretrained(tmp_path / "adapter")
+    shutil.rmtree(tmp_path / "here" / "toks")
+    with pytest.warns(UserWarning, match="is not on this machine; using the base model's"):
+        PeftModel.from_pretrained(CLIPModel.from_pretrained(clip_path), tmp_path / "adapter")
+
+
+def test_a_failing_load_leaves_an_adapter_made_from_a_saved_config(tokenizer_path, tmp_path, pixel_values):
+    config = CoOpConfig(n_ctx=4, class_names=["cat", "dog"], tokenizer_name_or_path=tokenizer_path)
+    get_peft_model(make_clip(), config).save_pretrained(tmp_path / "saved")
+    model = get_peft_model(make_clip(), CoOpConfig.from_pretrained(tmp_path / "saved"))
+    with pytest.raises(Exception, match=r".*"):
+        model.load_adapter(tmp_path / "nothing", "default")
+    assert model(pixel_values=pixel_values).logits.shape == (5, 2)

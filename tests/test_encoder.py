@@ -116,7 +116,7 @@ def test_memory_can_be_set(tokenizer_path):
         model(image_embeds=torch.randn(2, 40), labels=torch.tensor([0, 1])).loss.backward()
         counts.append(len(calls))
     assert counts[1] > counts[0] == counts[2]
-    with pytest.raises(ValueError, match="must be above 0 GiB, got 0"):
+    with pytest.raises(ValueError, match="must be a number of GiB above 0, got 0"):
         model.set_prompt_memory(0)
 
 

@@ -14,6 +14,7 @@ from transformers import (
     CLIPConfig,
     CLIPForImageClassification,
     CLIPModel,
+    CLIPTokenizer,
     CLIPTextModelWithProjection,
     CLIPVisionModel,
     SiglipConfig,
@@ -70,7 +71,7 @@ def small(sizes: dict) -> dict:
 
 BAD_SETTINGS = {
     "no classes": ({"class_names": []}, ValueError, "`class_names` is empty"),
-    "one string": ({"class_names": "cat"}, TypeError, "must be a list of names, got the single string 'cat'"),
+    "one string": ({"class_names": "cat"}, TypeError, "must be a list of names, got 'cat'"),
     "an empty name": ({"class_names": ["cat", " _ "]}, ValueError, r"Class name 1 is empty \(' _ '\)"),
     "a number for a name": ({"class_names": ["cat", 3]}, TypeError, r"must be a string, got 3 \(int\) at index 1"),
     "no vectors": ({"n_ctx": 0}, ValueError, "`n_ctx` must be a whole number of 1 or more, got 0"),
@@ -345,7 +346,7 @@ def test_a_call_refuses(model, inputs, message):
 
 BAD_CLASSES = {
     "none": ([], ValueError, "`class_names` is empty"),
-    "one string": ("cat", TypeError, "got the single string 'cat'"),
+    "one string": ("cat", TypeError, "got 'cat'"),
     "an empty name": (["cat", ""], ValueError, "Class name 1 is empty"),
     "too long": (["cat", "very " * 80 + "big cat"], ValueError, "needs 8. tokens .* reads 77"),
 }
@@ -414,3 +415,40 @@ def test_a_tokenizer_path_that_is_gone_falls_back_to_the_base_models(clip_path):
             CLIPModel.from_pretrained(clip_path), CoOpConfig(class_names=ANIMALS, tokenizer_name_or_path=gone)
         )
     assert model.class_names == ANIMALS
+
+
+def test_a_folder_without_a_vocabulary_is_refused(tmp_path):
+    """transformers makes an empty tokenizer of a model's folder that has none."""
+    make_clip().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no vocabulary"):
+        get_peft_model(CLIPModel.from_pretrained(tmp_path), CoOpConfig(n_ctx=4, class_names=["cat", "dog"]))
+
+
+def test_a_word_that_the_model_does_not_know_is_refused(tokenizer_path, tmp_path, pixel_values):
+    """Its id lies where the learnable vectors begin."""
+    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_path)
+    tokenizer.add_tokens(["kitten"])
+    tokenizer.save_pretrained(tmp_path)
+    settings = {"n_ctx": 4, "tokenizer_name_or_path": str(tmp_path)}
+    with pytest.raises(ValueError, match="uses token id 49408, and the text tower's vocabulary has 49408 tokens"):
+        get_peft_model(make_clip(), CoOpConfig(class_names=["kitten"], **settings))
+    model = get_peft_model(make_clip(), CoOpConfig(class_names=["cat"], **settings))
+    with pytest.raises(ValueError, match="uses token id 49408"):
+        model(pixel_values=pixel_values, input_ids=torch.tensor([[49406, 49408, 49407]]))
+    with pytest.raises(ValueError, match=r"must be \(texts, tokens\), got a tensor of shape \(3,\)"):
+        model(pixel_values=pixel_values, input_ids=torch.tensor([49406, 320, 49407]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"class_specific_context": "no"}, "`class_specific_context` must be True or False, got 'no'"),
+        ({"meta_net": 1}, "`meta_net` must be True or False, got 1"),
+        ({"class_names": 5}, "must be a list of names, got 5"),
+        ({"zero_shot_template": None}, "must be a text or a list of texts, got None"),
+        ({"tokenizer_name_or_path": 5}, "expected str, bytes or os.PathLike object, not int"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(settings, message):
+    with pytest.raises(TypeError, match=message):
+        CoOpConfig(**settings)

@@ -14,15 +14,13 @@ from transformers import CLIPProcessor
 
 from ..configs import CoCoOpConfig, CoOpConfig
 from ..data import ImageData, base_and_new_names, select_classes, with_image_embeds
-from ..recipes import NUM_EPOCHS
+from ..recipes import LEARNING_RATE, NUM_EPOCHS
 from .training import TrainingPlan, draw_shots, learn_prompt, make_trainer, zero_shot_accuracy
 
 SHOTS = (1, 4, 16)
 SEED = 1
-# Ten times the papers' learning rate, chosen on training images that were not drawn: the logit scale of the demo's CLIP
-# is a quarter of a large CLIP's, and with it every gradient.
-COOP_PLAN = TrainingPlan(num_epochs=NUM_EPOCHS[16], learning_rate=0.02, seed=SEED)
-COCOOP_PLAN = TrainingPlan(num_epochs=10, learning_rate=0.02, batch_size=8, seed=SEED)
+COOP_PLAN = TrainingPlan(num_epochs=NUM_EPOCHS[16], learning_rate=LEARNING_RATE, seed=SEED)
+COCOOP_PLAN = TrainingPlan(num_epochs=10, learning_rate=LEARNING_RATE, batch_size=8, seed=SEED)
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,11 @@ class FewShotCurve:
 
 
 def few_shot_curve(
-    clip: nn.Module, processor: CLIPProcessor, data: ImageData, note: Callable[[str], None]
+    clip: nn.Module,
+    processor: CLIPProcessor,
+    data: ImageData,
+    note: Callable[[str], None],
+    learning_rate: float = LEARNING_RATE,
 ) -> FewShotCurve:
     """Learn CoOp from 1, 4 and 16 images per class.
 
@@ -58,6 +60,7 @@ def few_shot_curve(
         processor: its tokenizer and image processor.
         data: images to train and test on.
         note: told what is being done.
+        learning_rate: where the cosine starts.
 
     Returns:
         The curve, with the model of the last number of shots.
@@ -70,14 +73,19 @@ def few_shot_curve(
         for shots in SHOTS:
             note(f"CoOp on {data.name}, {shots} {'image' if shots == 1 else 'images'} per class")
             few = draw_shots(train, shots, SEED)
-            plan = replace(COOP_PLAN, num_epochs=min(NUM_EPOCHS[shots], COOP_PLAN.num_epochs))
+            num_epochs = min(NUM_EPOCHS[shots], COOP_PLAN.num_epochs)
+            plan = replace(COOP_PLAN, num_epochs=num_epochs, learning_rate=learning_rate)
             model, metrics = learn_prompt(deepcopy(clip), deepcopy(config), few, test, plan, folder)
             by_shots[shots] = metrics["eval_accuracy"]
         return FewShotCurve(zero_shot_accuracy(model, test, folder), by_shots, model)
 
 
 def base_to_new(
-    clip: nn.Module, processor: CLIPProcessor, data: ImageData, note: Callable[[str], None]
+    clip: nn.Module,
+    processor: CLIPProcessor,
+    data: ImageData,
+    note: Callable[[str], None],
+    learning_rate: float = LEARNING_RATE,
 ) -> list[BaseToNew]:
     """Learn CoOp and CoCoOp from 16 images of each base class, and try them on the new classes too.
 
@@ -86,6 +94,7 @@ def base_to_new(
         processor: its tokenizer and image processor.
         data: images of two classes or more.
         note: told what is being done.
+        learning_rate: where the cosine starts.
     """
     base_names, new_names = base_and_new_names(data.class_names)
     train, test = (with_image_embeds(part, clip, processor.image_processor) for part in (data.train, data.test))
@@ -103,6 +112,7 @@ def base_to_new(
     with tempfile.TemporaryDirectory() as folder:
         for method, config, plan in methods:
             note(f"{method} on the base classes of {data.name}, {SHOTS[-1]} images per class")
+            plan = replace(plan, learning_rate=learning_rate)
             model, _ = learn_prompt(deepcopy(clip), config, base_train, tests[0][1], plan, folder)
             if not rows:
                 rows.append(BaseToNew("zero-shot CLIP", *_on_both(model, tests, folder, disabled=True)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -69,7 +71,8 @@ class PromptClassifierMixin(_Module):
                 the adapter has no classes.
         """
         layer = self.prompt_layer
-        if layer.current_adapter is None or (input_ids is not None and layer.disable_adapters):
+        as_clip = input_ids is not None and layer.disable_adapters and image_embeds is None
+        if layer.current_adapter is None or as_clip:
             return super().forward(
                 input_ids=input_ids,
                 pixel_values=pixel_values,
@@ -97,7 +100,8 @@ class PromptClassifierMixin(_Module):
         """Text features of the active adapter's classes, or of `input_ids` with the learned context put in.
 
         In evaluation the features of an unconditional prompt are computed once, and again when the context, the
-        classes, the dtype or the device have changed.
+        classes, the dtype or the device have changed. (Not under `torch.compile`, which computes them in every call,
+        and not if the text tower is trained; weights loaded into a frozen tower are not noticed.)
 
         Args:
             image_embeds: `[B, P]`, L2-normalised; needed if the context depends on the image.
@@ -153,7 +157,9 @@ class PromptClassifierMixin(_Module):
         if layer.current_adapter is None:
             raise ValueError("There is no active adapter whose classes could be set: add one first.")
         names = layer.set_classes(class_names)
-        self.peft_config[layer.current_adapter].class_names = names
+        config = copy(self.peft_config[layer.current_adapter])  # other adapters may have been made of the same object
+        config.class_names = names
+        self.peft_config[layer.current_adapter] = config
 
     def set_prompt_memory(self, gigabytes: float | None) -> None:
         """Limit what encoding the prompts keeps for the backward pass; results do not change.
@@ -166,8 +172,8 @@ class PromptClassifierMixin(_Module):
         Raises:
             ValueError: if it is not above 0.
         """
-        if gigabytes is not None and not gigabytes > 0:
-            raise ValueError(f"The prompts' memory must be above 0 GiB, got {gigabytes!r}.")
+        if gigabytes is not None and not (isinstance(gigabytes, int | float) and 0 < gigabytes < math.inf):
+            raise ValueError(f"The prompts' memory must be a number of GiB above 0, got {gigabytes!r}.")
         self.prompt_layer.memory = None if gigabytes is None else int(gigabytes * 2**30)
 
     @property
@@ -225,7 +231,9 @@ class PromptClassifierMixin(_Module):
     def _kept(self, cache: FeatureCache, vectors: Tensor | None, compute: Callable[[], Tensor]) -> Tensor:
         """Features from the cache, where they may be reused: in evaluation, and if no gradient must reach them."""
         needs_grad = vectors is not None and vectors.requires_grad and torch.is_grad_enabled()
-        if self.training or needs_grad or torch.compiler.is_compiling():
+        tower = getattr(self, self._prompt_family.text_model)
+        tower_learns = any(weight.requires_grad for weight in tower.encoder.parameters())
+        if self.training or needs_grad or tower_learns or torch.compiler.is_compiling():
             return compute()
         weight = self.text_projection.weight
         device_type = weight.device.type

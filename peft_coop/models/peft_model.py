@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.models.clip.modeling_clip import CLIPOutput
 
+from ..configs import CoOpConfig
 from ..hub import push_adapters, update_model_card
 from .outputs import PromptClassifierOutput
 
@@ -31,8 +32,8 @@ class PeftModelForImageClassification(PeftModel):
         super().__init__(model, peft_config, adapter_name, **kwargs)
         # `PeftModel.from_pretrained` wraps the base model and then loads the weights: if those turn out not to fit, the
         # base model is released, and this is what was trainable in it.
-        awaits_weights = peft_config.inference_mode or getattr(peft_config, "awaits_weights", False)
-        self._thaw_on_failure = trainable if awaits_weights else None
+        self._awaited = getattr(peft_config, "awaits_weights", None)
+        self._thaw_on_failure = trainable if peft_config.inference_mode or self._awaited else None
 
     def forward(
         self,
@@ -76,15 +77,16 @@ class PeftModelForImageClassification(PeftModel):
             ValueError: if the weights cannot be read, or do not fit the config or the model.
         """
         is_new = adapter_name not in self.peft_config
-        if not is_new and self._thaw_on_failure is None:
+        thaw = self._thaw_on_failure if self._awaited in (None, str(model_id)) else None
+        if not is_new and thaw is None:
             model_id = own_folder(model_id, adapter_name)
         try:
             result = super().load_adapter(model_id, adapter_name, *args, **kwargs)
         except Exception as error:
             if is_new and adapter_name in self.peft_config:
                 self.delete_adapter(adapter_name)
-            elif not is_new and self._thaw_on_failure is not None:
-                self._release_base_model(self._thaw_on_failure)
+            elif not is_new and thaw is not None:
+                self._release_base_model(thaw)
             if isinstance(error, SafetensorError):
                 raise ValueError(
                     f"The weights in {str(model_id)!r} cannot be read, the file is damaged: {error}."
@@ -127,6 +129,9 @@ class PeftModelForImageClassification(PeftModel):
         Raises:
             ValueError: if a metric is no number.
         """
+        if not isinstance(next(iter(self.peft_config.values()), None), CoOpConfig):
+            super().create_or_update_model_card(os.fspath(output_dir))  # another method with our task type
+            return
         update_model_card(self, output_dir, metrics=metrics, dataset=dataset, repo_id=repo_id, tags=tags)
 
     def push_to_hub(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,9 @@ def tree_attention(
         attend = sys.modules[type(module).__module__].eager_attention_forward
     else:
         attend = ALL_ATTENTION_FUNCTIONS[implementation]
+        if implementation != "sdpa":  # the flash kernels read the implementation from the module's config
+            module = copy(module)
+            module.config = module.config.config
     return attend(module, query, key, value, attention_mask, **kwargs)
 
 

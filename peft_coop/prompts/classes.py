@@ -34,10 +34,10 @@ class FeatureCache:
         """Return the features kept under `key`, of equal `vectors`, or compute and keep them."""
         entry = self._entries.get(key)
         if entry is not None and _same(entry[0], vectors):
-            return entry[1]
+            return entry[1].clone()  # the caller may normalise it in place
         features = compute()
         if not features.requires_grad:
-            self._entries[key] = (None if vectors is None else vectors.detach().clone(), features)
+            self._entries[key] = (None if vectors is None else vectors.detach().clone(), features.clone())
         return features
 
     def __getstate__(self) -> dict:
@@ -99,13 +99,18 @@ class PromptBuilder:
             ValueError: if none can be loaded, or its ids lie outside the tower's vocabulary.
         """
         tokenizer = find_tokenizer(*self.tokenizer_source)
-        largest = max(tokenizer.bos_token_id, tokenizer.eos_token_id)
-        if largest >= self.vocab_size:
-            raise ValueError(
-                f"The tokenizer does not belong to this model: it uses token id {largest}, and the text tower's "
-                f"vocabulary has {self.vocab_size} tokens. Set `tokenizer_name_or_path` to the base model's tokenizer."
-            )
+        self.check_ids([[tokenizer.bos_token_id, tokenizer.eos_token_id]])
         return tokenizer
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts, without BOS and EOS.
+
+        Raises:
+            ValueError: if one lies outside the tower's vocabulary.
+        """
+        ids = self.tokenizer.encode(texts)
+        self.check_ids(ids)
+        return ids
 
     def build(self, class_names: Sequence[str]) -> ClassPrompts:
         """Build the prompts of some classes.
@@ -115,8 +120,10 @@ class PromptBuilder:
         """
         names = check_class_names(class_names)
         warn_of_duplicates(names)
+        name_tokens = self.tokenizer.encode_names(names)
+        self.check_ids([tokens.ids for tokens in name_tokens])
         learned = context_sequences(
-            self.tokenizer.encode_names(names),
+            name_tokens,
             self.tokenizer,
             self.vocab_size,
             self.n_ctx,
@@ -126,10 +133,25 @@ class PromptBuilder:
         zero_shot = [
             template_sequences(names, template, self.tokenizer, self.vocab_size) for template in self.templates
         ]
+        for sequences in zero_shot:
+            self.check_ids(sequences.ids)
         check_lengths(learned, names, self.max_length, self.n_ctx)
         for template, sequences in zip(self.templates, zero_shot, strict=True):
             check_lengths(sequences, [template.replace("{}", name) for name in names], self.max_length)
         return ClassPrompts(names, PromptTensors(learned), [PromptTensors(sequences) for sequences in zero_shot])
+
+    def check_ids(self, texts: Sequence[Sequence[int]]) -> None:
+        """Check token ids against the tower's vocabulary: a larger one would be read as a learnable vector.
+
+        Raises:
+            ValueError: if one lies outside it.
+        """
+        largest = max((token for ids in texts for token in ids), default=0)
+        if largest >= self.vocab_size:
+            raise ValueError(
+                f"The tokenizer does not belong to this model: it uses token id {largest}, and the text tower's "
+                f"vocabulary has {self.vocab_size} tokens. Set `tokenizer_name_or_path` to the base model's tokenizer."
+            )
 
     def splice(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> PromptTensors:
         """Put the context into prompts given as CLIP's own token ids.
@@ -146,6 +168,8 @@ class PromptBuilder:
                 "This adapter has a class-specific context, which belongs to its own classes and cannot be put into "
                 "other texts: call the model without `input_ids`, or train a unified context."
             )
+        if input_ids.ndim != 2 or not input_ids.numel():
+            raise ValueError(f"`input_ids` must be (texts, tokens), got a tensor of shape {tuple(input_ids.shape)}.")
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         texts = []
         for index, row in enumerate(input_ids.tolist()):
@@ -155,6 +179,7 @@ class PromptBuilder:
                     f"got {row}."
                 )
             texts.append(row[1 : row.index(eos, 1)])
+        self.check_ids(texts)
         sequences: PromptSequences = spliced_sequences(
             texts, self.tokenizer, self.vocab_size, self.n_ctx, self.position
         )

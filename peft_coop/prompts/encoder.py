@@ -85,6 +85,7 @@ class PromptTensors:
         leaves: `[C]`, where each prompt ends among these R*Q.
     """
 
+    @torch.inference_mode(False)  # training may use them later
     def __init__(self, sequences: PromptSequences):
         tree = build_tree(sequences)
         depth = np.arange(tree.trunk.size)
@@ -108,8 +109,9 @@ class PromptTensors:
             return self
         if device not in self._copies:
             other = copy(self)
-            for name in ("trunk", "frozen", "live", "leaf_columns", "leaves"):
-                setattr(other, name, getattr(self, name).to(device))
+            with torch.inference_mode(False):  # training may use them later
+                for name in ("trunk", "frozen", "live", "leaf_columns", "leaves"):
+                    setattr(other, name, getattr(self, name).to(device))
             self._copies[device] = other
         return self._copies[device]
 

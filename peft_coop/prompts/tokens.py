@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from transformers import AutoTokenizer, CLIPTokenizer
@@ -48,6 +48,10 @@ class PromptTokenizer:
                 f"A prompt needs a BOS and an EOS token, and {type(tokenizer).__name__} has no "
                 f"{' and no '.join(missing)}. Pass the tokenizer of a CLIP model as `tokenizer_name_or_path`."
             )
+        # transformers 5 makes an empty tokenizer where a folder or repository has the model's config and no vocabulary.
+        [ids] = self.encode(["a photo of a"])
+        if set(ids) <= set(tokenizer.all_special_ids):
+            raise ValueError(f"It has no vocabulary ({len(tokenizer)} tokens): every word is unknown to it.")
 
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> PromptTokenizer:
@@ -90,8 +94,8 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
         TypeError: if it is a single string, or holds something other than strings.
         ValueError: if it is empty, or one name is.
     """
-    if isinstance(class_names, str):
-        raise TypeError(f"`class_names` must be a list of names, got the single string {class_names!r}.")
+    if isinstance(class_names, str) or not isinstance(class_names, Iterable):
+        raise TypeError(f"`class_names` must be a list of names, got {class_names!r}.")
     names = list(class_names)
     if not names:
         raise ValueError("`class_names` is empty: a classifier needs at least one class name.")

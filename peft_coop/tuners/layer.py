@@ -73,6 +73,9 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
             meta_net_sizes: projection width, hidden units and text width of the Meta-Net; None for none.
         """
         self.coop_ctx[adapter_name] = nn.Parameter(ctx)  # first, since torch refuses some names
+        for parts in (self.coop_meta_net_linear1, self.coop_meta_net_linear2, self.coop_prompts):
+            if adapter_name in parts:  # of an adapter that this one replaces
+                del parts[adapter_name]
         if meta_net_sizes is not None:
             projection_dim, hidden_units, text_width = meta_net_sizes
             self.coop_meta_net_linear1[adapter_name] = nn.Linear(projection_dim, hidden_units)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -99,6 +100,8 @@ def make_builder(config: CoOpConfig, model: nn.Module, embeddings: nn.Module) ->
     Raises:
         ValueError: if `n_ctx` contradicts the number of tokens in `ctx_init`.
     """
+    if config.tokenizer_name_or_path is not None and os.path.isdir(config.tokenizer_name_or_path):
+        config.tokenizer_name_or_path = os.path.abspath(config.tokenizer_name_or_path)  # saved, it is known as a path
     builder = PromptBuilder(
         tokenizer_source=(config.tokenizer_name_or_path, getattr(model, "name_or_path", None)),
         vocab_size=embeddings.token_embedding.num_embeddings,
@@ -121,7 +124,7 @@ def make_builder(config: CoOpConfig, model: nn.Module, embeddings: nn.Module) ->
 
 def start_tokens(words: str, builder: PromptBuilder) -> list[int]:
     """Token ids of the words that the context starts from."""
-    [ids] = builder.tokenizer.encode([words.replace("_", " ").strip()])
+    [ids] = builder.encode([words.replace("_", " ").strip()])
     return ids
 
 
