@@ -1,5 +1,6 @@
 """The examples run, in their smoke mode."""
 
+import json
 import os
 import re
 import subprocess
@@ -72,3 +73,12 @@ def test_accelerate_loop_launched_by_accelerate(tmp_path):
     printed = run(ACCELERATE_LOOP, *options.split(), "--output_dir", tmp_path, launcher=ACCELERATE_LAUNCH)
     assert "learned: accuracy" in printed
     assert len(adapter(tmp_path)) == 5
+
+
+def test_benchmark_measures_a_small_case(tmp_path):
+    run("benchmark/bench.py", "--smoke", "--output", tmp_path / "results.json")
+    [row] = json.loads((tmp_path / "results.json").read_text())["table"]
+    assert row["positions"]["padded"] == 5 * 77
+    assert row["positions"]["ideal"] <= row["positions"]["tree"] < 50
+    assert row["ratio"] > 1  # twenty times fewer positions, so that no busy machine can turn it round
+    assert row["peak_bytes"] > 0

@@ -306,6 +306,22 @@ def test_compiled_training_step(make_model, method):
     assert counters["stats"]["unique_graphs"] == 1
 
 
+@every_method
+def test_compiled_evaluation(make_model, method):
+    """One graph without a break, the same logits, and none added by later batches."""
+    model = make_model(method).eval()
+    pixel_values, _ = make_images(4)
+    with torch.no_grad():
+        expected = model(pixel_values=pixel_values).logits
+        torch._dynamo.reset()
+        counters.clear()
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        for _ in range(3):
+            logits = compiled(pixel_values=pixel_values).logits
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-5)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
 def compiled_and_eager_losses(make_model, folder, backend: str) -> list[list[float]]:
     losses = []
     for settings in ({}, {"torch_compile": True, "torch_compile_backend": backend}):
