@@ -33,11 +33,16 @@ def table(results: dict) -> str:
         for row in results["growth"]:
             memory = f"{row['peak_bytes'] / 2**30:.2f} GiB"
             lines.append(f"| {row['n_cls']:,} | {row['positions']['tree']:,} | {row['seconds']:.2f} | {memory} |")
-        epoch, inference = results["epoch"], results["inference"]
+    if "epoch" in results:
+        epoch = results["epoch"]
         lines += [
             "",
             f"One epoch of 16 shots of 100 classes on features computed before ({epoch['steps']} steps of 32): "
             f"{epoch['seconds']:.1f} s.",
+        ]
+    if "inference" in results:
+        inference = results["inference"]
+        lines += [
             "",
             f"Classifying a batch of {inference['images']} images takes {inference['ratio']:.3f} times what the bare "
             "vision tower takes (ViT-B/32, 102 classes, median of 7).",
