@@ -101,15 +101,16 @@ def measure(clip, case: Case, repeats: int) -> dict:
         "ratio": median(one / other for one, other in zip(padded_times, tree_times, strict=True)),
         "share": flops(positions["ideal"]) / seconds / median(speeds),
         "gigaflops": median(speeds) / 1e9,
-        "peak_bytes": peak_in_own_process(case),
+        "peak_bytes": in_own_process(case)["peak_bytes"],
     }
 
 
-def peak_in_own_process(case: Case, memory: int | None = None) -> int:
-    """Memory that a step takes above the model, measured in a process that does nothing else."""
+def in_own_process(case: Case, memory: int | None = None) -> dict:
+    """Seconds of a step and the memory it takes above the model, measured in a process that does nothing else."""
     request = json.dumps({"case": asdict(case), "memory": memory})
     command = [sys.executable, str(HERE / "bench.py"), "--peak-of", request]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(printed.splitlines()[-1])
 
 
 def print_peak(request: str) -> None:
@@ -119,8 +120,8 @@ def print_peak(request: str) -> None:
     clip, prompts, vectors = make_clip(), PromptTensors(sequences_of(case)), make_vectors(case)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew; it would include what loading took
     before = resident("VmRSS")
-    tree_step(clip, prompts, vectors, asked["memory"])
-    print(resident("VmHWM") - before)
+    seconds = timed(lambda: tree_step(clip, prompts, vectors, asked["memory"]))
+    print(json.dumps({"seconds": seconds, "peak_bytes": resident("VmHWM") - before}))
 
 
 def resident(what: str) -> int:
@@ -129,17 +130,12 @@ def resident(what: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(what))
 
 
-def growth(clip) -> list[dict]:
+def growth() -> list[dict]:
     """Cost against the number of classes, with the default memory budget."""
-    rows = []
-    for n_cls in (100, 300, 1000, 3000, 10_000, 21_000):
-        case = Case("ImageNet" if n_cls <= 1000 else "pairs", n_cls)
-        sequences = sequences_of(case)
-        prompts, vectors = PromptTensors(sequences), make_vectors(case)
-        seconds = timed(lambda prompts=prompts, vectors=vectors: tree_step(clip, prompts, vectors))
-        row = {"n_cls": n_cls, "positions": counts(case, sequences), "seconds": seconds}
-        rows.append({**row, "peak_bytes": peak_in_own_process(case)})
-    return rows
+    cases = [Case("ImageNet" if n_cls <= 1000 else "pairs", n_cls) for n_cls in (100, 300, 1000, 3000, 10_000, 21_000)]
+    return [
+        {"n_cls": case.n_cls, "positions": counts(case, sequences_of(case)), **in_own_process(case)} for case in cases
+    ]
 
 
 def epoch_seconds(clip) -> dict:
@@ -204,7 +200,7 @@ def main() -> None:
         tqdm.write(f"{row['ratio']:6.1f} x  share {row['share']:.0%}  {peak:.2f} GiB  {case.label}")
         results["table"] = list(rows.values())
         options.output.write_text(json.dumps(results, indent=1))
-    others = {"growth": lambda: growth(clip), "epoch": lambda: epoch_seconds(clip), "inference": inference}
+    others = {"growth": growth, "epoch": lambda: epoch_seconds(clip), "inference": inference}
     for name, run in {} if options.smoke else others.items():
         if not options.only or options.only in name:
             results[name] = run()
