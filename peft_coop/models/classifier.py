@@ -117,7 +117,7 @@ class PromptClassifierMixin(_Module):
         if layer.current_adapter is None or (input_ids is not None and layer.disable_adapters):
             return super().get_text_features(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         if input_ids is not None:
-            prompts = layer.coop_builders[layer.current_adapter].splice(input_ids, attention_mask)
+            prompts = layer.coop_builders[layer.current_adapter].splice(input_ids)
             return BaseModelOutputWithPooling(pooler_output=self._encode_learned(prompts, image_embeds))
         prompts = self._class_prompts()
         if layer.disable_adapters:

@@ -153,12 +153,11 @@ class PromptBuilder:
                 f"vocabulary has {self.vocab_size} tokens. Set `tokenizer_name_or_path` to the base model's tokenizer."
             )
 
-    def splice(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> PromptTensors:
+    def splice(self, input_ids: Tensor) -> PromptTensors:
         """Put the context into prompts given as CLIP's own token ids.
 
         Args:
-            input_ids: `[N, L]`, each `BOS … EOS` and then padding of any kind.
-            attention_mask: `[N, L]`, not needed: a prompt ends at its first EOS.
+            input_ids: `[N, L]`, each `BOS … EOS` and then padding of any kind: a prompt ends at its first EOS.
 
         Raises:
             ValueError: if the context is class-specific, or a row does not begin with BOS or has no EOS.
