@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from peft_coop.prompts import FAMILIES, PromptBuilder, PromptTensors, PromptTokenizer, encode_prompts
-from peft_coop.prompts.attention import install_tree_attention
+from peft_coop.prompts import FAMILIES, PromptBuilder, PromptTensors, PromptTokenizer, encode_prompts, install_text_side
 from peft_coop.prompts.layout import around_context, context_sequences, spliced_sequences, template_sequences
 
 NAMES = ["cat", "great white shark", "Boeing_737-200", "kite (bird of prey)", "pink-yellow dahlia?"]
@@ -23,13 +22,13 @@ def prompt_tokenizer(tokenizer):
 
 @pytest.fixture
 def clip(clip):
-    install_tree_attention(clip.text_model)
+    install_text_side(clip.text_model)
     return clip
 
 
 def make_tower(*args, **kwargs):
     model = make_clip(*args, **kwargs)
-    install_tree_attention(model.text_model)
+    install_text_side(model.text_model)
     return model
 
 

@@ -269,9 +269,8 @@ def test_gradient_checkpointing(make_model, tmp_path, method, use_reentrant):
     in_forward = dict(calls)
     output.loss.backward()
     assert relative_difference(gradients(model), expected) < 1e-5
-    # Of the text tower all is computed again but the prefix that the prompts share, of the frozen vision tower nothing.
-    assert in_forward["text"] > 1
-    assert calls == {"text": 2 * in_forward["text"] - 1, "vision": 1}
+    # Of the text tower all is computed again, of the frozen vision tower nothing.
+    assert calls == {"text": 2 * in_forward["text"], "vision": 1}
 
 
 @every_method

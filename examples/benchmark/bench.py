@@ -21,7 +21,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from peft_coop import CoOpConfig
 from peft_coop.demo import MODEL_PATH
-from peft_coop.prompts import FAMILIES, PromptTensors, encode_prompts, install_tree_attention
+from peft_coop.prompts import FAMILIES, PromptTensors, encode_prompts, install_text_side
 
 PADDED_AT_ONCE = 100  # classes; more do not fit into memory together
 REFERENCE_IMAGES = 2  # CoCoOp's reference is timed on so many images and multiplied
@@ -36,7 +36,7 @@ def make_clip() -> CLIPModel:
     )
     clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH))
     clip.eval().requires_grad_(False)
-    install_tree_attention(clip.text_model)
+    install_text_side(clip.text_model)
     return clip
 
 

@@ -1,9 +1,9 @@
 """Class names to sequences, sequences to text features. Imports neither PEFT nor the Trainer."""
 
-from .attention import install_tree_attention, remove_tree_attention
 from .classes import ClassPrompts, FeatureCache, PromptBuilder
 from .context import gaussian_context, shift_by_image
 from .encoder import PromptTensors, encode_prompts
+from .installation import install_text_side, remove_text_side
 from .layout import CLASS_TOKEN_POSITIONS, PromptSequences
 from .tokens import NameTokens, PromptTokenizer, check_class_names
 from .towers import FAMILIES, TextTowerFamily, find_family
@@ -23,7 +23,7 @@ __all__ = [
     "encode_prompts",
     "find_family",
     "gaussian_context",
-    "install_tree_attention",
-    "remove_tree_attention",
+    "install_text_side",
+    "remove_text_side",
     "shift_by_image",
 ]

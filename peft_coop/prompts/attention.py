@@ -1,9 +1,9 @@
-"""Attention over keys from outside a row: how a text tower's own layers read a prompt tree."""
+"""Attention along a prompt tree's paths: how a text tower's own layers read it."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -14,38 +14,75 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "prompt_tree"
 KeysAndValues = tuple[Tensor, Tensor]
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass
-class TreeKeys:
-    """What one layer's attention gets and gives beside its own row.
+class TreeRows:
+    """How one layer's attention reads a tree whose nodes are packed into one sequence.
 
-    Shapes: N rows, H heads, S keys, E width of a head.
+    Everything else in a layer works on single positions: packed, its matrix products are as large as they can be.
+
+    Shapes: the sequence holds I trunks of T nodes and then P rows of L nodes, or Q leaves each; H heads, S keys before
+    a row's own, E width of a head.
 
     Attributes:
-        outside: keys and values that stand before the row's own, each `[N, H, S, E]`, or `[1, H, S, E]` for all rows.
-        kept: if not None, the row's own keys and values are appended here.
-        own: if not None, keys and values to use for the row's own, which are those of fewer nodes then.
+        n_trunks: I; 0 where `outside` stands before the rows.
+        trunk_mask: `[1, 1, T, T]`, as the attention in use takes it.
+        trunk_of_row: `[P]`, which trunk stands before each row; not read where there is one trunk or none.
+        outside: keys and values that stand before each row where the sequence has no trunk, each `[P, H, S, E]`.
+        kept: if not None, what the rows attend to, before them and their own, is appended here.
+        own: if not None, the sequence's keys and values; the queries are then those of the rows' leaves only.
     """
 
-    outside: Sequence[KeysAndValues] = ()
+    n_trunks: int
+    trunk_mask: Tensor
+    trunk_of_row: Tensor
+    outside: KeysAndValues | None = None
     kept: list[KeysAndValues] | None = None
     own: KeysAndValues | None = None
 
-    def join(self, key: Tensor, value: Tensor) -> KeysAndValues:
-        """Put the outside keys and values before the row's own, and keep these if asked to."""
-        if self.own is not None:
-            key, value = self.own
+    def attend(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """The packed output `[1, N, H, E]`.
+
+        Args:
+            attend: maps queries, keys, values `[., H, ., E]` and a mask to an output `[., ., H, E]`.
+            query: `[1, H, N, E]`.
+            key: as `query`.
+            value: as `query`.
+            mask: `[P, 1, L or Q, S + L]`, as the attention in use takes it.
+        """
+        key, value = self.own or (key, value)
+        n_rows = len(mask)
+        trunk_keys, row_keys = self._split(key, n_rows)
+        trunk_values, row_values = self._split(value, n_rows)
+        before = self.outside or (self._for_rows(trunk_keys, n_rows), self._for_rows(trunk_values, n_rows))
+        row_keys, row_values = torch.cat([before[0], row_keys], dim=2), torch.cat([before[1], row_values], dim=2)
         if self.kept is not None:
-            self.kept.append((key, value))
-        if not self.outside:
-            return key, value
-        keys, values = zip(*self.outside, strict=True)
-        n_rows = len(key)
-        return (
-            torch.cat([*(each.expand(n_rows, -1, -1, -1) for each in keys), key], dim=2),
-            torch.cat([*(each.expand(n_rows, -1, -1, -1) for each in values), value], dim=2),
-        )
+            self.kept.append((row_keys, row_values))
+        if self.own is not None or not self.n_trunks:
+            return attend(_cut(query, n_rows), row_keys, row_values, mask).flatten(0, 1)[None]
+        trunk_queries, row_queries = self._split(query, n_rows)
+        of_trunks = attend(trunk_queries, trunk_keys, trunk_values, self.trunk_mask).flatten(0, 1)
+        of_rows = attend(row_queries, row_keys, row_values, mask).flatten(0, 1)
+        return torch.cat([of_trunks, of_rows])[None]
+
+    def _split(self, packed: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+        """Of `[1, H, N, E]` the trunks' `[I, H, T, E]` and the rows' `[P, H, L, E]`.
+
+        The trunks are copied: kept for the backward pass, a view would keep all of `packed`.
+        """
+        first = self.n_trunks * self.trunk_mask.shape[-1]
+        return _cut(packed[:, :, :first], self.n_trunks).clone(), _cut(packed[:, :, first:], n_rows)
+
+    def _for_rows(self, of_trunks: Tensor, n_rows: int) -> Tensor:
+        """Of `[I, H, T, E]` what stands before each row, `[P, H, T, E]`."""
+        return of_trunks.expand(n_rows, -1, -1, -1) if self.n_trunks == 1 else of_trunks[self.trunk_of_row]
+
+
+def _cut(packed: Tensor, count: int) -> Tensor:
+    """Cut a packed sequence `[1, H, count * L, E]` into `[count, H, L, E]`."""
+    return packed[0].unflatten(1, (count, packed.shape[2] // max(count, 1))).transpose(0, 1)
 
 
 class TreeAttentionConfig:
@@ -71,16 +108,14 @@ def tree_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
-    tree: TreeKeys | None = None,
+    attention_mask: Tensor,
+    tree: TreeRows | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attend as the tower's config says, with the keys that `tree` brings; without it, plainly."""
+    """Attend as the tower's config says: over the packed nodes of a tree, or plainly without `tree`."""
     implementation = module.config.config._attn_implementation
-    if tree is not None:
-        key, value = tree.join(key, value)
-        if implementation != "eager":
-            implementation = "sdpa"  # the flash kernels take no mask of one's own
+    if tree is not None and implementation != "eager":
+        implementation = "sdpa"  # the flash kernels take no mask of one's own
     if implementation == "eager":
         attend = sys.modules[type(module).__module__].eager_attention_forward
     else:
@@ -88,21 +123,9 @@ def tree_attention(
         if implementation != "sdpa":  # the flash kernels read the implementation from the module's config
             module = copy(module)
             module.config = module.config.config
-    return attend(module, query, key, value, attention_mask, **kwargs)
+    if tree is None:
+        return attend(module, query, key, value, attention_mask, **kwargs)
+    return tree.attend(lambda *inputs: attend(module, *inputs, **kwargs)[0], query, key, value, attention_mask), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, tree_attention)
-
-
-def install_tree_attention(text_model: nn.Module) -> None:
-    """Let a text tower's attention take keys from outside; a no-op if it does."""
-    for layer in text_model.encoder.layers:
-        if not isinstance(layer.self_attn.config, TreeAttentionConfig):
-            layer.self_attn.config = TreeAttentionConfig(layer.self_attn.config)
-
-
-def remove_tree_attention(text_model: nn.Module) -> None:
-    """Undo `install_tree_attention`."""
-    for layer in text_model.encoder.layers:
-        if isinstance(layer.self_attn.config, TreeAttentionConfig):
-            layer.self_attn.config = layer.self_attn.config.config

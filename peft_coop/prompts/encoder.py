@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .attention import KeysAndValues, TreeKeys
+from .attention import KeysAndValues, TreeRows
 from .layout import PromptSequences
 from .towers import TextTowerFamily
 from .tree import Columns, build_tree
@@ -24,7 +24,7 @@ from .tree import Columns, build_tree
 # Positions encoded at once where no gradient is needed.
 MAX_POSITIONS = 32768
 # Numbers that a layer keeps for the backward pass, per position and unit of width.
-KEPT_PER_UNIT = 20
+KEPT_PER_UNIT = 16
 # Bytes that the text side may keep for the backward pass before it computes them again; on a GPU, this share of it.
 CPU_MEMORY = 2 * 2**30
 GPU_SHARE = 1 / 4
@@ -131,7 +131,7 @@ def encode_prompts(
     Shapes: C prompts, V learnable vectors, D text width, P projection width, B images.
 
     Args:
-        model: the dual encoder; its tower's attention takes outside keys, see `install_tree_attention`.
+        model: the dual encoder; its tower's layers read packed trees, see `install_text_side`.
         family: where its parts are.
         prompts: the prompts, on any device.
         vectors: `[V, D]`, or `[B, V, D]` for one set per image; None where no prompt has a learnable vector.
@@ -156,18 +156,19 @@ def _encode_live(tower: _Tower, prompts: PromptTensors, table: Tensor | None, me
     n_rows = len(prompts.live.token_ids)
     rows = torch.arange(n_rows, device=tower.device)
     images = torch.arange(n_images, device=tower.device)
-    of_trunk = images if prompts.trunk.has_vectors else images[:1]
-    trunk_keys = tower.keys(prompts.trunk, table, torch.zeros_like(of_trunk), of_trunk)
-    has_frozen = prompts.frozen.token_ids.numel() > 0
-    frozen_keys = tower.keys(prompts.frozen, table, rows, torch.zeros_like(rows), trunk_keys) if has_frozen else []
+    has_frozen = prompts.frozen.token_ids.numel() > 0  # the trunk is frozen then, too, and read once with them
+    frozen = tower.keys(prompts.frozen, rows, Trunk(prompts.trunk, images[:1], rows)) if has_frozen else []
     every_row, every_image = rows.repeat(n_images), images.repeat_interleave(n_rows)
 
     def encode(start: int, stop: int) -> Tensor:
         row, image = every_row[start:stop], every_image[start:stop]
-        outside = [[_pick(keys, image) for keys in trunk_keys]]
+        leaves = prompts.leaf_columns[row]
         if has_frozen:
-            outside.append([_pick(keys, row) for keys in frozen_keys])
-        return tower.run(prompts.live, table, row, image, outside, leaf_columns=prompts.leaf_columns[row])
+            outside = [(key[row], value[row]) for key, value in frozen]
+            return tower.run(prompts.live, table, row, image, outside=outside, leaf_columns=leaves)
+        first, last = (start // n_rows, (stop - 1) // n_rows) if prompts.trunk.has_vectors else (0, 0)
+        trunk = Trunk(prompts.trunk, images[first : last + 1], image - first)
+        return tower.run(prompts.live, table, row, image, trunk, leaf_columns=leaves)
 
     size, again = tower.part_size(prompts.live, n_images, table, memory)
     parts = []
@@ -199,10 +200,19 @@ def _at(values: Tensor, columns: Tensor) -> Tensor:
     return values.gather(1, columns[..., None].expand(-1, -1, values.shape[-1]))
 
 
-def _pick(keys: KeysAndValues, index: Tensor) -> KeysAndValues:
-    """Keys and values of some rows; one set that serves all rows stays as it is."""
-    key, value = keys
-    return keys if len(key) == 1 else (key[index], value[index])
+@dataclass
+class Trunk:
+    """The trunk of some rows, once for each of their images.
+
+    Attributes:
+        nodes: the trunk, as one row.
+        images: `[I]`, the images; one where no learnable vector stands in the trunk.
+        of_row: `[N]`, which of the I stands before each row.
+    """
+
+    nodes: Nodes
+    images: Tensor
+    of_row: Tensor
 
 
 class _Tower:
@@ -237,31 +247,43 @@ class _Tower:
         table: Tensor | None,
         rows: Tensor,
         images: Tensor,
-        outside: Sequence[list[KeysAndValues]] = (),
+        trunk: Trunk | None = None,
+        outside: Sequence[KeysAndValues] = (),
         kept: list[KeysAndValues] | None = None,
         leaf_columns: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states `[N, L, D]` behind the last layer, of N pairs of a row and an image; or `[N, Q, D]` of leaves.
+        """Hidden states behind the last layer, of N pairs of a row and an image: `[N, Q, D]` of leaves, or packed.
 
         Args:
             nodes: the nodes.
             table: `[B, V, D]` or `[1, V, D]`, the learnable vectors.
             rows: `[N]`.
             images: `[N]`.
-            outside: one list or two, of each layer's keys and values that stand before the row's own.
-            kept: each layer's own keys and values are appended here.
+            trunk: what stands before the rows, computed with them; or None, and `outside` is given.
+            outside: each layer's keys and values that stand before the rows.
+            kept: each layer's keys and values of the rows, and of what stands before them, are appended here.
             leaf_columns: `[N, Q]`, the nodes whose states are wanted; the last layer computes no other.
         """
         states = self.embed(nodes, table, rows, images)
+        n_rows, length = states.shape[:2]
+        states = states.flatten(0, 1)[None]
         mask = self.as_layers_take_it(nodes.mask[rows], states.dtype)
+        n_trunks, trunk_mask, trunk_of_row = 0, mask[:0, :, :0, :0], rows[:0]
+        if trunk is not None:
+            n_trunks, trunk_of_row = len(trunk.images), trunk.of_row
+            trunk_states = self.embed(trunk.nodes, table, torch.zeros_like(trunk.images), trunk.images)
+            states = torch.cat([trunk_states.flatten(0, 1)[None], states], dim=1)
+            trunk_mask = self.as_layers_take_it(trunk.nodes.mask, states.dtype)
         with self.without_checkpointing():
             for index, layer in enumerate(self.layers):
-                keys = TreeKeys([each[index] for each in outside], kept)
+                tree = TreeRows(n_trunks, trunk_mask, trunk_of_row, outside[index] if outside else None, kept)
                 if leaf_columns is not None and index == len(self.layers) - 1:
-                    keys.own = self.keys_of(layer, states)
-                    states, mask = _at(states, leaf_columns), _at(mask[:, 0], leaf_columns)[:, None]
-                states = layer(states, mask, tree=keys)
-        return states
+                    tree.own = self.keys_of(layer, states)
+                    of_rows = states[0, states.shape[1] - n_rows * length :].unflatten(0, (n_rows, length))
+                    states = _at(of_rows, leaf_columns).flatten(0, 1)[None]
+                    mask = _at(mask[:, 0], leaf_columns)[:, None]
+                states = layer(states, mask, tree=tree)
+        return states if leaf_columns is None else states[0].unflatten(0, leaf_columns.shape)
 
     @staticmethod
     def keys_of(layer: nn.Module, states: Tensor) -> KeysAndValues:
@@ -289,17 +311,10 @@ class _Tower:
             for layer in switched:
                 layer.gradient_checkpointing = True
 
-    def keys(
-        self,
-        nodes: Nodes,
-        table: Tensor | None,
-        rows: Tensor,
-        images: Tensor,
-        *outside: list[KeysAndValues],
-    ) -> list[KeysAndValues]:
-        """Each layer's keys and values of some nodes, for others to attend to."""
+    def keys(self, nodes: Nodes, rows: Tensor, trunk: Trunk) -> list[KeysAndValues]:
+        """Each layer's keys and values of a trunk and some nodes, none of them learnable, for others to attend to."""
         kept: list[KeysAndValues] = []
-        self.run(nodes, table, rows, images, outside, kept)
+        self.run(nodes, None, rows, torch.zeros_like(rows), trunk, kept=kept)
         return kept
 
     def as_layers_take_it(self, mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..configs import DEFAULT_N_CTX, CoOpConfig
 from ..models import LabelNames, become_classifier, cease_to_be_classifier
-from ..prompts import PromptBuilder, find_family, gaussian_context, install_tree_attention, remove_tree_attention
+from ..prompts import PromptBuilder, find_family, gaussian_context, install_text_side, remove_text_side
 from .layer import CoOpEmbeddings, raise_merge_error
 
 
@@ -67,7 +67,7 @@ class CoOpModel(BaseTuner):
         layer = target if isinstance(target, CoOpEmbeddings) else CoOpEmbeddings(target, LabelNames(self.model.config))
         layer.update_layer(adapter_name, builder, prompts, ctx, sizes)
         setattr(parent, target_name, layer)
-        install_tree_attention(parent)
+        install_text_side(parent)
         peft_config.n_ctx = builder.n_ctx
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
@@ -78,7 +78,7 @@ class CoOpModel(BaseTuner):
         layer = self.model.get_submodule(find_family(self.model).embeddings_path)
         model = super().unload()
         cease_to_be_classifier(model)
-        remove_tree_attention(getattr(model, find_family(model).text_model))
+        remove_text_side(getattr(model, find_family(model).text_model))
         layer.label_names.publish(None)
         return model
 
