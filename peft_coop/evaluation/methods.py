@@ -1,0 +1,120 @@
+"""What an experiment compares: ways to turn a CLIP and a few labelled images into a classifier."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import CLIPProcessor
+
+from ..data import with_image_embeds
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """What a method learns from.
+
+    Attributes:
+        class_names: in the order of the labels.
+        zero_shot_template: the prompt without learning; "{}" stands for the class name.
+        train: columns `image` and `label`, the few images of each class; no image for methods that learn nothing.
+        val: the same columns, for choosing what a method has to choose; may have no image.
+    """
+
+    class_names: list[str]
+    zero_shot_template: str
+    train: Dataset
+    val: Dataset
+
+
+class FrozenCLIP:
+    """A pretrained CLIP that methods share: none may change it, each works on a copy of what it trains.
+
+    Args:
+        model: the dual encoder.
+        processor: its tokenizer and image processor.
+        name: its Hub name or path, for results.
+    """
+
+    def __init__(self, model: nn.Module, processor: CLIPProcessor, name: str):
+        self.model = model.eval()
+        self.processor = processor
+        self.name = name
+        self._features: dict[str, Dataset] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.logit_scale.device
+
+    def with_image_embeds(self, images: Dataset) -> Dataset:
+        """The images' features, columns `image_embeds` and `label`; computed once for each dataset."""
+        key = images._fingerprint
+        if key not in self._features:
+            self._features[key] = with_image_embeds(images, self.model, self.processor.image_processor)
+        return self._features[key]
+
+    def image_embeds(self, images: Dataset) -> Tensor:
+        """`[N, P]`, L2-normalised, float32, on the model's device."""
+        embeds = self.with_image_embeds(images).with_format("numpy")["image_embeds"][:]
+        features = torch.from_numpy(np.asarray(embeds, dtype=np.float32)).to(self.device)
+        return nn.functional.normalize(features, dim=-1)
+
+
+class Classifier(ABC):
+    """What a method has learned."""
+
+    @abstractmethod
+    def logits(self, images: Dataset, class_names: Sequence[str]) -> np.ndarray:
+        """Logits `[N, K]`, float32, of N images over K classes.
+
+        Args:
+            images: columns `image` and `label`.
+            class_names: the classes; other ones than those learned only where the method can.
+
+        Raises:
+            ValueError: if the method cannot classify into these classes.
+        """
+
+    def save(self, folder: Path) -> None:  # noqa: B027  most have nothing to keep
+        """Write what is worth keeping into a folder."""
+
+
+class Method(ABC):
+    """A way to learn a classifier.
+
+    Attributes:
+        key: short name for files and options, such as "linear-probe".
+        name: as tables and figures print it.
+        takes_new_classes: whether what is learned can be asked for classes that it was not learned from.
+        learns: whether it uses the training images at all.
+    """
+
+    key: str
+    name: str
+    takes_new_classes: bool = True
+    learns: bool = True
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What identifies this way beside its key, as JSON."""
+
+    @abstractmethod
+    def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> Classifier:
+        """Learn from images.
+
+        Args:
+            clip: the pretrained model, left as it is.
+            images: what to learn from.
+            seed: of everything random.
+            folder: for checkpoints; a fit that was killed goes on from what it finds there.
+        """
