@@ -1,10 +1,16 @@
-"""Where images come from, which of them are drawn, and their features computed once."""
+"""Where images come from, which of them are drawn, how they vary, and their features computed once."""
 
+from .augmentation import AugmentationCallback, AugmentedImages
+from .coop_layout import COOP_LAYOUTS
 from .features import with_image_embeds
 from .few_shot import base_and_new_names, few_shot_indices, select_classes
-from .sources import ImageData, load_data
+from .image_data import ImageData
+from .sources import load_data
 
 __all__ = [
+    "COOP_LAYOUTS",
+    "AugmentationCallback",
+    "AugmentedImages",
     "ImageData",
     "base_and_new_names",
     "few_shot_indices",

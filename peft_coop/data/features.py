@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from .augmentation import RandomView
+from .images import check_columns, read_image, undecoded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -18,11 +21,14 @@ def with_image_embeds(
     batch_size: int = 64,
     image_column: str = "image",
     label_column: str = "label",
+    views: int = 1,
+    seed: int = 1,
+    flip: bool = True,
 ) -> Dataset:
     """Turn images into features that the classifier takes as `image_embeds`.
 
-    The features are kept in `datasets`' cache under a fingerprint of the data, the vision tower's weights and the
-    processor, so that a second run over a dataset that lies on disk starts at once.
+    The features are kept in `datasets`' cache under a fingerprint of the data, the vision tower's weights, the
+    processor and the views, so that a second run over a dataset that lies on disk starts at once.
 
     Args:
         dataset: with images and integer labels.
@@ -31,43 +37,75 @@ def with_image_embeds(
         batch_size: images that go through the tower at once.
         image_column: the images' column.
         label_column: the labels' column.
+        views: 1 for the images as the processor prepares them; more for so many augmented views of each, those of
+            `AugmentedImages` in the epochs 0 to `views` - 1.
+        seed: of the augmented views.
+        flip: whether half of the augmented views are mirrored.
 
     Returns:
-        A dataset with `image_embeds`, lists of P floats, and `label`. The Trainer takes it as it is.
+        A dataset with `image_embeds`, lists of P floats, and `label`. The Trainer takes it as it is. The views of an
+        image are rows that follow each other.
 
     Raises:
-        ValueError: if a column is missing.
+        ValueError: if a column is missing or holds no images, an image cannot be read, or `views` is below 1.
     """
-    missing = [column for column in (image_column, label_column) if column not in dataset.column_names]
-    if missing:
-        raise ValueError(f"The dataset has no column {missing[0]!r}, only {dataset.column_names}.")
+    check_columns(dataset, image_column, label_column)
+    if views < 1:
+        raise ValueError(f"`views` must be 1 or more, got {views}.")
+    if len(dataset) == 0:
+        return _no_features(dataset.features[label_column])
+    draw = RandomView(image_processor, seed, flip) if views > 1 else None
 
-    def embed(batch: dict[str, list]) -> dict[str, Any]:
-        pixel_values = image_processor([image.convert("RGB") for image in batch[image_column]], return_tensors="pt")
-        was_training = model.training
-        model.eval()
-        with torch.no_grad():
-            inputs = pixel_values["pixel_values"].to(model.logit_scale.device)
-            features = model.get_image_features(inputs).pooler_output
-        model.train(was_training)
-        return {"image_embeds": features.float().cpu().numpy(), "label": batch[label_column]}
+    def embed(batch: dict[str, list], indices: list[int]) -> dict[str, Any]:
+        numbered = list(zip(indices, batch[image_column], strict=True))
+        images = [read_image(stored, index, dataset.split) for index, stored in numbered]
+        if draw is None:
+            pixel_values = [image_processor(images, return_tensors="pt")["pixel_values"]]
+        else:
+            pixel_values = [
+                torch.stack([draw(image, index, view) for index, image in zip(indices, images, strict=True)])
+                for view in range(views)
+            ]
+        features = torch.stack([_features(model, view) for view in pixel_values], dim=1)  # [B, views, P]
+        labels = [label for label in batch[label_column] for _ in range(views)]
+        return {"image_embeds": features.flatten(0, 1).numpy(), "label": labels}
 
-    return dataset.map(
+    augmentation = [views, seed, flip] if views > 1 else []
+    return undecoded(dataset, image_column).map(
         embed,
         batched=True,
+        with_indices=True,
         batch_size=batch_size,
         remove_columns=dataset.column_names,
-        new_fingerprint=_fingerprint(dataset, model, image_processor, image_column, label_column),
+        new_fingerprint=_fingerprint(dataset, model, image_processor, image_column, label_column, *augmentation),
         desc="Image features",
     )
 
 
-def _fingerprint(dataset: Dataset, model: nn.Module, image_processor: Any, *columns: str) -> str:
+def _features(model: nn.Module, pixel_values: Tensor) -> Tensor:
+    """Image features `[B, P]` of `pixel_values` `[B, 3, H, W]`, on the CPU."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        features = model.get_image_features(pixel_values.to(model.logit_scale.device)).pooler_output
+    model.train(was_training)
+    return features.float().cpu()
+
+
+def _no_features(labels: Any) -> Dataset:
+    """What `map` gives, which leaves a dataset without rows as it is."""
+    from datasets import Dataset, Features, Sequence, Value
+
+    features = Features({"image_embeds": Sequence(Value("float32")), "label": labels})
+    return Dataset.from_dict({"image_embeds": [], "label": []}, features=features)
+
+
+def _fingerprint(dataset: Dataset, model: nn.Module, image_processor: Any, *settings: str | int) -> str:
     from datasets.fingerprint import Hasher
 
     hasher = Hasher()
     hasher.update(dataset._fingerprint)
-    hasher.update([image_processor.to_json_string(), *columns])
+    hasher.update([image_processor.to_json_string(), *settings])
     for module in (model.vision_model, model.visual_projection):
         for name, weight in module.state_dict().items():
             hasher.update([name, str(weight.dtype), weight.detach().cpu().contiguous().view(torch.uint8).numpy()])

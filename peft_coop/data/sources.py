@@ -1,89 +1,154 @@
-"""Where images come from: one argument for a folder, a dataset of the Hub, and the demo's tasks."""
+"""Where images come from: one argument for folders, datasets of the Hub, the papers' datasets and the demo's tasks."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..demo import load_task
+from .coop_layout import load_coop
+from .image_data import DEFAULT_TEMPLATE, ImageData
+from .images import leave_out_unreadable
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-DEFAULT_TEMPLATE = "a photo of a {}."
-TEST_SPLITS = ("test", "validation", "valid", "val")
+VAL_SPLITS = ("validation", "valid", "val")
+TEST_SPLITS = ("test", *VAL_SPLITS)
 TEST_SHARE = 0.2
+# Which column to take where several have the type.
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
-@dataclass(frozen=True)
-class ImageData:
-    """Images with labels, to train on and to test on.
-
-    Attributes:
-        name: for tables and titles.
-        class_names: in the order of the labels.
-        zero_shot_template: the prompt without learning.
-        train: columns `image` and `label` (`ClassLabel`).
-        test: the same columns.
-    """
-
-    name: str
-    class_names: list[str]
-    zero_shot_template: str
-    train: Dataset
-    test: Dataset
-
-
-def load_data(source: str, seed: int = 1) -> ImageData:
+def load_data(source: str, seed: int = 1, skip_corrupt: bool = False) -> ImageData:
     """Load images.
 
+    Where there is a test split, a validation split is for validation; without one it is the test. Where there is
+    neither, a fifth of each class is. The other images are to train on; none where the source has only a test split.
+
     Args:
-        source: `demo:digits` or `demo:shapes`; `folder:PATH`, with `train/CLASS/IMAGE` and `test/CLASS/IMAGE`, or only
-            `CLASS/IMAGE`; `hub:NAME`, a dataset of the Hub or a folder that `datasets.load_dataset` reads.
-        seed: of the draw of test images, a fifth of each class, where there is no test split.
+        source: one of
+
+            - `demo:digits` or `demo:shapes`;
+            - `folder:PATH`, with `train/CLASS/IMAGE` and `test/CLASS/IMAGE`, perhaps `val/CLASS/IMAGE`, or only
+              `CLASS/IMAGE`; also what `save_to_disk` of `datasets` has written;
+            - `hub:NAME`, a dataset of the Hub or a folder that `datasets.load_dataset` reads;
+            - `coop:NAME@DATA`, such as `coop:oxford_pets@DATA`: one of `COOP_LAYOUTS` in a folder DATA that is laid
+              out as the original implementation's.
+        seed: of the draw of test images, where there is no test split.
+        skip_corrupt: read every image now, and leave out those that cannot be read, with a warning that counts them.
 
     Raises:
         ValueError: if the source is of no such kind, does not exist, or has no images with class labels.
+        FileNotFoundError: if a file that the layout needs is missing.
     """
     kind, _, place = source.partition(":")
     if kind == "demo":
-        task = load_task(place)
-        return ImageData(task.name, task.class_names, task.zero_shot_template, task.train, task.test)
-    from datasets import load_dataset
+        data = _from_task(place)
+    elif kind == "coop":
+        data = _from_coop(source, place)
+    elif kind in ("folder", "hub") and place:
+        data = _from_splits(source, _splits(source, kind, place), seed)
+    else:
+        raise ValueError(
+            f"Data is one of demo:digits, demo:shapes, folder:PATH, hub:NAME and coop:NAME@DATA, got {source!r}."
+        )
+    if not skip_corrupt:
+        return data
+    (train, val, test), skipped = leave_out_unreadable([data.train, data.val, data.test])
+    return replace(data, train=train, val=val, test=test, skipped=tuple(skipped))
+
+
+def _from_task(name: str) -> ImageData:
+    task = load_task(name)
+    parts = {"train": task.train, "val": _none_of(task.test), "test": task.test}
+    return ImageData(name, task.class_names, task.zero_shot_template, **parts, flip=name != "digits")
+
+
+def _from_coop(source: str, place: str) -> ImageData:
+    name, _, root = place.partition("@")
+    if not root:
+        raise ValueError(f"Name dataset and folder as in coop:oxford_pets@DATA, got {source!r}.")
+    return load_coop(name, root)
+
+
+def _splits(source: str, kind: str, place: str) -> DatasetDict:
+    from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+    from datasets.exceptions import DatasetGenerationError
 
     if kind == "folder" and not os.path.isdir(place):
         raise ValueError(f"There is no folder {place!r} (from {source!r}).")
-    if kind == "folder":
-        return _from_splits(source, load_dataset("imagefolder", data_dir=place), seed)
-    if kind == "hub" and place:
-        return _from_splits(source, load_dataset(place), seed)
-    raise ValueError(f"Data is one of demo:digits, demo:shapes, folder:PATH and hub:NAME, got {source!r}.")
+    if any(os.path.isfile(os.path.join(place, name)) for name in ("dataset_dict.json", "state.json")):
+        saved = load_from_disk(place)
+        return DatasetDict({"train": saved}) if isinstance(saved, Dataset) else saved
+    try:
+        return load_dataset("imagefolder", data_dir=place) if kind == "folder" else load_dataset(place)
+    except DatasetGenerationError as error:
+        raise ValueError(f"{source!r} cannot be read: {error.__cause__ or error}") from error
 
 
 def _from_splits(source: str, splits: DatasetDict, seed: int) -> ImageData:
+    image_column, label_column = _columns(source, next(iter(splits.values())))
+    labelled = {
+        name: _image_and_label(split, image_column, label_column)
+        for name, split in splits.items()
+        if _has_labels(split, label_column)
+    }
+    if not labelled:
+        raise ValueError(f"{source!r} has no split whose images all have a label, only {sorted(splits)}.")
+    train, val, test = _train_val_test(labelled, seed)
+    name = os.path.basename(os.path.abspath(source.partition(":")[2]))
+    return ImageData(name, test.features["label"].names, DEFAULT_TEMPLATE, train, val, test)
+
+
+def _train_val_test(splits: dict[str, Dataset], seed: int) -> tuple[Dataset, Dataset, Dataset]:
+    test_name = next((name for name in TEST_SPLITS if name in splits), None)
+    val_name = next((name for name in VAL_SPLITS if name in splits and name != test_name), None)
+    others = [name for name in splits if name not in (test_name, val_name)]
+    train_name = "train" if "train" in others else next(iter(others), None)
+    if test_name is not None:
+        test = splits[test_name]
+        train = splits[train_name] if train_name else _none_of(test)
+    else:
+        halves = splits[str(train_name)].train_test_split(TEST_SHARE, seed=seed, stratify_by_column="label")
+        train, test = halves["train"], halves["test"]
+    return train, splits[val_name] if val_name else _none_of(test), test
+
+
+def _columns(source: str, dataset: Dataset) -> tuple[str, str]:
+    """The columns of images and of class labels."""
     from datasets import ClassLabel, Image
 
-    train = splits["train"] if "train" in splits else next(iter(splits.values()))
-    columns = {
-        kind: [name for name, type_ in train.features.items() if isinstance(type_, kind)]
-        for kind in (Image, ClassLabel)
-    }
-    if not columns[Image] or not columns[ClassLabel]:
+    images, labels = (
+        [name for name, type_ in dataset.features.items() if isinstance(type_, kind)] for kind in (Image, ClassLabel)
+    )
+    if not images or not labels:
         raise ValueError(
             f"{source!r} needs a column of images and one of class labels, it has "
-            f"{ {name: type(type_).__name__ for name, type_ in train.features.items()} }."
+            f"{ {name: type(type_).__name__ for name, type_ in dataset.features.items()} }."
         )
-    names = {columns[Image][0]: "image", columns[ClassLabel][0]: "label"}
-    test_name = next((name for name in TEST_SPLITS if name in splits), None)
-    if test_name is None:
-        halves = train.train_test_split(TEST_SHARE, seed=seed, stratify_by_column=columns[ClassLabel][0])
-        train, test = halves["train"], halves["test"]
-    else:
-        test = splits[test_name]
-    train, test = (
-        part.select_columns(list(names)).rename_columns({old: new for old, new in names.items() if old != new})
-        for part in (train, test)
-    )
-    name = os.path.basename(source.partition(":")[2].rstrip("/"))
-    return ImageData(name, train.features["label"].names, DEFAULT_TEMPLATE, train, test)
+    return _preferred(images, IMAGE_COLUMNS), _preferred(labels, LABEL_COLUMNS)
+
+
+def _preferred(columns: Sequence[str], names: Sequence[str]) -> str:
+    return next((name for name in names if name in columns), columns[0])
+
+
+def _has_labels(split: Dataset, label_column: str) -> bool:
+    """Whether no label is held back: the Hub's test splits for competitions have -1 or none."""
+    labels = split.unique(label_column)
+    return len(labels) > 0 and all(label is not None and label >= 0 for label in labels)
+
+
+def _image_and_label(split: Dataset, image_column: str, label_column: str) -> Dataset:
+    names = {image_column: "image", label_column: "label"}
+    renamed = {old: new for old, new in names.items() if old != new}
+    return split.select_columns(list(names)).rename_columns(renamed)
+
+
+def _none_of(dataset: Dataset) -> Dataset:
+    """No image, but the same columns."""
+    return dataset.select([])

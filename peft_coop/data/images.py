@@ -1,0 +1,144 @@
+"""Images read one by one, so that an unreadable one can be named or left out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import UnidentifiedImageError
+from PIL.Image import Image as Picture
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# So many unreadable images are named in the warning.
+NAMED_IMAGES = 3
+
+
+class ImageRows:
+    """The images of a dataset by row, in RGB, read when they are asked for.
+
+    Args:
+        dataset: with a column of the type `datasets.Image`.
+        image_column: its name.
+
+    Raises:
+        ValueError: if there is no such column, or it holds no images; from indexing, if an image cannot be read.
+    """
+
+    def __init__(self, dataset: Dataset, image_column: str = "image"):
+        check_columns(dataset, image_column)
+        self._rows = undecoded(dataset, image_column).select_columns([image_column])
+        self._column = image_column
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Picture:
+        return read_image(self._rows[index][self._column], index, self._rows.split)
+
+    def name(self, index: int) -> str:
+        """The image's file, or its row where it comes from no file of its own."""
+        return image_name(self._rows[index][self._column], index, self._rows.split)
+
+
+def check_columns(dataset: Dataset, image_column: str, *others: str) -> None:
+    """Refuse a dataset without these columns, or whose images are none.
+
+    Raises:
+        ValueError: if a column is missing, or `image_column` is not of the type `datasets.Image`.
+    """
+    from datasets import Image
+
+    missing = [column for column in (image_column, *others) if column not in dataset.column_names]
+    if missing:
+        raise ValueError(f"The dataset has no column {missing[0]!r}, only {dataset.column_names}.")
+    if not isinstance(dataset.features[image_column], Image):
+        raise ValueError(
+            f"The column {image_column!r} must be of the type datasets.Image, got {dataset.features[image_column]!r}."
+        )
+
+
+def undecoded(dataset: Dataset, image_column: str) -> Dataset:
+    """The dataset with paths and bytes in place of images, whatever its format."""
+    from datasets import Image
+
+    return dataset.with_format(None).cast_column(image_column, Image(decode=False))
+
+
+def image_name(stored: dict[str, Any], index: int, split: str | None) -> str:
+    """What to call an image: its file, or its row, where only a part of a larger file holds it."""
+    path = stored["path"]
+    if path is not None and (os.path.isabs(path) or "://" in path or os.path.exists(path)):
+        return path
+    row = f"row {index} of {split or 'the dataset'}"
+    return row if path is None else f"{row} ({path})"
+
+
+def read_image(stored: dict[str, Any], index: int, split: str | None) -> Picture:
+    """Decode an image as `datasets` does, in RGB.
+
+    Args:
+        stored: `path` and `bytes`, as a dataset keeps them.
+        index: of its row, for the error.
+        split: of the dataset, for the error.
+
+    Raises:
+        ValueError: if the file is missing, is no image, or is damaged.
+    """
+    from datasets import Image
+
+    try:
+        path, content = stored["path"], stored["bytes"]
+        # Read here, so that no file stays open when Pillow gives up in the middle.
+        if content is None and path is not None and "://" not in path:
+            content = Path(path).read_bytes()
+        return Image().decode_example({"path": path, "bytes": content}).convert("RGB")
+    except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
+        reason = str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # its own text names a buffer in memory
+            reason = "Pillow knows no such image format."
+        raise ValueError(f"The image {image_name(stored, index, split)} cannot be read: {reason}") from error
+
+
+def leave_out_unreadable(parts: Sequence[Dataset]) -> tuple[list[Dataset], list[str]]:
+    """Decode every image once, and keep those that can be read.
+
+    Args:
+        parts: datasets with a column `image`.
+
+    Returns:
+        The datasets without the unreadable images, and the names of these. A warning counts them.
+    """
+    from tqdm.auto import tqdm
+
+    kept, skipped = [], []
+    total = sum(len(part) for part in parts)
+    with tqdm(total=total, desc="Checking images", unit="image") as progress:
+        for part in parts:
+            images, readable = ImageRows(part), []
+            for index in range(len(part)):
+                if _can_be_read(images, index):
+                    readable.append(index)
+                else:
+                    skipped.append(images.name(index))
+                progress.update()
+            kept.append(part.select(readable) if len(readable) < len(part) else part)
+    if skipped:
+        more = ", …" if len(skipped) > NAMED_IMAGES else ""
+        warnings.warn(
+            f"Left out {len(skipped)} of {total} images that cannot be read: {', '.join(skipped[:NAMED_IMAGES])}{more}",
+            stacklevel=3,
+        )
+    return kept, skipped
+
+
+def _can_be_read(images: ImageRows, index: int) -> bool:
+    try:
+        images[index]
+    except ValueError:
+        return False
+    return True
