@@ -4,17 +4,103 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
+from transformers import TrainingArguments
 
 LEARNING_RATE = 0.002
 WARM_UP_LEARNING_RATE = 1e-5
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
-# By shots; ImageNet 50 and CoCoOp 10 with any.
+METHODS = ("coop", "cocoop")
+# CoOp's, by shots.
 NUM_EPOCHS = {1: 50, 2: 100, 4: 100, 8: 200, 16: 200}
+IMAGENET_EPOCHS = 50
+COCOOP_EPOCHS = 10
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a prompt is trained: SGD with momentum 0.9 and weight decay 5e-4, and a cosine over the epochs.
+
+    Attributes:
+        num_epochs: passes over the images.
+        batch_size: images per step.
+        learning_rate: where the cosine starts.
+    """
+
+    num_epochs: int
+    batch_size: int
+    learning_rate: float = LEARNING_RATE
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "batch_size", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)}.")
+
+    def drops_last(self, num_images: int) -> bool:
+        """Whether a last batch that is not full is left out: as in the original, where a full one exists."""
+        return num_images >= self.batch_size
+
+    def steps_per_epoch(self, num_images: int, num_processes: int = 1) -> int:
+        """Optimizer steps in an epoch over `num_images`, shared out to processes of `batch_size` images each."""
+        share = math.ceil(num_images / num_processes)
+        return share // self.batch_size if self.drops_last(share) else 1
+
+    def arguments(self, output_dir: str, num_images: int, **more: Any) -> TrainingArguments:
+        """`TrainingArguments` of the recipe.
+
+        Args:
+            output_dir: the Trainer's folder.
+            num_images: how many are trained on.
+            more: further arguments of `TrainingArguments`, or other values for these.
+        """
+        settings: dict[str, Any] = {
+            "num_train_epochs": self.num_epochs,
+            "per_device_train_batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "weight_decay": WEIGHT_DECAY,
+            "dataloader_drop_last": self.drops_last(num_images),
+            "dataloader_pin_memory": torch.cuda.is_available(),
+            "report_to": "none",
+        }
+        return TrainingArguments(output_dir, **{**settings, **more})
+
+    def optimizers(self, model: nn.Module, num_images: int, num_processes: int = 1) -> tuple[SGD, LambdaLR]:
+        """Optimizer and scheduler for `Trainer(optimizers=…)`; see `make_optimizer`."""
+        steps = self.steps_per_epoch(num_images, num_processes)
+        return make_optimizer(model.parameters(), steps, self.num_epochs, self.learning_rate)
+
+
+def paper_recipe(method: str, num_shots: int, data: str | None = None) -> Recipe:
+    """The settings that the papers train with.
+
+    Args:
+        method: "coop" or "cocoop".
+        num_shots: images per class. The papers have 1, 2, 4, 8 and 16; a number between takes the settings of the next
+            one of these, a larger one those of 16.
+        data: the dataset's name; "imagenet" has fewer epochs with CoOp.
+
+    Raises:
+        ValueError: if there is no such method, or no shot.
+
+    Reference: CoOp (arXiv:2109.01134), CoCoOp (arXiv:2203.05557).
+    """
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {METHODS}, got {method!r}.")
+    if num_shots < 1:
+        raise ValueError(f"`num_shots` must be 1 or more, got {num_shots}.")
+    if method == "cocoop":
+        return Recipe(COCOOP_EPOCHS, batch_size=1)
+    if data == "imagenet":
+        return Recipe(IMAGENET_EPOCHS, batch_size=32)
+    listed = next((shots for shots in NUM_EPOCHS if shots >= num_shots), max(NUM_EPOCHS))
+    return Recipe(NUM_EPOCHS[listed], batch_size=32)
 
 
 def learning_rate(epoch: int, num_epochs: int, base: float = LEARNING_RATE) -> float:

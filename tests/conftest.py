@@ -2,8 +2,11 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
+# Image features of the tests do not outlive them.
+os.environ["HF_DATASETS_CACHE"] = (CACHE := tempfile.TemporaryDirectory()).name
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The models here are too small to share out: threads that wait for each other cost more, also in subprocesses.

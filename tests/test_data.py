@@ -15,7 +15,7 @@ from datasets.exceptions import DatasetGenerationError
 from peft import get_peft_model
 from PIL import ExifTags
 from PIL import Image as Picture
-from transformers import CLIPImageProcessor, Trainer, TrainingArguments
+from transformers import CLIPImageProcessor, CLIPModel, Trainer, TrainingArguments
 
 from peft_coop import CoOpConfig
 from peft_coop.data import AugmentedImages, load_data, with_image_embeds
@@ -361,3 +361,35 @@ def test_no_views_are_refused(tmp_path, processor):
     data = load_data(f"folder:{draw(tmp_path / 'colours')}")
     with pytest.raises(ValueError, match=r"`views` must be 1 or more, got 0"):
         with_image_embeds(data.train, make_clip(), processor, views=0)
+
+
+def test_features_of_files_are_kept_until_a_file_changes(coloured_files, monkeypatch):
+    """A dataset that is made of paths lies in memory; its features are on disk all the same."""
+    calls = []
+    original = CLIPModel.get_image_features
+    monkeypatch.setattr(
+        CLIPModel, "get_image_features", lambda *given, **named: calls.append(1) or original(*given, **named)
+    )
+    model, processor = make_clip(), CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16)
+
+    def embed():
+        paths = {"image": [str(path) for path in coloured_files], "label": [0, 1]}
+        dataset = Dataset.from_dict(paths, features=Features({"image": Image(), "label": ClassLabel(names=["a", "b"])}))
+        return with_image_embeds(dataset, model, processor)["image_embeds"][:]
+
+    first = embed()
+    assert embed() == first
+    assert len(calls) == 1
+    Picture.new("RGB", (20, 20), (0, 0, 255)).save(coloured_files[0])
+    changed = embed()
+    assert len(calls) == 2
+    assert changed[0] != first[0]
+    assert changed[1] == first[1]
+
+
+@pytest.fixture
+def coloured_files(tmp_path):
+    files = [tmp_path / "red.png", tmp_path / "green.png"]
+    for file, colour in zip(files, ((255, 0, 0), (0, 255, 0)), strict=True):
+        Picture.new("RGB", (16, 16), colour).save(file)
+    return files

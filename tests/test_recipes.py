@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 from conftest import GOLDEN
+from transformers import Trainer, TrainerCallback
 
-from peft_coop.recipes import learning_rate, make_optimizer
+from peft_coop.recipes import Recipe, learning_rate, make_optimizer, paper_recipe
 
 LEARNING_RATES = json.loads((GOLDEN / "learning_rate.json").read_text())
 
@@ -35,3 +36,65 @@ def test_nothing_to_train_is_an_error():
         make_optimizer([torch.nn.Parameter(torch.ones(1), requires_grad=False)], 1, 1)
     with pytest.raises(ValueError, match="must be 1 or more, got 0, 5"):
         make_optimizer([torch.nn.Parameter(torch.ones(1))], 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("method", "num_shots", "data", "num_epochs", "batch_size"),
+    [
+        ("coop", 1, None, 50, 32),
+        ("coop", 2, "dtd", 100, 32),
+        ("coop", 3, None, 100, 32),
+        ("coop", 16, "dtd", 200, 32),
+        ("coop", 100, None, 200, 32),
+        ("coop", 16, "imagenet", 50, 32),
+        ("cocoop", 16, "imagenet", 10, 1),
+    ],
+)
+def test_the_papers_recipes(method, num_shots, data, num_epochs, batch_size):
+    assert paper_recipe(method, num_shots, data) == Recipe(num_epochs, batch_size, 0.002)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("maple", 1), r"`method` must be one of \('coop', 'cocoop'\), got 'maple'"),
+        (("coop", 0), "`num_shots` must be 1 or more, got 0"),
+    ],
+)
+def test_unknown_recipes_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        paper_recipe(*arguments)
+
+
+def test_wrong_numbers_are_refused():
+    with pytest.raises(ValueError, match="`batch_size` must be above 0, got 0"):
+        Recipe(num_epochs=1, batch_size=0)
+
+
+@pytest.mark.parametrize(("num_images", "steps"), [(10, 1), (32, 1), (40, 1), (64, 2), (160, 5)])
+def test_the_trainer_takes_as_many_steps_as_the_schedule_expects(tmp_path, num_images, steps):
+    """And the learning rate of each is that of its epoch: 1e-5 and then the cosine."""
+    recipe = Recipe(num_epochs=3, batch_size=32)
+    model = Line()
+    rates = []
+
+    class Watch(TrainerCallback):
+        def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+            rates.append(optimizer.param_groups[0]["lr"])
+
+    arguments = recipe.arguments(str(tmp_path), num_images, save_strategy="no", disable_tqdm=True)
+    data = [{"x": torch.ones(1), "labels": torch.ones(1)} for _ in range(num_images)]
+    Trainer(
+        model, arguments, train_dataset=data, optimizers=recipe.optimizers(model, num_images), callbacks=[Watch()]
+    ).train()
+    assert recipe.steps_per_epoch(num_images) == steps
+    assert rates == pytest.approx([learning_rate(epoch, 3) for epoch in range(3) for _ in range(steps)])
+
+
+class Line(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x, labels=None):
+        return {"loss": ((self.slope * x - labels) ** 2).mean()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,7 +30,7 @@ def with_image_embeds(
     """Turn images into features that the classifier takes as `image_embeds`.
 
     The features are kept in `datasets`' cache under a fingerprint of the data, the vision tower's weights, the
-    processor and the views, so that a second run over a dataset that lies on disk starts at once.
+    processor and the views, so that a second run starts at once.
 
     Args:
         dataset: with images and integer labels.
@@ -71,13 +73,16 @@ def with_image_embeds(
         return {"image_embeds": features.flatten(0, 1).numpy(), "label": labels}
 
     augmentation = [views, seed, flip] if views > 1 else []
-    return undecoded(dataset, image_column).map(
+    stored = undecoded(dataset, image_column)
+    fingerprint = _fingerprint(stored, model, image_processor, image_column, label_column, *augmentation)
+    return stored.map(
         embed,
         batched=True,
         with_indices=True,
         batch_size=batch_size,
         remove_columns=dataset.column_names,
-        new_fingerprint=_fingerprint(dataset, model, image_processor, image_column, label_column, *augmentation),
+        new_fingerprint=fingerprint,
+        cache_file_name=_cache_file(stored, fingerprint),
         desc="Image features",
     )
 
@@ -100,13 +105,37 @@ def _no_features(labels: Any) -> Dataset:
     return Dataset.from_dict({"image_embeds": [], "label": []}, features=features)
 
 
-def _fingerprint(dataset: Dataset, model: nn.Module, image_processor: Any, *settings: str | int) -> str:
+def _cache_file(dataset: Dataset, fingerprint: str) -> str | None:
+    """Where the features lie; None: where `datasets` puts them, which keeps none of a dataset in memory."""
+    from datasets import config, is_caching_enabled
+
+    if dataset.cache_files or not is_caching_enabled():
+        return None
+    folder = Path(config.HF_DATASETS_CACHE) / "peft_coop"
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder / f"{fingerprint}.arrow")
+
+
+def _fingerprint(
+    dataset: Dataset, model: nn.Module, image_processor: Any, image_column: str, *settings: str | int
+) -> str:
     from datasets.fingerprint import Hasher
 
     hasher = Hasher()
     hasher.update(dataset._fingerprint)
-    hasher.update([image_processor.to_json_string(), *settings])
+    hasher.update([image_processor.to_json_string(), image_column, *settings])
+    if not dataset.cache_files:  # what is in memory may be paths, and the images behind them may change
+        hasher.update([_version(stored) for stored in dataset[image_column]])
     for module in (model.vision_model, model.visual_projection):
         for name, weight in module.state_dict().items():
             hasher.update([name, str(weight.dtype), weight.detach().cpu().contiguous().view(torch.uint8).numpy()])
     return hasher.hexdigest()
+
+
+def _version(stored: dict[str, Any]) -> Any:
+    """An image's bytes, or its file's name, size and time."""
+    path = stored["path"]
+    if stored["bytes"] is not None or not os.path.isfile(path):
+        return stored["bytes"], path
+    status = os.stat(path)
+    return path, status.st_size, status.st_mtime_ns
