@@ -1,0 +1,214 @@
+"""Checkpoints of the original implementation (github.com/KaiyangZhou/CoOp), to adapters and back.
+
+Such a file, `prompt_learner/model.pth.tar-50`, holds the context `ctx`, CoCoOp's `meta_net.*`, and the frozen
+embeddings around the context: `token_prefix` is BOS, `token_suffix` the class name, full stop, EOS and padding. The
+class names are in it as embeddings only, and where they stand in the context is not in it at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from ..configs import CoOpConfig
+from ..models.access import prompt_in_use
+from ..prompts import PromptTokenizer, find_family
+from ..prompts.tokens import find_tokenizer
+from .original_file import OriginalCheckpoint, read_original
+from .original_names import matching_embeddings, name_token_ids, recover_class_names, spell
+
+__all__ = ["OriginalCheckpoint", "convert_original", "export_original", "read_original", "recover_class_names"]
+
+# The original's names of what is learned, and those of an adapter.
+ADAPTER_NAMES = {"ctx": "coop_ctx"} | {
+    f"meta_net.{linear}.{part}": f"coop_meta_net_{linear}.{part}"
+    for linear in ("linear1", "linear2")
+    for part in ("weight", "bias")
+}
+META_NET_REDUCTION = 16
+
+
+def convert_original(
+    path: str | os.PathLike,
+    model: nn.Module,
+    output_dir: str | os.PathLike,
+    *,
+    class_names: Sequence[str] | None = None,
+    class_token_position: str = "end",
+    tokenizer_name_or_path: str | None = None,
+) -> CoOpConfig:
+    """Turn a checkpoint of the original into an adapter that `PeftModel.from_pretrained(model, output_dir)` loads.
+
+    Args:
+        path: a file such as `prompt_learner/model.pth.tar-50`.
+        model: the CLIP that it was learned with; it is copied, and left as it is.
+        output_dir: the folder for the adapter and its model card.
+        class_names: its classes, in the order of the labels; None: those that are in the file, see
+            `recover_class_names`. For a unified context they may be others.
+        class_token_position: as `TRAINER.COOP.CLASS_TOKEN_POSITION` in the original's config; the file does not say.
+        tokenizer_name_or_path: the model's tokenizer; None: the model's own name or path.
+
+    Returns:
+        The adapter's settings.
+
+    Raises:
+        TypeError: if `model` is an adapter already.
+        ValueError: if the file cannot be read or is not of this model, or the class names are not those of its
+            class-specific context.
+    """
+    if isinstance(model, PeftModel):
+        raise TypeError("`model` must be the CLIP without an adapter, got a PeftModel: give `model.get_base_model()`.")
+    family = find_family(model)
+    checkpoint = read_original(path)
+    _check_fit(checkpoint, model, class_token_position)
+    tokenizer = find_tokenizer(tokenizer_name_or_path, getattr(model, "name_or_path", None))
+    config = CoOpConfig(
+        n_ctx=checkpoint.n_ctx,
+        class_names=_settle_names(checkpoint, model, tokenizer, class_names),
+        class_token_position=class_token_position,
+        class_specific_context=checkpoint.class_specific,
+        meta_net=checkpoint.meta_net is not None,
+        meta_net_reduction=_reduction(checkpoint),
+        tokenizer_name_or_path=tokenizer_name_or_path,
+    )
+    adapter = get_peft_model(deepcopy(model), config)
+    learned = {"ctx": checkpoint.ctx, **(checkpoint.meta_net or {})}
+    prefix = f"base_model.model.{family.embeddings_path}."
+    set_peft_model_state_dict(adapter, {prefix + ADAPTER_NAMES[key]: value for key, value in learned.items()})
+    adapter.save_pretrained(output_dir)
+    return config
+
+
+def _check_fit(checkpoint: OriginalCheckpoint, model: nn.Module, class_token_position: str) -> None:
+    """Check a checkpoint's sizes against the base model's."""
+    limit = matching_embeddings(checkpoint, model).position_embedding.num_embeddings
+    if checkpoint.token_suffix is not None:
+        n_tokens = checkpoint.token_suffix.shape[1]
+        if 1 + checkpoint.n_ctx + n_tokens != limit:
+            raise ValueError(
+                f"{checkpoint.path} is not of this base model: its prompts have {1 + checkpoint.n_ctx + n_tokens} "
+                f"tokens (BOS 1, context {checkpoint.n_ctx}, `token_suffix` {n_tokens}), and the text tower reads "
+                f"{limit}."
+            )
+    if checkpoint.meta_net is None:
+        return
+    projection = checkpoint.meta_net["meta_net.linear1.weight"].shape[1]
+    if projection != model.config.projection_dim:
+        raise ValueError(
+            f"{checkpoint.path} is not of this base model: its Meta-Net reads image features of {projection} "
+            f"dimensions, and this model's have {model.config.projection_dim}."
+        )
+    if class_token_position != "end":
+        raise ValueError(
+            f"{checkpoint.path} is of CoCoOp, which puts the class name at the end: `class_token_position` must be "
+            f"'end', got {class_token_position!r}."
+        )
+
+
+def _reduction(checkpoint: OriginalCheckpoint) -> int:
+    """By which whole number the Meta-Net divides P to get its hidden units."""
+    if checkpoint.meta_net is None:
+        return META_NET_REDUCTION
+    hidden, projection = checkpoint.meta_net["meta_net.linear1.weight"].shape
+    reduction = projection // hidden if hidden else 0
+    if not reduction or projection // reduction != hidden:
+        raise ValueError(
+            f"{checkpoint.path}: no `meta_net_reduction` gives {hidden} hidden units for image features of "
+            f"{projection} dimensions; the original's Meta-Net has {projection // META_NET_REDUCTION}."
+        )
+    return reduction
+
+
+def _settle_names(
+    checkpoint: OriginalCheckpoint, model: nn.Module, tokenizer: PromptTokenizer, class_names: Sequence[str] | None
+) -> list[str]:
+    """The adapter's class names: those given, where they may be given, or those in the file."""
+    if class_names is None:
+        return recover_class_names(checkpoint, model, tokenizer)
+    names = list(class_names)
+    if checkpoint.class_specific and len(names) != len(checkpoint.ctx):
+        raise ValueError(
+            f"{checkpoint.path} has a class-specific context for {len(checkpoint.ctx)} classes, got {len(names)} "
+            "`class_names`."
+        )
+    if checkpoint.token_suffix is not None:  # also tells whether it is of this base model
+        _check_order(checkpoint, names, name_token_ids(checkpoint, model, tokenizer.eos_token_id), tokenizer)
+    return names
+
+
+def _check_order(
+    checkpoint: OriginalCheckpoint, names: list[str], ids_in_file: list[list[int]], tokenizer: PromptTokenizer
+) -> None:
+    if not checkpoint.class_specific:
+        return
+    for index, (given, ids) in enumerate(zip(tokenizer.encode_names(names), ids_in_file, strict=True)):
+        if list(given.ids) != ids:
+            raise ValueError(
+                f"{checkpoint.path} has a class-specific context, and its class {index} is "
+                f"{spell(ids, index, checkpoint, tokenizer)!r}, not {given.name!r}: give the names in its order."
+            )
+
+
+def export_original(model: PeftModel, path: str | os.PathLike, epoch: int = 0) -> None:
+    """Write the adapter in use as a checkpoint that the original loads.
+
+    The position of the class name is not part of it: set `TRAINER.COOP.CLASS_TOKEN_POSITION` in the original's config,
+    and `N_CTX` and `CSC` beside it.
+
+    Args:
+        model: a CLIP with a CoOp or CoCoOp adapter and its classes.
+        path: the file to write; the original looks for `prompt_learner/model.pth.tar-EPOCH`.
+        epoch: which the original prints when it loads the file.
+
+    Raises:
+        TypeError: if the model has no learned prompt.
+        ValueError: if the adapter has no classes, or is of a kind that the original has not.
+    """
+    layer, name = prompt_in_use(model)
+    config = model.peft_config[name]
+    _check_exportable(config, model.get_base_model().config.projection_dim)
+    saved = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    learned = {key.rpartition(".embeddings.")[2]: value for key, value in saved.items()}
+    prefix, suffix = _frozen_parts(layer, name)
+    state_dict = {"token_prefix": prefix, "token_suffix": suffix}
+    state_dict |= {key: learned[ours] for key, ours in ADAPTER_NAMES.items() if ours in learned}
+    state_dict = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": state_dict, "epoch": epoch}, path)
+
+
+def _check_exportable(config: CoOpConfig, projection_dim: int) -> None:
+    if config.class_names is None:
+        raise ValueError("The original's checkpoints have classes, and this adapter has none: call `set_classes`.")
+    if not config.meta_net:
+        return
+    kinds = {
+        "a class-specific context": config.class_specific_context,
+        f"the class name at the {config.class_token_position!r}": config.class_token_position != "end",
+        f"a Meta-Net of {projection_dim // config.meta_net_reduction} hidden units for {projection_dim} dimensions": (
+            projection_dim // config.meta_net_reduction != projection_dim // META_NET_REDUCTION
+        ),
+    }
+    for kind, is_so in kinds.items():
+        if is_so:
+            raise ValueError(f"The original's CoCoOp cannot have {kind}, and this adapter does: it cannot be exported.")
+
+
+def _frozen_parts(layer: Any, name: str) -> tuple[Tensor, Tensor]:
+    """The embeddings of BOS `[C, 1, D]`, and of name, full stop, EOS and padding `[C, S, D]`."""
+    builder = layer.coop_builders[name]
+    tokenizer = builder.tokenizer
+    names = tokenizer.encode_names(layer.coop_prompts[name].class_names)
+    room = builder.max_length - 1 - builder.n_ctx
+    # The original pads with zeros, whatever the token 0 is.
+    suffixes = [[*each.ids, tokenizer.eos_token_id, *[0] * room][:room] for each in names]
+    table = layer.base_layer.token_embedding.weight.detach()
+    bos = torch.full((len(names), 1), tokenizer.bos_token_id, device=table.device)
+    return table[bos], table[torch.tensor(suffixes, device=table.device)]
