@@ -1,0 +1,226 @@
+"""The other ways to fine-tune CLIP that CoOp's paper compares with.
+
+Shapes: N images, B of them, K classes, P projection width.
+
+Reference: CoOp (arXiv:2109.01134), "Comparison with other fine-tuning methods".
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from ...data import AugmentedImages
+from ...data.images import ImageRows
+from ...recipes import LEARNING_RATE, Recipe, paper_recipe
+from ..methods import FrozenCLIP, LabelledImages, Method
+from .loop import train
+from .text import TextClassifier, cosine_logits, text_features
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+ENCODER_LEARNING_RATE = 1e-5
+ENCODER_WEIGHT_DECAY = 0.1
+
+
+@dataclass(frozen=True)
+class _GradientMethod(Method):
+    """Learns by gradient descent.
+
+    Attributes:
+        learning_rate: where the cosine starts.
+        num_epochs: passes over the images; None: the paper's number, for `data` and the number of shots.
+        batch_size: images per step.
+        data: the dataset's name, for the paper's number of epochs.
+    """
+
+    learning_rate: float = LEARNING_RATE
+    num_epochs: int | None = None
+    batch_size: int = 32
+    data: str | None = None
+
+    def __post_init__(self) -> None:
+        self.make_recipe(num_shots=1)  # what is wrong with the numbers is said here
+
+    def settings(self) -> dict[str, Any]:
+        """The attributes but `data`, which is part of every result."""
+        return {name: value for name, value in asdict(self).items() if name != "data"}
+
+    def make_recipe(self, num_shots: int) -> Recipe:
+        """How to train on so many images per class."""
+        num_epochs = self.num_epochs
+        if num_epochs is None:
+            num_epochs = paper_recipe("coop", num_shots, self.data).num_epochs
+        return Recipe(num_epochs, self.batch_size, self.learning_rate)
+
+
+class _TextFeatureMethod(_GradientMethod):
+    """Learns to change the text features, with CoOp's recipe, on image features that are computed once.
+
+    Changed is what the text tower gives for the data's template, before it is normalised. Unlike in the paper, images
+    are not augmented.
+    """
+
+    @abstractmethod
+    def start(self, width: int) -> nn.Module:
+        """What is learned, `[K, P]` to `[K, P]`; at the start it changes nothing."""
+
+    def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> TextClassifier:
+        """Learn the change.
+
+        Raises:
+            ValueError: if there is no training image, or a prompt is too long.
+        """
+        labels = _labels(self, images).to(clip.device)
+        recipe = self.make_recipe(images.num_shots)
+        features = text_features(clip, images.class_names, [images.zero_shot_template])
+        image_embeds = clip.image_embeds(images.train)
+        change = self.start(features.shape[-1]).to(clip.device)
+
+        def loss_of(indices: Tensor, epoch: int) -> Tensor:
+            return F.cross_entropy(cosine_logits(clip, image_embeds[indices], change(features)), labels[indices])
+
+        train(loss_of, len(labels), recipe, recipe.optimizers(change, len(labels)), seed, folder)
+        return TextClassifier(clip, [images.zero_shot_template], change.requires_grad_(False))
+
+
+class TextTransform(_TextFeatureMethod):
+    """A linear layer behind the text tower, P by P and without a bias; it starts as the identity.
+
+    All classes share it, so it takes new ones.
+    """
+
+    key = "text-transform"
+    name = "text transformation"
+
+    def start(self, width: int) -> nn.Module:
+        """The identity."""
+        return Transform(width)
+
+
+class TextBias(_TextFeatureMethod):
+    """A vector of width P added to what the text tower gives; it starts at zero.
+
+    The paper speaks of a bias and does not say whether every class has one of its own. Here all share one, as in a
+    linear layer, so it takes new classes.
+    """
+
+    key = "text-bias"
+    name = "text bias"
+
+    def start(self, width: int) -> nn.Module:
+        """Zero."""
+        return Shift(width)
+
+
+class Transform(nn.Module):
+    """Multiplies features `[K, P]` with a learned matrix."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Multiply with it."""
+        return F.linear(features, self.weight)
+
+
+class Shift(nn.Module):
+    """Adds a learned vector to features `[K, P]`."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Add it."""
+        return features + self.bias
+
+
+@dataclass(frozen=True)
+class ImageEncoderFineTuning(_GradientMethod):
+    """The vision tower and its projection, trained against the fixed text features of the data's template.
+
+    CoOp's paper finds that this costs accuracy, and gives no settings. Here they are those that fine-tuning CLIP is
+    known to work with: AdamW at 1e-5, weight decay 0.1 and a cosine (WiSE-FT, arXiv:2109.01903), for as many epochs as
+    CoOp. The tower is trained in float32; `Classifier.save` does not write it, since it is as large as a model.
+
+    Args:
+        learning_rate: where the cosine starts.
+        num_epochs: passes over the images; None: the paper's number, for `data` and the number of shots.
+        batch_size: images per step.
+        data: the dataset's name, for the paper's number of epochs.
+        augment: train on random crops and flips.
+        flip: whether the augmentation mirrors images.
+    """
+
+    learning_rate: float = ENCODER_LEARNING_RATE
+    augment: bool = False
+    flip: bool = True
+
+    key = "image-encoder"
+    name = "fine-tuned image encoder"
+
+    def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> TextClassifier:
+        """Train a copy of the vision tower.
+
+        Raises:
+            ValueError: if there is no training image or one cannot be read, or a prompt is too long.
+        """
+        labels = _labels(self, images).to(clip.device)
+        recipe = self.make_recipe(images.num_shots)
+        features = text_features(clip, images.class_names, [images.zero_shot_template])
+        pixels_of = self._pixels(clip, images.train, seed)
+        model = deepcopy(clip.model).float().requires_grad_(False)
+        parameters = [*model.vision_model.parameters(), *model.visual_projection.parameters()]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+        def loss_of(indices: Tensor, epoch: int) -> Tensor:
+            pixel_values = pixels_of(indices, epoch).to(clip.device)
+            image_embeds = F.normalize(model.get_image_features(pixel_values).pooler_output, dim=-1)
+            return F.cross_entropy(cosine_logits(clip, image_embeds, features), labels[indices])
+
+        optimizer = AdamW(parameters, lr=recipe.learning_rate, weight_decay=ENCODER_WEIGHT_DECAY)
+        total_steps = recipe.num_epochs * recipe.steps_per_epoch(len(labels))
+        train(loss_of, len(labels), recipe, (optimizer, CosineAnnealingLR(optimizer, total_steps)), seed, folder)
+        tuned = FrozenCLIP(model.requires_grad_(False), clip.processor, clip.name)
+        return TextClassifier(tuned, [images.zero_shot_template])
+
+    def _pixels(self, clip: FrozenCLIP, train_images: Dataset, seed: int) -> Callable[[Tensor, int], Tensor]:
+        """What gives `pixel_values` `[B, 3, H, W]` of the images at some indices in an epoch."""
+        processor = clip.processor.image_processor
+        if not self.augment:
+            rows = ImageRows(train_images)
+            return lambda indices, epoch: (
+                processor([rows[index] for index in indices.tolist()], return_tensors="pt").pixel_values
+            )
+        augmented = AugmentedImages(train_images, processor, seed, flip=self.flip)
+
+        def draw(indices: Tensor, epoch: int) -> Tensor:
+            augmented.set_epoch(epoch)
+            return torch.stack([augmented[index]["pixel_values"] for index in indices.tolist()])
+
+        return draw
+
+
+def _labels(method: Method, images: LabelledImages) -> Tensor:
+    """Labels `[N]` of the training images.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if not len(images.train):
+        raise ValueError(f"{method.name!r} learns from labelled images, and there is no training image.")
+    return torch.tensor(list(images.train["label"]))

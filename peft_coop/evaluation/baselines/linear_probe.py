@@ -1,0 +1,169 @@
+"""Logistic regression on the frozen image features.
+
+Shapes: N images, K classes, P projection width.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from ..methods import Classifier, FrozenCLIP, LabelledImages, Method, columns_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from sklearn.linear_model import LogisticRegression
+
+# Powers of ten tried first, in the original's order: of equally good ones the first is taken.
+FIRST_EXPONENTS = (6.0, 4.0, 2.0, 0.0, -2.0, -4.0, -6.0)
+# C of the linear probe in CLIP's README.
+README_C = 0.316
+MAX_FOLDS = 4
+
+
+def search_exponent(accuracy: Callable[[float], float], num_steps: int) -> float:
+    """Search for the best strength C = 10^exponent as the original does.
+
+    Seven powers of ten first. Then the range from a tenth of the best to ten times it is halved (in log space) towards
+    the better of its two ends, the lower one if they are equal.
+
+    Args:
+        accuracy: what an exponent is worth.
+        num_steps: how often the range is halved.
+
+    Returns:
+        The better end of the last range.
+
+    Reference: CoOp (arXiv:2109.01134), after CLIP (arXiv:2103.00020), appendix A.3.
+    """
+    accuracy = cache(accuracy)
+    best = max(FIRST_EXPONENTS, key=accuracy)
+    left, right = best - 1, best + 1
+    for _ in range(num_steps):
+        middle = (left + right) / 2
+        if accuracy(left) < accuracy(right):
+            best, left = right, middle
+        else:
+            best, right = left, middle
+    return best
+
+
+@dataclass(frozen=True)
+class LinearProbe(Method):
+    """Logistic regression (L-BFGS) on CLIP's image features, as they are, not normalised.
+
+    Its strength C is searched for on the validation images, as in the original. Without any, on the training images
+    in turn (cross-validation, in 4 parts at most); where a class has only one image, it is that of CLIP's README.
+
+    Args:
+        max_iter: iterations of L-BFGS at most.
+        num_steps: of the search, see `search_exponent`.
+    """
+
+    max_iter: int = 1000
+    num_steps: int = 8
+
+    key = "linear-probe"
+    name = "linear probe"
+    takes_new_classes = False
+
+    def settings(self) -> dict[str, Any]:
+        """The two arguments."""
+        return asdict(self)
+
+    def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> LinearProbeClassifier:
+        """Choose C, and fit.
+
+        Raises:
+            ValueError: if the training images are of fewer than two classes.
+        """
+        labels = np.array(images.train["label"], dtype=np.int64)
+        counts = np.bincount(labels)[np.unique(labels)]
+        if len(counts) < 2:
+            raise ValueError(f"A linear probe needs training images of two classes or more, got {len(counts)}.")
+        features = raw_features(clip, images.train)
+        probe = cache(lambda exponent: self.regression(features, labels, exponent))
+        if len(images.val):
+            val_features, val_labels = raw_features(clip, images.val), np.array(images.val["label"])
+            exponent = search_exponent(lambda tried: probe(tried).score(val_features, val_labels), self.num_steps)
+        elif counts.min() > 1:
+            exponent = search_exponent(lambda tried: self.cross_validate(features, labels, tried, seed), self.num_steps)
+        else:
+            exponent = math.log10(README_C)
+        return LinearProbeClassifier(clip, images.class_names, probe(exponent))
+
+    def regression(self, features: np.ndarray, labels: np.ndarray, exponent: float) -> LogisticRegression:
+        """A regression of strength 10^exponent; weak ones may stop at `max_iter`, as in the original."""
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return LogisticRegression(C=10.0**exponent, max_iter=self.max_iter).fit(features, labels)
+
+    def cross_validate(self, features: np.ndarray, labels: np.ndarray, exponent: float, seed: int) -> float:
+        """Share of the training images that regressions fitted without them get right."""
+        from sklearn.model_selection import StratifiedKFold
+
+        fewest = int(np.unique(labels, return_counts=True)[1].min())
+        folds = StratifiedKFold(min(fewest, MAX_FOLDS), shuffle=True, random_state=seed)
+        right = 0
+        for kept, left_out in folds.split(features, labels):
+            predicted = self.regression(features[kept], labels[kept], exponent).predict(features[left_out])
+            right += int((predicted == labels[left_out]).sum())
+        return right / len(labels)
+
+
+class LinearProbeClassifier(Classifier):
+    """A fitted logistic regression.
+
+    Args:
+        clip: whose image features it takes.
+        class_names: the K classes that it was fitted to.
+        probe: the regression; may lack classes that had no image.
+    """
+
+    def __init__(self, clip: FrozenCLIP, class_names: Sequence[str], probe: LogisticRegression):
+        self.clip = clip
+        self.class_names = list(class_names)
+        self.probe = probe
+
+    def logits(self, images: Dataset, class_names: Sequence[str]) -> np.ndarray:
+        """Logits `[N, K]`; minus infinity for classes that had no training image.
+
+        Raises:
+            ValueError: if a class is none of those that it was fitted to.
+        """
+        columns = columns_of(class_names, self.class_names, "A linear probe")
+        scores = self.probe.decision_function(raw_features(self.clip, images))
+        if scores.ndim == 1:  # of two classes, scikit-learn gives the second one's lead
+            scores = np.stack([np.zeros_like(scores), scores], axis=1)
+        logits = np.full((len(scores), len(self.class_names)), -np.inf, dtype=np.float32)
+        logits[:, self.probe.classes_] = scores
+        return logits[:, columns]
+
+    def save(self, folder: Path) -> None:
+        """Write the weights `coef`, the biases `intercept`, the labels `classes` and `C` to a safetensors file."""
+        arrays = {
+            "coef": self.probe.coef_,
+            "intercept": self.probe.intercept_,
+            "classes": self.probe.classes_,
+            "C": np.array([self.probe.C]),
+        }
+        # safetensors writes an array as it lies in memory, and scikit-learn's weights lie column by column.
+        tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / "linear_probe.safetensors")
+
+
+def raw_features(clip: FrozenCLIP, images: Dataset) -> np.ndarray:
+    """Image features `[N, P]`, projected, not normalised, in the original's float64."""
+    return np.asarray(clip.with_image_embeds(images).with_format("numpy")["image_embeds"][:], dtype=np.float64)

@@ -1,0 +1,135 @@
+"""Classifiers by hand-written prompts: zero-shot CLIP and prompt ensembling.
+
+Shapes: N images, K classes, P projection width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from peft import get_peft_model
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ...configs import CoOpConfig
+from ..methods import Classifier, FrozenCLIP, LabelledImages, Method
+from ..templates import imagenet_templates
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@torch.no_grad()
+def text_features(clip: FrozenCLIP, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Text features of hand-written prompts, by the prompt tree.
+
+    Args:
+        clip: the pretrained model, left as it is.
+        class_names: the K classes; underscores become spaces.
+        templates: prompts with "{}" for the name.
+
+    Returns:
+        `[K, P]`, float32, not normalised: the projected features of one template, or the mean of the normalised
+        features of several.
+
+    Raises:
+        ValueError: if a template has no place for the name, a name is empty, or a prompt is too long for the model.
+    """
+    config = CoOpConfig(
+        # The adapter stays disabled. Its context is one word, so that nothing random is drawn and no prompt grows.
+        ctx_init="a",
+        class_names=list(class_names),
+        zero_shot_template=list(templates),
+        tokenizer_name_or_path=clip.processor.tokenizer.name_or_path or None,
+    )
+    model = get_peft_model(deepcopy(clip.model), config).eval()
+    with model.disable_adapter():
+        return model.get_text_features().pooler_output.float()
+
+
+def cosine_logits(clip: FrozenCLIP, image_embeds: Tensor, features: Tensor) -> Tensor:
+    """Logits `[N, K]` of normalised images `[N, P]` against text features `[K, P]` that need not be."""
+    return clip.model.logit_scale.detach().float().exp() * image_embeds @ nn.functional.normalize(features, dim=-1).T
+
+
+class TextClassifier(Classifier):
+    """Compares images with the text features of the class names.
+
+    Args:
+        clip: the model whose towers are compared.
+        templates: hand-written prompts, averaged.
+        change: what was learned to do with the text features, `[K, P]` to `[K, P]`.
+    """
+
+    def __init__(self, clip: FrozenCLIP, templates: Sequence[str], change: nn.Module | None = None):
+        self.clip = clip
+        self.templates = list(templates)
+        self.change = change or nn.Identity()
+
+    @torch.no_grad()
+    def logits(self, images: Dataset, class_names: Sequence[str]) -> np.ndarray:
+        """Logits `[N, K]` over any classes."""
+        features = self.change(text_features(self.clip, class_names, self.templates))
+        return cosine_logits(self.clip, self.clip.image_embeds(images), features).cpu().numpy()
+
+    def save(self, folder: Path) -> None:
+        """Write what was learned, if anything was, to `change.safetensors`."""
+        tensors = self.change.state_dict()
+        if tensors:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, folder / "change.safetensors")
+
+
+class ZeroShot(Method):
+    """CLIP with the hand-written prompt that belongs to the data.
+
+    Reference: CLIP (arXiv:2103.00020).
+    """
+
+    key = "zero-shot"
+    name = "zero-shot CLIP"
+    learns = False
+
+    def settings(self) -> dict[str, Any]:
+        """None: the template belongs to the data."""
+        return {}
+
+    def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> TextClassifier:
+        """Take the data's template."""
+        return TextClassifier(clip, [images.zero_shot_template])
+
+
+class PromptEnsemble(Method):
+    """CLIP with the average of many hand-written prompts: of normalised text features, normalised again.
+
+    The original adds the data's own template to the 7 selected ones, except on ImageNet.
+
+    Args:
+        all_templates: CLIP's 80 templates for ImageNet, and not the selected 7.
+        with_own_template: also the data's own, where it is not among them.
+
+    Reference: CLIP (arXiv:2103.00020), CoOp (arXiv:2109.01134).
+    """
+
+    learns = False
+
+    def __init__(self, all_templates: bool = False, with_own_template: bool = True):
+        self.key = "prompt-ensemble-80" if all_templates else "prompt-ensemble"
+        self.name = "prompt ensemble, 80 templates" if all_templates else "prompt ensemble"
+        self.templates = imagenet_templates(selection=not all_templates)
+        self.with_own_template = with_own_template
+
+    def settings(self) -> dict[str, Any]:
+        """How many templates, and whether the data's own joins them."""
+        return {"num_templates": len(self.templates), "with_own_template": self.with_own_template}
+
+    def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> TextClassifier:
+        """Gather the templates."""
+        own = images.zero_shot_template
+        joins = self.with_own_template and own not in self.templates
+        return TextClassifier(clip, [*self.templates, own] if joins else self.templates)
