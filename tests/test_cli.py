@@ -1,61 +1,257 @@
-"""The command line, on the demo's data and a training that is cut short."""
+"""The command line, on a folder of pictures and trainings that are cut short."""
 
-from dataclasses import replace
+import json
+import subprocess
+import sys
 
 import pytest
+import torch
 from PIL import Image
+from transformers import TrainerCallback
 
-from peft_coop.cli import main
-from peft_coop.evaluation import protocols
+from peft_coop.cli import demo, main
+from peft_coop.evaluation import training
 
-
-@pytest.fixture
-def short(monkeypatch):
-    """One shot and one epoch."""
-    monkeypatch.setattr(protocols, "SHOTS", (1,))
-    for plan in ("COOP_PLAN", "COCOOP_PLAN"):
-        monkeypatch.setattr(protocols, plan, replace(getattr(protocols, plan), num_epochs=1))
+SHORT = ["--shots", "1", "--epochs", "2"]
+COLOURS = {"red": (200, 0, 0), "green": (0, 200, 0)}
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Six pictures of two colours."""
     for split in ("train", "test"):
-        for name, colour in {"red": (200, 0, 0), "green": (0, 200, 0)}.items():
+        for name, colour in COLOURS.items():
             (tmp_path / "data" / split / name).mkdir(parents=True)
             for index in range(3):
                 Image.new("RGB", (48, 48), colour).save(tmp_path / "data" / split / name / f"{index}.png")
     return tmp_path / "data"
 
 
-def test_demo_on_a_folder(short, folder, tmp_path, capsys):
-    assert main(["demo", "--data", f"folder:{folder}", "--output", str(tmp_path / "out")]) == 0
+@pytest.fixture
+def adapter(folder, tmp_path, capsys):
+    """A prompt that `train` has saved."""
+    run("train", "--data", f"folder:{folder}", "--output", tmp_path / "prompt", *SHORT)
+    capsys.readouterr()
+    return tmp_path / "prompt"
+
+
+def run(*arguments, code=0):
+    assert main([str(argument) for argument in arguments]) == code
+
+
+def last_error(capsys):
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_demo_on_a_folder(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "SHOTS", (1, 2))
+    monkeypatch.setattr(demo, "RECIPE", {"num_epochs": 1})
+    run("demo", "--data", f"folder:{folder}", "--output", tmp_path / "out")
     printed = capsys.readouterr().out
     for line in ("zero-shot CLIP", "CoOp, 1 image per class", "CoCoOp", "2 classes, 6 test images", "loaded it again"):
         assert line in printed
     with Image.open(tmp_path / "out" / "few-shot.png") as picture:
-        assert picture.size == (825, 600)
+        assert min(picture.size) > 400
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").stat().st_size < 50_000
+
+
+@pytest.mark.parametrize("method", ["coop", "cocoop"])
+def test_train_then_evaluate_then_predict(folder, tmp_path, capsys, method):
+    prompt = tmp_path / "prompt"
+    run("train", "--data", f"folder:{folder}", "--method", method, "--output", prompt, "--json", *SHORT)
+    trained = json.loads(capsys.readouterr().out)
+    assert trained["num_train"] == 2
+    assert trained["class_names"] == ["green", "red"]
+    assert not (prompt / "training").exists()
+
+    run("evaluate", "--adapter", prompt, "--data", f"folder:{folder}", "--json")
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["num_examples"] == 6
+    assert measured["accuracy"] == trained["accuracy"]
+    assert measured["class_names"] == ["green", "red"]
+
+    run("predict", "--adapter", prompt, folder / "test" / "red", folder / "test" / "green" / "0.png", "--json")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["file"] for line in lines] == [
+        *(str(folder / "test" / "red" / f"{index}.png") for index in range(3)),
+        str(folder / "test" / "green" / "0.png"),
+    ]
+    right = [line["label"] == name for line, name in zip(lines, ["red"] * 3 + ["green"], strict=True)]
+    assert sum(right) / 4 == pytest.approx(measured["accuracy"], abs=0.3)
+    assert all(0.5 <= line["probability"] <= 1 for line in lines)
+
+
+def test_zero_shot_needs_no_adapter(folder, capsys):
+    run("evaluate", "--data", f"folder:{folder}", "--json")
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["accuracy"] == 1.0
+    assert measured["adapter"] is None
+    run("predict", folder / "test" / "red" / "0.png", "--class-names", "red", "green", "blue", "--top-k", "2")
+    assert capsys.readouterr().out.split("\t")[1].startswith("red ")
+
+
+def test_other_classes_at_prediction(adapter, folder, capsys):
+    run("predict", "--adapter", adapter, folder / "test" / "red" / "0.png", "--class-names", "red", "blue", "--json")
+    assert json.loads(capsys.readouterr().out)["label"] in ("red", "blue")
+
+
+def test_an_unreadable_image_is_told_and_the_others_are_classified(adapter, folder, capsys):
+    (folder / "test" / "red" / "broken.png").write_bytes(b"no picture")
+    run("predict", "--adapter", adapter, folder / "test" / "red", "--json", code=2)
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 3
+    assert "broken.png cannot be read" in captured.err
+
+
+def test_an_interrupted_training_goes_on(folder, tmp_path, capsys, monkeypatch):
+    class Kill(TrainerCallback):
+        def on_epoch_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                raise KeyboardInterrupt
+
+    command = ["train", "--data", f"folder:{folder}", "--output", tmp_path / "prompt", "--shots", "1", "--epochs", "5"]
+    original = training.ProgressBarOnly
+    monkeypatch.setattr(training, "ProgressBarOnly", Kill)
+    run(*command, code=130)
+    assert "the same command goes on from here" in last_error(capsys)
+    monkeypatch.setattr(training, "ProgressBarOnly", original)
+    run(*command, "--seed", "2", code=2)
+    assert "holds an unfinished training with --seed 1, asked for is 2" in last_error(capsys)
+    steps = []
+    step = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda *given, **named: steps.append(1) or step(*given, **named))
+    run(*command)
+    assert 2 <= len(steps) <= 3
+
+
+def test_benchmark_and_report(folder, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    common = ["--data", f"folder:{folder}", "--seeds", "1", "2", "--epochs", "1", "--output", runs]
+    run("benchmark", "few-shot", *common, "--methods", "all", "--shots", "1")
+    printed = capsys.readouterr().out
+    for method in ("zero-shot CLIP", "CoOp", "CoCoOp", "linear probe"):
+        assert method in printed
+    results = {path: path.stat().st_mtime_ns for path in runs.rglob("result.json")}
+    run("benchmark", "few-shot", *common, "--methods", "all", "--shots", "1")
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("result.json")} == results
+    run("benchmark", "base-to-new", *common, "--methods", "zero-shot", "cocoop", "--shots", "1")
+    assert "CoCoOp" in capsys.readouterr().out
+    run("report", runs, "--output", tmp_path / "report", "--metric", "macro_accuracy")
+    assert {"report.md", "report.tex", "report.csv"} <= {path.name for path in (tmp_path / "report").iterdir()}
+
+
+def test_transfer_and_ablation(folder, tmp_path, capsys):
+    common = [
+        "--data",
+        f"folder:{folder}",
+        "--seeds",
+        "1",
+        "--epochs",
+        "1",
+        "--shots",
+        "1",
+        "--output",
+        tmp_path / "runs",
+    ]
+    other = folder.rename(tmp_path / "other")
+    (tmp_path / "data").symlink_to(other)
+    run("benchmark", "cross-dataset", *common, "--targets", f"folder:{other}")
+    assert "other" in capsys.readouterr().out
+    run("benchmark", "domain", *common, "--targets", f"folder:{other}")
+    assert "other" in capsys.readouterr().out
+    run("benchmark", "ablation", *common, "--methods", "coop", "--lengths", "1", "2", "--positions", "end", "front")
+    results = [json.loads(path.read_text()) for path in (tmp_path / "runs" / "ablation").rglob("result.json")]
+    found = {(one["settings"]["n_ctx"], one["settings"]["class_token_position"]) for one in results}
+    assert found == {(1, "end"), (2, "end"), (1, "front"), (2, "front")}
+
+
+def test_interpret(adapter, tmp_path, capsys):
+    run("interpret", "--adapter", adapter, "--top-k", "2", "--plot", tmp_path / "words.png", "--json")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 16
+    assert all(len(line["words"]) == 2 for line in lines)
+    with Image.open(tmp_path / "words.png") as picture:
+        assert min(picture.size) > 200
+    run("interpret", "--adapter", adapter)
+    assert capsys.readouterr().out
+
+
+def test_convert_there_and_back(adapter, tmp_path, capsys):
+    checkpoint, again = tmp_path / "prompt_learner" / "model.pth.tar-2", tmp_path / "again"
+    run("convert", adapter, "--to-original", "--output", checkpoint)
+    run("convert", checkpoint, "--output", again)
+    first, second = (load_weights(path) for path in (adapter, again))
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        torch.testing.assert_close(second[key], value, rtol=0, atol=0)
+    assert json.loads((again / "adapter_config.json").read_text())["class_names"] == ["green", "red"]
+
+
+def load_weights(adapter):
+    from safetensors.torch import load_file
+
+    return load_file(adapter / "adapter_model.safetensors")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "folder:/nowhere/at/all"], "There is no folder '/nowhere/at/all'"),
-        (["--data", "digits"], "Data is one of demo:digits, demo:shapes, folder:PATH and hub:NAME, got 'digits'"),
-        (["--data", "demo:cats"], "must be one of"),
-        (["--model", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["demo", "--data", "folder:/nowhere/at/all"], "There is no folder '/nowhere/at/all'"),
+        (["demo", "--data", "digits"], "got 'digits'"),
+        (["demo", "--data", "demo:cats"], "must be one of"),
+        (["demo", "--model", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["train", "--data", "demo:cats", "--output", "OUT"], "must be one of"),
+        (["train", "--data", "demo:digits", "--output", "OUT", "--n-ctx", "0"], "`n_ctx` must be a whole number"),
+        (["train", "--data", "demo:digits", "--output", "OUT", "--epochs", "0"], "`num_epochs` must be above 0, got 0"),
+        (["evaluate", "--data", "demo:digits", "--adapter", "/nowhere"], "/nowhere"),
+        (["predict", "/nowhere.png", "--class-names", "a"], "There is no file or folder '/nowhere.png'"),
+        (["predict", "OUT", "--class-names", "a"], "holds no image"),
+        (["report", "OUT"], "OUT"),
+        (["convert", "/nowhere.tar", "--output", "OUT"], "/nowhere.tar"),
+        (["interpret", "--adapter", "/nowhere"], "/nowhere"),
+        (["push", "--adapter", "/nowhere", "--repo", "me/it"], "/nowhere"),
+        (
+            ["benchmark", "base-to-new", "--data", "demo:shapes", "--class-specific", "--output", "OUT"],
+            "unified context",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line(arguments, message, tmp_path, capsys):
-    assert main(["demo", "--output", str(tmp_path), *arguments]) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
+    (tmp_path / "OUT").mkdir()
+    if arguments[0] == "demo":
+        arguments = [*arguments, "--output", "OUT"]
+    run(*(str(tmp_path / "OUT") if argument == "OUT" else argument for argument in arguments), code=2)
+    error = last_error(capsys)
     assert error.startswith("peft-coop: ")
     assert message in error
 
 
-def test_help_lists_the_options(capsys):
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["train"], ["train", "--shots", "none"], ["benchmark", "few-shot", "--methods", "maple"], ["no-such-command"]],
+)
+def test_wrong_usage_has_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "usage: peft-coop" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["--help"], ("demo", "train", "evaluate", "predict", "benchmark", "report", "interpret", "convert", "push")),
+        (["demo", "--help"], ("--model", "--data", "--base-new-data", "--output")),
+        (["train", "--help"], ("--method", "--shots", "--n-ctx", "--seed", "--output", "examples:")),
+        (["benchmark", "--help"], ("few-shot", "base-to-new", "cross-dataset", "domain", "ablation", "examples:")),
+    ],
+)
+def test_help_teaches(command, words, capsys):
     with pytest.raises(SystemExit, match="0"):
-        main(["demo", "--help"])
+        main(command)
     printed = capsys.readouterr().out
-    assert all(option in printed for option in ("--model", "--data", "--base-new-data", "--output"))
+    assert all(word in printed for word in words)
+
+
+def test_as_a_module():
+    result = subprocess.run([sys.executable, "-m", "peft_coop", "--help"], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("usage: peft-coop")

@@ -1,17 +1,57 @@
-"""Training runs, the papers' protocols, plots."""
+"""Methods, the papers' protocols, scores, reports and pictures."""
 
-from .plots import plot_few_shot
-from .protocols import BaseToNew, FewShotCurve, base_to_new, few_shot_curve
-from .training import TrainingPlan, draw_shots, learn_prompt, zero_shot_accuracy
+from .baselines import (
+    ImageEncoderFineTuning,
+    LinearProbe,
+    PromptEnsemble,
+    TextBias,
+    TextTransform,
+    ZeroShot,
+    all_baselines,
+)
+from .interpretation import nearest_words
+from .methods import Classifier, FrozenCLIP, LabelledImages, Method
+from .metrics import metric_path
+from .plots import plot_base_to_new, plot_few_shot
+from .prompt_methods import PromptClassifier, PromptLearning
+from .protocols import ablation, base_to_new, cross_dataset, domain_generalisation, draw_images, few_shot
+from .report_runs import load_runs
+from .reports import format_report, write_report
+from .scores import harmonic_mean, scores
+from .training import predict_logits, train_prompt
+from .word_tables import format_words, plot_words
 
 __all__ = [
-    "BaseToNew",
-    "FewShotCurve",
-    "TrainingPlan",
+    "Classifier",
+    "FrozenCLIP",
+    "ImageEncoderFineTuning",
+    "LabelledImages",
+    "LinearProbe",
+    "Method",
+    "PromptClassifier",
+    "PromptEnsemble",
+    "PromptLearning",
+    "TextBias",
+    "TextTransform",
+    "ZeroShot",
+    "ablation",
+    "all_baselines",
     "base_to_new",
-    "draw_shots",
-    "few_shot_curve",
-    "learn_prompt",
+    "cross_dataset",
+    "domain_generalisation",
+    "draw_images",
+    "few_shot",
+    "format_report",
+    "format_words",
+    "harmonic_mean",
+    "load_runs",
+    "metric_path",
+    "nearest_words",
+    "plot_base_to_new",
     "plot_few_shot",
-    "zero_shot_accuracy",
+    "plot_words",
+    "predict_logits",
+    "scores",
+    "train_prompt",
+    "write_report",
 ]

@@ -35,6 +35,11 @@ class LabelledImages:
     train: Dataset
     val: Dataset
 
+    @property
+    def num_shots(self) -> int:
+        """Training images of the class that has most; 0 if there is none."""
+        return int(np.bincount(self.train["label"], minlength=1).max())
+
 
 class FrozenCLIP:
     """A pretrained CLIP that methods share: none may change it, each works on a copy of what it trains.
@@ -118,3 +123,22 @@ class Method(ABC):
             seed: of everything random.
             folder: for checkpoints; a fit that was killed goes on from what it finds there.
         """
+
+
+def columns_of(class_names: Sequence[str], learned: Sequence[str], what: str) -> list[int]:
+    """Where classes stand among those that were learned, for what can classify into these only.
+
+    Args:
+        class_names: the classes asked for.
+        learned: those learned; of duplicates the first counts, unless all are asked for in their order.
+        what: the beginning of the error message.
+
+    Raises:
+        ValueError: if a class was not learned.
+    """
+    if list(class_names) == list(learned):
+        return list(range(len(learned)))
+    unknown = [name for name in class_names if name not in learned]
+    if unknown:
+        raise ValueError(f"{what} is for the classes that it was learned from; {unknown[0]!r} is none of them.")
+    return [list(learned).index(name) for name in class_names]

@@ -1,132 +1,273 @@
-"""The papers' two protocols, each with one seed: accuracy over shots, and base to new classes."""
+"""The papers' protocols over methods, shots and seeds. Finished runs are read, not done again."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
-from copy import deepcopy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from peft import PeftModel
-from torch import nn
-from transformers import CLIPProcessor
+from ..data import ImageData, base_and_new_names, few_shot_indices, select_classes
+from .methods import Classifier, FrozenCLIP, LabelledImages, Method
+from .runs import Results, RunKey, run_once
+from .scores import scores
 
-from ..configs import CoCoOpConfig, CoOpConfig
-from ..data import ImageData, base_and_new_names, select_classes, with_image_embeds
-from ..recipes import LEARNING_RATE, NUM_EPOCHS
-from .training import TrainingPlan, draw_shots, learn_prompt, make_trainer, zero_shot_accuracy
+if TYPE_CHECKING:
+    from datasets import Dataset
 
-SHOTS = (1, 4, 16)
-SEED = 1
-COOP_PLAN = TrainingPlan(num_epochs=NUM_EPOCHS[16], learning_rate=LEARNING_RATE, seed=SEED)
-COCOOP_PLAN = TrainingPlan(num_epochs=10, learning_rate=LEARNING_RATE, batch_size=8, seed=SEED)
+SHOTS = (1, 2, 4, 8, 16)
+SEEDS = (1, 2, 3)
 
-
-@dataclass(frozen=True)
-class BaseToNew:
-    """Accuracies, as fractions, on the classes trained on and on classes that were not."""
-
-    method: str
-    base: float
-    new: float
-
-    @property
-    def harmonic_mean(self) -> float:
-        """H of the paper; 0 if one of the two is."""
-        return 2 * self.base * self.new / (self.base + self.new) if self.base and self.new else 0.0
+Records = list[dict[str, Any]]
+Tests = dict[str, tuple["Dataset", list[str]]]
 
 
-@dataclass(frozen=True)
-class FewShotCurve:
-    """Accuracies, as fractions, of the hand-written prompt and of one learned from each number of shots."""
-
-    zero_shot: float
-    by_shots: dict[int, float]
-    model: PeftModel
-
-
-def few_shot_curve(
-    clip: nn.Module,
-    processor: CLIPProcessor,
+def few_shot(
+    clip: FrozenCLIP,
     data: ImageData,
-    note: Callable[[str], None],
-    learning_rate: float = LEARNING_RATE,
-) -> FewShotCurve:
-    """Learn CoOp from 1, 4 and 16 images per class.
+    methods: Sequence[Method],
+    output: Path,
+    shots: Sequence[int] = SHOTS,
+    seeds: Sequence[int] = SEEDS,
+    protocol: str = "few-shot",
+) -> Records:
+    """Accuracy over the number of training images per class (CoOp, arXiv:2109.01134).
 
     Args:
-        clip: the dual encoder; copied for every run.
-        processor: its tokenizer and image processor.
-        data: images to train and test on.
-        note: told what is being done.
-        learning_rate: where the cosine starts.
+        clip: the pretrained model.
+        data: images to draw from and to test on.
+        methods: what to compare; one that learns nothing is run once.
+        output: folder of all runs; what is finished there is not done again.
+        shots: images per class.
+        seeds: of the draws and of the training.
+        protocol: what the results are filed under.
 
     Returns:
-        The curve, with the model of the last number of shots.
+        One record per run, as in its `result.json`.
+
+    Raises:
+        ValueError: if the data has no training images.
     """
-    note("computing the images' features once (the vision tower is frozen)")
-    train, test = (with_image_embeds(part, clip, processor.image_processor) for part in (data.train, data.test))
-    config = CoOpConfig(n_ctx=16, class_names=data.class_names, zero_shot_template=data.zero_shot_template)
-    by_shots = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for shots in SHOTS:
-            note(f"CoOp on {data.name}, {shots} {'image' if shots == 1 else 'images'} per class")
-            few = draw_shots(train, shots, SEED)
-            num_epochs = min(NUM_EPOCHS[shots], COOP_PLAN.num_epochs)
-            plan = replace(COOP_PLAN, num_epochs=num_epochs, learning_rate=learning_rate)
-            model, metrics = learn_prompt(deepcopy(clip), deepcopy(config), few, test, plan, folder)
-            by_shots[shots] = metrics["eval_accuracy"]
-        return FewShotCurve(zero_shot_accuracy(model, test, folder), by_shots, model)
+    tests = {"test": (data.test, data.class_names)}
+    plans = [
+        _Plan(method, num_shots, seed, draw_images(data, num_shots, seed), tests)
+        for method in methods
+        for num_shots, seed in _grid(method, shots, seeds)
+    ]
+    return _run_all(clip, data, plans, output, protocol)
 
 
 def base_to_new(
-    clip: nn.Module,
-    processor: CLIPProcessor,
+    clip: FrozenCLIP,
     data: ImageData,
-    note: Callable[[str], None],
-    learning_rate: float = LEARNING_RATE,
-) -> list[BaseToNew]:
-    """Learn CoOp and CoCoOp from 16 images of each base class, and try them on the new classes too.
+    methods: Sequence[Method],
+    output: Path,
+    num_shots: int = 16,
+    seeds: Sequence[int] = SEEDS,
+) -> Records:
+    """Learn from the first half of the classes, and classify into these and into the others (CoCoOp, arXiv:2203.05557).
+
+    A method that cannot take new classes is measured on the base classes only.
 
     Args:
-        clip: the dual encoder; copied for every run.
-        processor: its tokenizer and image processor.
+        clip: the pretrained model.
         data: images of two classes or more.
-        note: told what is being done.
-        learning_rate: where the cosine starts.
+        methods: what to compare.
+        output: folder of all runs.
+        num_shots: images per class.
+        seeds: of the draws and of the training.
+
+    Raises:
+        ValueError: if a method has a class-specific context, or the data has no training images or a single class.
     """
-    base_names, new_names = base_and_new_names(data.class_names)
-    train, test = (with_image_embeds(part, clip, processor.image_processor) for part in (data.train, data.test))
-    base_train = draw_shots(select_classes(train, 0, len(base_names)), SHOTS[-1], SEED)
-    tests = [
-        (base_names, select_classes(test, 0, len(base_names))),
-        (new_names, select_classes(test, len(base_names), len(new_names))),
+    for method in methods:
+        if method.settings().get("class_specific_context"):
+            raise ValueError(
+                f"{method.name} with a class-specific context has no vectors for new classes: base to new needs a "
+                "unified context."
+            )
+    base, new = base_and_new_names(data.class_names)
+    splits = {
+        "base": (select_classes(data.test, 0, len(base)), base),
+        "new": (select_classes(data.test, len(base), len(new)), new),
+    }
+    plans = [
+        _Plan(method, shots, seed, _only_base(draw_images(data, shots, seed), len(base)), _tests_for(method, splits))
+        for method in methods
+        for shots, seed in _grid(method, (num_shots,), seeds)
     ]
-    common: dict[str, Any] = {"class_names": base_names, "zero_shot_template": data.zero_shot_template}
-    methods: list[tuple[str, Any, TrainingPlan]] = [
-        ("CoOp", CoOpConfig(n_ctx=4, **common), COOP_PLAN),
-        ("CoCoOp", CoCoOpConfig(n_ctx=4, ctx_init=None, **common), COCOOP_PLAN),
-    ]
-    rows: list[BaseToNew] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for method, config, plan in methods:
-            note(f"{method} on the base classes of {data.name}, {SHOTS[-1]} images per class")
-            plan = replace(plan, learning_rate=learning_rate)
-            model, _ = learn_prompt(deepcopy(clip), config, base_train, tests[0][1], plan, folder)
-            if not rows:
-                rows.append(BaseToNew("zero-shot CLIP", *_on_both(model, tests, folder, disabled=True)))
-            rows.append(BaseToNew(method, *_on_both(model, tests, folder)))
-    return rows
+    return _run_all(clip, data, plans, output, "base-to-new")
 
 
-def _on_both(model: PeftModel, tests: list, folder: str, disabled: bool = False) -> list[float]:
-    accuracies = []
-    for names, test in tests:
-        model.set_classes(names)
-        if disabled:
-            accuracies.append(zero_shot_accuracy(model, test, folder))
-        else:
-            trainer = make_trainer(model, None, test, COOP_PLAN, folder)
-            accuracies.append(trainer.evaluate()["eval_accuracy"])
-    return accuracies
+def cross_dataset(
+    clip: FrozenCLIP,
+    source: ImageData,
+    targets: Sequence[ImageData],
+    methods: Sequence[Method],
+    output: Path,
+    num_shots: int = 16,
+    seeds: Sequence[int] = SEEDS,
+) -> Records:
+    """Learn from one dataset and classify the images of others into their own classes (CoCoOp, section 4.2).
+
+    Args:
+        clip: the pretrained model.
+        source: what to learn from.
+        targets: what else to test on.
+        methods: what to compare.
+        output: folder of all runs.
+        num_shots: images per class.
+        seeds: of the draws and of the training.
+
+    Raises:
+        ValueError: if a method cannot take new classes, or two datasets have one name.
+    """
+    for method in methods:
+        if not method.takes_new_classes:
+            raise ValueError(f"{method.name} cannot classify into the classes of another dataset.")
+    return _transfer(clip, source, targets, methods, output, num_shots, seeds, "cross-dataset")
+
+
+def domain_generalisation(
+    clip: FrozenCLIP,
+    source: ImageData,
+    targets: Sequence[ImageData],
+    methods: Sequence[Method],
+    output: Path,
+    num_shots: int = 16,
+    seeds: Sequence[int] = SEEDS,
+) -> Records:
+    """Learn from one dataset and test on images of another kind of the same classes, or of some of them.
+
+    As from ImageNet to ImageNetV2, -Sketch, -A and -R (CoOp, section 4.3; CoCoOp, section 4.3). Arguments are those of
+    `cross_dataset`.
+
+    Raises:
+        ValueError: if a target has a class that the source has not, or two datasets have one name.
+    """
+    for target in targets:
+        foreign = [name for name in target.class_names if name not in source.class_names]
+        if foreign:
+            raise ValueError(
+                f"Domain generalisation needs the source's classes: {target.name} has {foreign[0]!r}, which "
+                f"{source.name} has not. With other classes it is a cross-dataset transfer."
+            )
+    return _transfer(clip, source, targets, methods, output, num_shots, seeds, "domain")
+
+
+def ablation(
+    clips: Sequence[FrozenCLIP],
+    data: ImageData,
+    methods: Sequence[Method],
+    output: Path,
+    shots: Sequence[int] = (16,),
+    seeds: Sequence[int] = SEEDS,
+) -> Records:
+    """Compare settings and pretrained models on one dataset; `PromptLearning.grid` gives the settings.
+
+    Arguments are those of `few_shot`, with several models.
+    """
+    return [
+        record for clip in clips for record in few_shot(clip, data, methods, output, shots, seeds, protocol="ablation")
+    ]
+
+
+def draw_images(data: ImageData, num_shots: int, seed: int) -> LabelledImages:
+    """The few images per class that the original draws for a seed.
+
+    Args:
+        data: images to draw from.
+        num_shots: training images per class, and validation images, of which there are 4 at most; 0 for none.
+        seed: of the draw.
+
+    Raises:
+        ValueError: if the data has no training images.
+    """
+    if num_shots and not len(data.train):
+        raise ValueError(f"{data.name} has no training images, only {len(data.test):,} to test on.")
+    train: list[int] = []
+    val: list[int] = []
+    if num_shots:
+        train, val = few_shot_indices(data.train["label"], data.val["label"], num_shots, seed)
+    return LabelledImages(data.class_names, data.zero_shot_template, data.train.select(train), data.val.select(val))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A run: what is learned from what, and the images and classes of each split it is measured on."""
+
+    method: Method
+    num_shots: int
+    seed: int
+    images: LabelledImages
+    tests: Tests
+
+
+def _transfer(
+    clip: FrozenCLIP,
+    source: ImageData,
+    targets: Sequence[ImageData],
+    methods: Sequence[Method],
+    output: Path,
+    num_shots: int,
+    seeds: Sequence[int],
+    protocol: str,
+) -> Records:
+    names = [data.name for data in (source, *targets)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Every dataset must have a name of its own, got {names}.")
+    tests = {data.name: (data.test, data.class_names) for data in (source, *targets)}
+    plans = [
+        _Plan(method, shots, seed, draw_images(source, shots, seed), tests)
+        for method in methods
+        for shots, seed in _grid(method, (num_shots,), seeds)
+    ]
+    return _run_all(clip, source, plans, output, protocol)
+
+
+def _grid(method: Method, shots: Sequence[int], seeds: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Shots and seeds of a method's runs; one run without shots where it learns nothing."""
+    if not method.learns:
+        yield 0, 0
+        return
+    for num_shots in shots:
+        for seed in seeds:
+            yield num_shots, seed
+
+
+def _only_base(images: LabelledImages, count: int) -> LabelledImages:
+    """The drawn images of the first classes: drawn from all classes before, as in the original."""
+    train, val = (select_classes(part, 0, count) for part in (images.train, images.val))
+    return replace(images, class_names=images.class_names[:count], train=train, val=val)
+
+
+def _tests_for(method: Method, splits: Tests) -> Tests:
+    return splits if method.takes_new_classes else {"base": splits["base"]}
+
+
+def _run_all(clip: FrozenCLIP, data: ImageData, plans: Sequence[_Plan], output: Path, protocol: str) -> Records:
+    from tqdm.auto import tqdm
+
+    records = []
+    with tqdm(plans, desc=f"{protocol} on {data.name}", unit="run") as progress:
+        for plan in progress:
+            progress.set_postfix_str(f"{plan.method.name}, {plan.num_shots} shots, seed {plan.seed}")
+            records.append(_run(clip, data, plan, output, protocol))
+    return records
+
+
+def _run(clip: FrozenCLIP, data: ImageData, plan: _Plan, output: Path, protocol: str) -> dict[str, Any]:
+    method = plan.method
+    settings = {"num_shots": plan.num_shots, **method.settings()}
+    key = RunKey(protocol, data.name, clip.name, method.key, method.name, settings, plan.seed, list(plan.tests))
+
+    def fit(folder: Path) -> Classifier:
+        return method.fit(clip, plan.images, plan.seed, folder)
+
+    def measure(classifier: Classifier) -> Results:
+        return {
+            split: scores(classifier.logits(images, names), images["label"])
+            for split, (images, names) in plan.tests.items()
+        }
+
+    return run_once(key, output, fit, measure)

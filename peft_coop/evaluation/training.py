@@ -1,40 +1,27 @@
-"""One prompt learned from a few images per class, and measured. Takes any CLIP and any dataset."""
+"""One prompt trained with the Trainer, and read out."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from peft import PeftModel, get_peft_model
-from torch import nn
-from transformers import EvalPrediction, ProgressCallback, Trainer, TrainingArguments, set_seed
+from peft import PeftModel
+from transformers import ProgressCallback, Trainer
+from transformers.trainer_utils import get_last_checkpoint
 
-from ..configs import CoOpConfig
-from ..data import few_shot_indices
-from ..recipes import make_optimizer
+from ..data import AugmentationCallback, AugmentedImages
+from ..recipes import Recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """How a prompt is trained.
-
-    Attributes:
-        num_epochs: passes over the few images.
-        learning_rate: where the papers' cosine starts.
-        batch_size: images per step.
-        seed: of the drawn images, the first vectors and the order of the batches.
-    """
-
-    num_epochs: int
-    learning_rate: float
-    batch_size: int = 32
-    seed: int = 1
+# How often in a training its state is saved, for a run that is killed.
+SAVES = 10
+BATCH_SIZE = 256
 
 
 class ProgressBarOnly(ProgressCallback):
@@ -44,76 +31,66 @@ class ProgressBarOnly(ProgressCallback):
         """Print nothing."""
 
 
-def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Share of images whose highest logit is that of their label, for `Trainer(compute_metrics=…)`."""
-    return {"accuracy": float((np.argmax(prediction.predictions, axis=-1) == prediction.label_ids).mean())}
-
-
-def draw_shots(train: Dataset, num_shots: int, seed: int) -> Dataset:
-    """The few-shot subset that the original implementation draws for a seed."""
-    indices, _ = few_shot_indices(train["label"], [], num_shots, seed)
-    return train.select(indices)
-
-
-def learn_prompt(
-    clip: nn.Module, config: CoOpConfig, train: Dataset, test: Dataset, plan: TrainingPlan, output_dir: str
-) -> tuple[PeftModel, dict[str, float]]:
-    """Train a prompt with the Trainer, and measure it.
+def train_prompt(model: PeftModel, train: Any, recipe: Recipe, seed: int, folder: Path, **arguments: Any) -> None:
+    """Train a prompt with the papers' optimizer and schedule; go on from a checkpoint in `folder`, if there is one.
 
     Args:
-        clip: the dual encoder; wrapped in place.
-        config: the method, with its class names.
-        train: with `image_embeds` or `pixel_values`, and `label`.
-        test: the same columns.
-        plan: how to train.
-        output_dir: the Trainer's folder.
-
-    Returns:
-        The model, and the metrics of `Trainer.evaluate` on `test`.
+        model: with its prompt adapter; trained in place.
+        train: a dataset with `image_embeds` or `pixel_values`, and `label` or `labels`.
+        recipe: how to train.
+        seed: of the order of the batches. The first vectors are drawn before.
+        folder: for the Trainer's checkpoints; they are removed at the end.
+        arguments: further `TrainingArguments`.
     """
-    set_seed(plan.seed)
-    model = get_peft_model(clip, config)
-    trainer = make_trainer(model, train, test, plan, output_dir)
-    trainer.train()
-    return model, trainer.evaluate()
-
-
-def make_trainer(
-    model: PeftModel, train: Dataset | None, test: Dataset, plan: TrainingPlan, output_dir: str
-) -> Trainer:
-    """A Trainer with the papers' optimizer and schedule; without `train`, one that only evaluates."""
-    arguments = TrainingArguments(
-        output_dir,
-        num_train_epochs=plan.num_epochs,
-        per_device_train_batch_size=plan.batch_size,
-        per_device_eval_batch_size=256,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=False,
-        seed=plan.seed,
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
-    optimizers: Any = (None, None)
-    if train is not None:
-        steps = math.ceil(len(train) / plan.batch_size)
-        optimizers = make_optimizer(model.parameters(), steps, plan.num_epochs, plan.learning_rate)
+    steps = recipe.num_epochs * recipe.steps_per_epoch(len(train))
+    settings = {
+        "seed": seed,
+        "save_steps": max(1, steps // SAVES),
+        "save_total_limit": 1,
+        "logging_strategy": "no",
+        "disable_tqdm": False,
+        **arguments,
+    }
+    trainer_arguments = recipe.arguments(str(folder), len(train), **settings)
+    processes = max(1, trainer_arguments.world_size * trainer_arguments.n_gpu)
     trainer = Trainer(
         model,
-        arguments,
+        trainer_arguments,
         train_dataset=train,
-        eval_dataset=test,
-        compute_metrics=accuracy,
-        optimizers=optimizers,
+        optimizers=recipe.optimizers(model, len(train), processes),
     )
     trainer.remove_callback(ProgressCallback)
-    if train is not None:
-        trainer.add_callback(ProgressBarOnly)
-    return trainer
+    trainer.add_callback(ProgressBarOnly)
+    if isinstance(train, AugmentedImages):
+        trainer.add_callback(AugmentationCallback)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
 
 
-def zero_shot_accuracy(model: PeftModel, test: Dataset, output_dir: str) -> float:
-    """Accuracy of the hand-written prompt: the model with its adapter disabled."""
-    with model.disable_adapter():
-        plan = TrainingPlan(num_epochs=1, learning_rate=0.0)
-        return make_trainer(model, None, test, plan, output_dir).evaluate()["eval_accuracy"]
+def last_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint that was written to its end; what was cut off is removed."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        if not (checkpoint / "trainer_state.json").exists():  # the Trainer writes it last
+            shutil.rmtree(checkpoint)
+    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+
+
+def predict_logits(model: PeftModel, images: Dataset, batch_size: int = BATCH_SIZE) -> np.ndarray:
+    """Logits `[N, C]`, float32, of N images over the C classes of the active adapter.
+
+    Args:
+        model: with its prompt adapter, on any device.
+        images: with `image_embeds`.
+        batch_size: images at once.
+    """
+    model.eval()
+    device = model.get_base_model().logit_scale.device
+    with torch.no_grad():
+        parts = [model(image_embeds=embeds.to(device)).logits for embeds in _batches(images, batch_size)]
+    return torch.cat(parts).float().cpu().numpy()
+
+
+def _batches(images: Dataset, size: int) -> Iterator[torch.Tensor]:
+    embeds = images.with_format("numpy")["image_embeds"][:]
+    yield from torch.from_numpy(np.asarray(embeds, dtype=np.float32)).split(size)

@@ -1,0 +1,190 @@
+"""`peft-coop benchmark`: the papers' protocols over methods and seeds."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..recipes import LEARNING_RATE
+from .options import (
+    DEMO,
+    DEMO_LEARNING_RATE,
+    add_context,
+    add_data,
+    add_model,
+    add_recipe,
+    load_clip,
+    load_images,
+    make_prompt_learning,
+    say,
+)
+
+if TYPE_CHECKING:
+    from ..data import ImageData
+    from ..evaluation import Method
+
+PROMPTS = ("coop", "cocoop")
+BASELINES = (
+    "zero-shot",
+    "prompt-ensemble",
+    "prompt-ensemble-80",
+    "linear-probe",
+    "image-encoder",
+    "text-transform",
+    "text-bias",
+)
+ALL = (*BASELINES, *PROMPTS)
+EXAMPLES = """\
+examples:
+  peft-coop benchmark few-shot --data demo:digits --output runs
+  peft-coop benchmark few-shot --data coop:oxford_pets@DATA coop:dtd@DATA --methods all --output runs \\
+      --model openai/clip-vit-base-patch16
+  peft-coop benchmark base-to-new --data demo:shapes --methods zero-shot coop cocoop --output runs
+  peft-coop benchmark cross-dataset --data coop:imagenet@DATA --targets coop:oxford_pets@DATA coop:dtd@DATA ...
+  peft-coop benchmark domain --data coop:imagenet@DATA --targets coop:imagenetv2@DATA coop:imagenet_a@DATA ...
+  peft-coop benchmark ablation --data demo:digits --lengths 4 8 16 --starts "a photo of a" --output runs
+
+Every finished run is a folder below --output and is not done again: stop with Ctrl-C, go on with the same command.
+`peft-coop report runs` prints the tables again and draws the figures.
+"""
+
+
+def add_commands(commands: Any) -> None:
+    """Add `benchmark` with its protocols."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser(
+        "benchmark",
+        help="the papers' protocols, over methods and seeds, resumable",
+        description="The papers' protocols, over methods and seeds.",
+        epilog=EXAMPLES,
+        formatter_class=formatter,
+    )
+    protocols = parser.add_subparsers(required=True, metavar="PROTOCOL")
+    few_shot = _add_protocol(protocols, "few-shot", "accuracy over training images per class", run_few_shot)
+    few_shot.add_argument("--shots", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="default: 1 2 4 8 16")
+    base_to_new = _add_protocol(
+        protocols, "base-to-new", "learn from half of the classes, classify into the others too", run_base_to_new
+    )
+    cross = _add_protocol(protocols, "cross-dataset", "learn from one dataset, test on others", run_cross_dataset)
+    domain = _add_protocol(
+        protocols, "domain", "learn from one dataset, test on other images of its classes", run_domain
+    )
+    for transfer in (cross, domain):
+        transfer.add_argument("--targets", nargs="+", required=True, help="what else to test on, written as --data")
+    ablation = _add_protocol(
+        protocols, "ablation", "context length, start, position and model, every combination", run_ablation
+    )
+    ablation.add_argument("--lengths", nargs="+", type=int, default=[16], help="random contexts (default: 16)")
+    ablation.add_argument("--starts", nargs="+", default=[], help="words that further contexts start with")
+    ablation.add_argument("--positions", nargs="+", default=["end"], help="of end, middle, front (default: end)")
+    ablation.add_argument("--contexts", nargs="+", default=["unified"], choices=("unified", "class-specific"))
+    ablation.add_argument("--models", nargs="+", help="further models to compare")
+    for one in (base_to_new, cross, domain, ablation):
+        one.add_argument("--shots", type=int, default=16, help="training images per class (default: 16)")
+
+
+def _add_protocol(protocols: Any, name: str, text: str, run: Callable) -> argparse.ArgumentParser:
+    parser = protocols.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    add_data(parser, several=True)
+    add_model(parser)
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["zero-shot", "coop"],
+        choices=[*ALL, "all"],
+        metavar="METHOD",
+        help=f"of {', '.join(ALL)}, or all (default: zero-shot coop)",
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
+    parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
+    add_context(parser)
+    add_recipe(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run_few_shot(options: argparse.Namespace) -> None:
+    """Accuracy over shots."""
+    from ..evaluation import few_shot
+
+    clip = load_clip(options.model)
+    for source in options.data:
+        data = load_images(source, options)
+        few_shot(clip, data, make_methods(options, data), options.output, options.shots, options.seeds)
+    _report(options.output / "few-shot")
+
+
+def run_base_to_new(options: argparse.Namespace) -> None:
+    """Base and new classes."""
+    from ..evaluation import base_to_new
+
+    clip = load_clip(options.model)
+    for source in options.data:
+        data = load_images(source, options)
+        base_to_new(clip, data, make_methods(options, data), options.output, options.shots, options.seeds)
+    _report(options.output / "base-to-new")
+
+
+def run_cross_dataset(options: argparse.Namespace) -> None:
+    """Transfer to other classes."""
+    from ..evaluation import cross_dataset
+
+    _run_transfer(options, cross_dataset, "cross-dataset")
+
+
+def run_domain(options: argparse.Namespace) -> None:
+    """Transfer to other images of the same classes."""
+    from ..evaluation import domain_generalisation
+
+    _run_transfer(options, domain_generalisation, "domain")
+
+
+def _run_transfer(options: argparse.Namespace, protocol: Callable, name: str) -> None:
+    clip = load_clip(options.model)
+    targets = [load_images(source, options) for source in options.targets]
+    for source in options.data:
+        data = load_images(source, options)
+        methods = make_methods(options, data)
+        protocol(clip, data, targets, methods, options.output, options.shots, options.seeds)
+    _report(options.output / name)
+
+
+def run_ablation(options: argparse.Namespace) -> None:
+    """Every combination of contexts and models."""
+    from ..evaluation import ablation
+
+    clips = [load_clip(name) for name in [options.model, *(options.models or [])]]
+    specific = [name == "class-specific" for name in options.contexts]
+    for source in options.data:
+        data = load_images(source, options)
+        methods: list[Method] = []
+        for method in make_methods(options, data):
+            if method.key in PROMPTS:
+                methods += method.grid(options.lengths, options.starts, options.positions, specific)
+            else:
+                methods.append(method)
+        ablation(clips, data, methods, options.output, (options.shots,), options.seeds)
+    _report(options.output / "ablation")
+
+
+def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
+    """The methods that `--methods` names, in the order of the help."""
+    from ..evaluation import all_baselines
+
+    asked: Sequence[str] = ALL if "all" in options.methods else options.methods
+    rate = options.learning_rate or (DEMO_LEARNING_RATE if options.model == DEMO else LEARNING_RATE)
+    baselines = {method.key: method for method in all_baselines(rate, data=data.name)}
+    return [
+        make_prompt_learning(key, options, data) if key in PROMPTS else baselines[key] for key in ALL if key in asked
+    ]
+
+
+def _report(folder: Path) -> None:
+    from ..evaluation import format_report, load_runs, write_report
+
+    runs = load_runs([folder])
+    write_report(runs, folder / "report")
+    print(format_report(runs))
+    say(f"wrote tables and figures to {folder / 'report'}")

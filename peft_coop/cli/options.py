@@ -1,0 +1,169 @@
+"""What several commands share: options, and the models and data that they name."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import PeftConfig, PeftModel
+from transformers import AutoModel, AutoProcessor
+from transformers.utils import logging
+
+from ..demo import MODEL_PATH
+from ..recipes import LEARNING_RATE
+
+if TYPE_CHECKING:
+    from ..data import ImageData
+    from ..evaluation import FrozenCLIP, PromptLearning
+
+DEMO = "demo"
+# Chosen on training images that were not drawn. The papers' is 0.002, for a CLIP of five times this one's logit scale,
+# on which the gradients depend.
+DEMO_LEARNING_RATE = 0.02
+# The papers train CoCoOp on one image at a time, since more did not fit; the demo need not wait for that.
+DEMO_COCOOP_BATCH = 8
+
+
+def add_model(parser: argparse.ArgumentParser, default: str | None = DEMO) -> None:
+    """`--model`."""
+    told = f"default: {default}" if default else "default: the one that the adapter was learned for"
+    parser.add_argument("--model", default=default, help=f"Hub name or folder of a CLIP, or 'demo' ({told})")
+
+
+def add_data(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """`--data`, and `--skip-corrupt`."""
+    text = "folder:PATH, hub:NAME, coop:NAME@DATA, demo:digits or demo:shapes"
+    if several:
+        parser.add_argument("--data", nargs="+", required=True, help=f"{text}; several are run one after the other")
+    else:
+        parser.add_argument("--data", required=True, help=text)
+    parser.add_argument("--skip-corrupt", action="store_true", help="leave images out that cannot be read")
+
+
+def add_context(parser: argparse.ArgumentParser) -> None:
+    """The prompt's fields."""
+    group = parser.add_argument_group("prompt")
+    group.add_argument("--n-ctx", type=int, help="context vectors (default: 16; CoCoOp: 4)")
+    group.add_argument("--ctx-init", help="words to start from, such as 'a photo of a' (CoOp's default: random)")
+    group.add_argument(
+        "--position", default="end", choices=("end", "middle", "front"), help="where the class name stands"
+    )
+    group.add_argument("--class-specific", action="store_true", help="a context of its own for every class (CoOp)")
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """The training's settings; what is not given is the papers'."""
+    group = parser.add_argument_group("training (default: the papers' settings)")
+    group.add_argument("--epochs", type=int, help="passes over the images (50 to 200 by shots; CoCoOp: 10)")
+    group.add_argument("--batch-size", type=int, help="images per step (32; CoCoOp: 1)")
+    group.add_argument("--learning-rate", type=float, help=f"where the cosine starts ({LEARNING_RATE})")
+    group.add_argument(
+        "--augment", action="store_true", help="random crops and flips, as in the papers, instead of fixed features"
+    )
+    group.add_argument("--no-flip", action="store_true", help="with --augment: never mirror an image")
+    group.add_argument("--workers", type=int, default=0, help="with --augment: processes that load images")
+
+
+def load_clip(name: str) -> FrozenCLIP:
+    """A dual encoder and its processor by Hub name or folder, on the GPU if there is one.
+
+    Raises:
+        OSError: if there is no such model.
+        ValueError: if it is no model of this kind.
+    """
+    from ..evaluation import FrozenCLIP
+
+    path = MODEL_PATH if name == DEMO else name
+    if path == MODEL_PATH:
+        torch.set_num_threads(1)  # it is too small to share out: threads that wait for each other cost more
+    model = AutoModel.from_pretrained(path)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return FrozenCLIP(model.to(device), AutoProcessor.from_pretrained(path), DEMO if path == MODEL_PATH else name)
+
+
+def load_adapter(adapter: str, model: str | None) -> tuple[PeftModel, FrozenCLIP]:
+    """A saved adapter on its base model, or on `model`, and the base model with its processor.
+
+    Raises:
+        ValueError: if there is no such adapter, or it does not say what it was learned for.
+    """
+    config = PeftConfig.from_pretrained(adapter)
+    name = model or config.base_model_name_or_path
+    if not name:
+        raise ValueError(f"The adapter {adapter!r} does not say which model it is for: give --model.")
+    if model is None and Path(name).is_absolute() and not Path(name).exists():
+        raise ValueError(f"The adapter {adapter!r} is for {name!r}, which is not on this machine: give --model.")
+    clip = load_clip(name)
+    return PeftModel.from_pretrained(clip.model, adapter).eval(), clip
+
+
+def load_images(source: str, options: argparse.Namespace) -> ImageData:
+    """The images of a `--data` argument."""
+    from ..data import load_data
+
+    data = load_data(source, skip_corrupt=options.skip_corrupt)
+    if data.skipped:
+        say(f"left out {len(data.skipped)} images of {data.name} that cannot be read, such as {data.skipped[0]}")
+    return data
+
+
+def recipe_of(key: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What the options change in the papers' recipe; what they leave open is the demo's where its CLIP is trained."""
+    changes: dict[str, Any] = {"num_epochs": options.epochs, "batch_size": options.batch_size}
+    changes["learning_rate"] = options.learning_rate
+    if options.model == DEMO:
+        changes["learning_rate"] = options.learning_rate or DEMO_LEARNING_RATE
+        if key == "cocoop":
+            changes["batch_size"] = options.batch_size or DEMO_COCOOP_BATCH
+    return {name: value for name, value in changes.items() if value is not None}
+
+
+def context_of(key: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The prompt's fields as the config of this method takes them."""
+    context: dict[str, Any] = {"class_token_position": options.position}
+    if options.class_specific:
+        context["class_specific_context"] = True
+    if options.n_ctx is not None or options.ctx_init is not None:
+        context.update(n_ctx=options.n_ctx, ctx_init=options.ctx_init)
+    elif key == "cocoop" and options.model == DEMO:
+        context.update(n_ctx=4, ctx_init=None)  # its tokenizer knows few words
+    return context
+
+
+def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData) -> PromptLearning:
+    """The method that the options describe.
+
+    Args:
+        key: "coop" or "cocoop".
+        options: with those of `add_context` and `add_recipe`.
+        data: what is learned from.
+
+    Raises:
+        ValueError: if they contradict each other.
+    """
+    from ..evaluation import PromptLearning
+
+    context, recipe = context_of(key, options), recipe_of(key, options)
+    flip = data.flip and not options.no_flip
+    return PromptLearning(key, context, recipe, data.name, options.augment, flip, options.workers)
+
+
+def quieten() -> None:
+    """Keep library chatter out of a command's output; this process is the user's, not an import."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()  # of loading weights
+    warnings.filterwarnings("ignore")
+
+
+def say(text: str) -> None:
+    """Tell what is being done."""
+    print(f"> {text}", file=sys.stderr, flush=True)
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a number of percent."""
+    return f"{100 * fraction:.1f}"

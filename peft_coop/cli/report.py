@@ -1,0 +1,36 @@
+"""`peft-coop report`: tables and figures of finished runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .options import say
+
+METRICS = ("accuracy", "macro_accuracy", "ece")
+
+
+def add_commands(commands: Any) -> None:
+    """Add `report`."""
+    parser = commands.add_parser(
+        "report",
+        help="tables and figures of finished runs",
+        description="Print mean ± standard deviation over seeds, beside the papers' numbers where data and model are "
+        "theirs, and write Markdown, LaTeX, CSV and figures.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="folders that hold results of `peft-coop benchmark`")
+    parser.add_argument("--metric", choices=METRICS, default="accuracy", help="default: accuracy")
+    parser.add_argument("--output", type=Path, help="folder for files (default: `report` in the first folder)")
+    parser.set_defaults(run=run_report)
+
+
+def run_report(options: argparse.Namespace) -> None:
+    """Read, print and write."""
+    from ..evaluation import format_report, load_runs, write_report
+
+    runs = load_runs(options.runs)
+    output = options.output or options.runs[0] / "report"
+    write_report(runs, output, options.metric)
+    print(format_report(runs, options.metric))
+    say(f"wrote tables and figures to {output}")

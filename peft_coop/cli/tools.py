@@ -1,0 +1,107 @@
+"""`peft-coop interpret`, `convert` and `push`: what can be done with a saved prompt."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .options import DEMO, add_model, load_adapter, load_clip, load_images
+
+CONVERT_EXAMPLES = """\
+examples:
+  peft-coop convert prompt_learner/model.pth.tar-50 --model openai/clip-vit-base-patch16 --output pets
+  peft-coop convert pets --to-original --output prompt_learner/model.pth.tar-50
+"""
+
+
+def add_commands(commands: Any) -> None:
+    """Add the three."""
+    parser = commands.add_parser(
+        "interpret",
+        help="the nearest words of every learned vector",
+        description="For every learned vector the nearest words of the vocabulary by Euclidean distance; * marks whole "
+        "words. CoCoOp's vectors are taken without an image's shift.",
+    )
+    parser.add_argument("--adapter", required=True, help="folder or Hub name of a saved prompt")
+    add_model(parser, default=None)
+    parser.add_argument("--top-k", type=int, default=3, help="words per vector (default: 3)")
+    parser.add_argument("--whole-words", action="store_true", help="leave parts of words out")
+    parser.add_argument("--classes", nargs="+", help="of a class-specific context, those to look at (default: all)")
+    parser.add_argument("--plot", type=Path, help="also draw them into this PNG")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a vector")
+    parser.set_defaults(run=run_interpret)
+
+    parser = commands.add_parser(
+        "convert",
+        help="a checkpoint of the original CoOp or CoCoOp code to an adapter, or back",
+        description="Turn a checkpoint of the original code into an adapter; its class names are read from it, in "
+        "lower case, unless they are given. Or an adapter into such a checkpoint.",
+        epilog=CONVERT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", help="the checkpoint; with --to-original, the adapter")
+    parser.add_argument("--to-original", action="store_true", help="from an adapter to the original's format")
+    parser.add_argument("--output", type=Path, required=True, help="the adapter's folder; or the checkpoint's file")
+    add_model(parser, default=None)
+    parser.add_argument("--class-names", nargs="+", help="the classes, as a human writes them")
+    parser.add_argument("--data", help="or where to take them from, such as coop:oxford_pets@DATA")
+    parser.add_argument(
+        "--position", default="end", choices=("end", "middle", "front"), help="where the class name stood in training"
+    )
+    parser.set_defaults(run=run_convert)
+
+    parser = commands.add_parser(
+        "push",
+        help="put a saved prompt on the Hugging Face Hub, with a model card",
+        description="Put a saved prompt on the Hub with a model card. Log in before, with `hf auth login`.",
+    )
+    parser.add_argument("--adapter", required=True, help="folder of a saved prompt")
+    parser.add_argument("--repo", required=True, help="such as me/pets-coop")
+    parser.add_argument("--private", action="store_true", help="only for you")
+    add_model(parser, default=None)
+    parser.set_defaults(run=run_push)
+
+
+def run_interpret(options: argparse.Namespace) -> None:
+    """Print the nearest words."""
+    from ..evaluation import format_words, nearest_words, plot_words
+
+    model, _ = load_adapter(options.adapter, options.model)
+    words = nearest_words(model, options.top_k, options.whole_words, options.classes)
+    if options.plot:
+        plot_words(words, options.plot)
+    if options.json:
+        print("\n".join(json.dumps(asdict(one)) for one in words))
+    else:
+        print(format_words(words))
+
+
+def run_convert(options: argparse.Namespace) -> None:
+    """Convert to an adapter, or back."""
+    from ..hub import convert_original, export_original
+
+    if options.to_original:
+        model, _ = load_adapter(options.source, options.model)
+        export_original(model, options.output)
+        print(f"Wrote {options.output}, a checkpoint of the original's format.")
+        return
+    names = options.class_names
+    if options.data and names:
+        raise ValueError("Give --class-names or --data, not both.")
+    if options.data:
+        options.skip_corrupt = False
+        names = load_images(options.data, options).class_names
+    clip = load_clip(options.model or DEMO)
+    position = options.position
+    convert_original(options.source, clip.model, options.output, class_names=names, class_token_position=position)
+    print(f"Wrote {options.output}, an adapter for {clip.name}.")
+
+
+def run_push(options: argparse.Namespace) -> None:
+    """Push the adapter and its card."""
+    model, _ = load_adapter(options.adapter, options.model)
+    place = model.push_to_hub(options.repo, private=options.private)
+    print(f"Pushed to {place}.")

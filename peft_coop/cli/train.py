@@ -1,0 +1,120 @@
+"""`peft-coop train`: learn a prompt and save it as an adapter."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .options import add_context, add_data, add_model, add_recipe, load_clip, load_images, make_prompt_learning, percent
+
+if TYPE_CHECKING:
+    from ..data import ImageData
+    from ..evaluation import LabelledImages
+
+EXAMPLES = """\
+examples:
+  peft-coop train --data demo:digits --output my-prompt
+  peft-coop train --data folder:my-images --model openai/clip-vit-base-patch16 --shots 16 --output my-prompt
+  peft-coop train --method cocoop --data hub:timm/oxford-iiit-pet --model openai/clip-vit-base-patch16 --output pets
+"""
+TRAINING = "training"
+SETTINGS = "settings.json"
+# What a training that goes on must have in common with the one that was stopped.
+SAME = (
+    *("data", "model", "method", "shots", "seed", "n_ctx", "ctx_init", "position", "class_specific"),
+    *("epochs", "batch_size", "learning_rate", "augment", "no_flip"),
+)
+
+
+def add_commands(commands: Any) -> None:
+    """Add `train`."""
+    parser = commands.add_parser(
+        "train",
+        help="learn a prompt from labelled images and save it as an adapter",
+        description="Learn a prompt from a few images per class, save it as a PEFT adapter, and compare it with "
+        "zero-shot CLIP on the test images. The same command goes on after an interruption.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_data(parser)
+    add_model(parser)
+    parser.add_argument("--method", choices=("coop", "cocoop"), default="coop", help="default: coop")
+    parser.add_argument("--shots", type=_shots, default=16, help="images per class, or 'all' (default: 16)")
+    parser.add_argument("--seed", type=int, default=1, help="of the drawn images and of the training (default: 1)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the adapter")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_context(parser)
+    add_recipe(parser)
+    parser.set_defaults(run=run_train)
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """Train, save and measure.
+
+    Raises:
+        ValueError: if the output folder holds something else, or the data has no training images.
+    """
+    from ..evaluation import ZeroShot, scores
+
+    data = load_images(options.data, options)
+    method = make_prompt_learning(options.method, options, data)
+    _check_output(options)
+    clip = load_clip(options.model)
+    images = _draw(data, options)
+    classifier = method.fit(clip, images, options.seed, options.output / TRAINING)
+    classifier.save(options.output)
+    shutil.rmtree(options.output / TRAINING)
+    result = {
+        "adapter": str(options.output),
+        "num_train": len(images.train),
+        **scores(classifier.logits(data.test, data.class_names), data.test["label"]),
+        "class_names": data.class_names,
+    }
+    zero_shot = ZeroShot().fit(clip, images, options.seed, options.output / TRAINING)
+    before = scores(zero_shot.logits(data.test, data.class_names), data.test["label"])
+    result["zero_shot_accuracy"] = before["accuracy"]
+    if options.json:
+        print(json.dumps(result))
+        return
+    print(f"{data.name}: {len(data.class_names)} classes, {len(images.train):,} training images, {method.name}")
+    print(f"accuracy on {result['num_examples']:,} test images: {percent(result['accuracy'])}%")
+    print(f"zero-shot CLIP ({data.zero_shot_template!r}): {percent(before['accuracy'])}%")
+    print(f"Saved the prompt to {options.output}. Try: peft-coop predict --adapter {options.output} IMAGE")
+
+
+def _shots(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, or 'all', got {text!r}")
+    return int(text)
+
+
+def _draw(data: ImageData, options: argparse.Namespace) -> LabelledImages:
+    from ..evaluation import LabelledImages, draw_images
+
+    if options.shots is None:
+        return LabelledImages(data.class_names, data.zero_shot_template, data.train, data.val)
+    return draw_images(data, options.shots, options.seed)
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    """Write down what is trained in this folder, so that only the same training goes on there."""
+    folder = options.output / TRAINING
+    asked = {name: getattr(options, name) for name in SAME}
+    if (options.output / "adapter_config.json").exists():
+        raise ValueError(f"{options.output} already holds an adapter: give another --output, or remove it.")
+    if (folder / SETTINGS).exists():
+        found = json.loads((folder / SETTINGS).read_text())
+        different = next((name for name in SAME if found.get(name) != asked[name]), None)
+        if different is not None:
+            option = "--" + different.replace("_", "-")
+            raise ValueError(
+                f"{options.output} holds an unfinished training with {option} {found.get(different)!r}, asked for is "
+                f"{asked[different]!r}: give another --output, or remove it."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SETTINGS).write_text(json.dumps(asked))

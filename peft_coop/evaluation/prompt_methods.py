@@ -1,0 +1,152 @@
+"""CoOp and CoCoOp as methods of an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from peft import PeftModel, get_peft_model
+from transformers import set_seed
+
+from ..configs import CoCoOpConfig, CoOpConfig
+from ..data import AugmentedImages
+from ..recipes import Recipe, paper_recipe
+from .methods import Classifier, FrozenCLIP, LabelledImages, Method, columns_of
+from .training import predict_logits, train_prompt
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class PromptClassifier(Classifier):
+    """A CLIP with a learned prompt.
+
+    Args:
+        model: with its adapter.
+        clip: whose features the images have.
+    """
+
+    def __init__(self, model: PeftModel, clip: FrozenCLIP):
+        self.model = model
+        self.clip = clip
+        self.learned_names = list(model.class_names)
+
+    def logits(self, images: Dataset, class_names: Sequence[str]) -> np.ndarray:
+        """See `Classifier.logits`; a class-specific context answers for its own classes and subsets of them."""
+        embeds = self.clip.with_image_embeds(images)
+        if self.model.active_peft_config.class_specific_context:
+            columns = columns_of(class_names, self.learned_names, "A class-specific context")
+            return predict_logits(self.model, embeds)[:, columns]
+        self.model.set_classes(list(class_names))
+        try:
+            return predict_logits(self.model, embeds)
+        finally:
+            self.model.set_classes(self.learned_names)
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter."""
+        self.model.save_pretrained(folder)
+
+
+CONFIGS: dict[str, type[CoOpConfig]] = {"coop": CoOpConfig, "cocoop": CoCoOpConfig}
+NAMES = {"coop": "CoOp", "cocoop": "CoCoOp"}
+# The fields of a config that tell one prompt from another.
+CONTEXT_FIELDS = ("n_ctx", "class_token_position", "class_specific_context", "ctx_init")
+
+
+@dataclass(frozen=True)
+class PromptLearning(Method):
+    """CoOp (arXiv:2109.01134) or CoCoOp (arXiv:2203.05557).
+
+    Attributes:
+        key: "coop" or "cocoop".
+        context: fields of its config, without classes and template, which come with the images.
+        recipe: fields of `Recipe` that differ from the paper's for the number of shots.
+        data: the dataset's name, for the paper's recipe.
+        augment: train on random crops and flips instead of on features that are computed once.
+        flip: whether the augmentation mirrors images.
+        num_workers: processes that load augmented images.
+    """
+
+    key: str = "coop"
+    context: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    data: str | None = None
+    augment: bool = False
+    flip: bool = True
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.key not in CONFIGS:
+            raise ValueError(f"A prompt is learned by one of {tuple(CONFIGS)}, got {self.key!r}.")
+        self.make_config()  # what is wrong with the context and the recipe is said here
+        self.recipe_for(num_shots=1)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """As the papers write it."""
+        return NAMES[self.key]
+
+    @property
+    def takes_new_classes(self) -> bool:  # type: ignore[override]
+        """Whether the context is shared by all classes."""
+        return not self.make_config().class_specific_context
+
+    def make_config(self, **more: Any) -> CoOpConfig:
+        """Its config, with further fields."""
+        return CONFIGS[self.key](**self.context, **more)
+
+    def settings(self) -> dict[str, Any]:
+        """The prompt's settings and, where it is not the paper's, the recipe."""
+        config = self.make_config()
+        settings: dict[str, Any] = {name: getattr(config, name) for name in CONTEXT_FIELDS}
+        settings["augment"] = self.augment
+        return settings | self.recipe
+
+    def recipe_for(self, num_shots: int) -> Recipe:
+        """How it is trained on so many images per class."""
+        return replace(paper_recipe(self.key, num_shots, self.data), **self.recipe)
+
+    def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> PromptClassifier:
+        """See `Method.fit`."""
+        set_seed(seed)
+        config = self.make_config(class_names=images.class_names, zero_shot_template=images.zero_shot_template)
+        model = get_peft_model(deepcopy(clip.model), config)
+        train = self._training_images(clip, images.train, seed)
+        train_prompt(
+            model, train, self.recipe_for(images.num_shots), seed, folder, dataloader_num_workers=self.num_workers
+        )
+        return PromptClassifier(model, clip)
+
+    def grid(
+        self,
+        n_ctx: Sequence[int | None] = (None,),
+        ctx_init: Sequence[str] = (),
+        class_token_position: Sequence[str] = ("end",),
+        class_specific_context: Sequence[bool] = (False,),
+    ) -> list[PromptLearning]:
+        """This method with every combination of contexts, as in the paper's ablations.
+
+        Args:
+            n_ctx: lengths of contexts that start with random vectors.
+            ctx_init: words that others start with; they are as long as these.
+            class_token_position: where the class name stands.
+            class_specific_context: whether every class has a context of its own.
+        """
+        starts: list[dict[str, Any]] = [{"n_ctx": length, "ctx_init": None} for length in n_ctx]
+        starts += [{"n_ctx": None, "ctx_init": words} for words in ctx_init]
+        return [
+            replace(self, context={**start, "class_token_position": position, "class_specific_context": specific})
+            for specific in class_specific_context
+            for position in class_token_position
+            for start in starts
+        ]
+
+    def _training_images(self, clip: FrozenCLIP, train: Dataset, seed: int) -> Any:
+        if not self.augment:
+            return clip.with_image_embeds(train)
+        return AugmentedImages(train, clip.processor.image_processor, seed, flip=self.flip)

@@ -1,0 +1,191 @@
+"""Runs as tables, free of any format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from .published import NUM_SHOTS, PAPER_NAMES, Row, published, published_base_to_new
+from .report_lines import Line, Value, distinct, make_lines, over_datasets, over_seeds
+from .report_runs import METRICS, Run, check_metric
+from .scores import harmonic_mean
+
+Cell = Value | str | None
+
+H_NOTE = "H is the harmonic mean of the means of base and new, as in the CoCoOp paper."
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a report prints.
+
+    Attributes:
+        title: what was measured, on what.
+        columns: headings, the labels' included.
+        rows: a label and the cells after it; None where nothing was measured.
+        note: what has to be known to read it, or nothing.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[tuple[str, list[Cell]]]
+    note: str = ""
+
+
+def make_tables(runs: Sequence[Run], metric: str = "accuracy") -> list[Table]:
+    """All tables of some runs, protocol by protocol.
+
+    Args:
+        runs: of any protocols, datasets and models.
+        metric: a key of `METRICS`.
+
+    Raises:
+        ValueError: if there is no run, or no such metric.
+    """
+    check_metric(metric)
+    if not runs:
+        raise ValueError("There is no run to report.")
+    return [
+        table
+        for protocol, builder in BUILDERS.items()
+        for model_runs in _by_model(runs, protocol)
+        for table in builder(model_runs, metric)
+    ]
+
+
+def _by_model(runs: Sequence[Run], protocol: str) -> list[list[Run]]:
+    """A protocol's runs, model by model; together where models are compared."""
+    own = [run for run in runs if run.protocol == protocol]
+    if protocol == "ablation":
+        return [own] if own else []
+    return [[run for run in own if run.model == model] for model in distinct(run.model for run in own)]
+
+
+def _each_and_average(runs: Sequence[Run]) -> list[list[str]]:
+    """The datasets of each table: one, and at last all if there are several."""
+    datasets = distinct(run.data for run in runs)
+    return [[data] for data in datasets] + ([datasets] if len(datasets) > 1 else [])
+
+
+def _few_shot_tables(runs: Sequence[Run], metric: str) -> Iterator[Table]:
+    for datasets in _each_and_average(runs):
+        yield _few_shot_table(runs, datasets, metric)
+
+
+def _few_shot_table(runs: Sequence[Run], datasets: Sequence[str], metric: str) -> Table:
+    own = [run for run in runs if run.data in datasets]
+    shots = sorted({run.num_shots for run in own})
+
+    def cells(line: Line) -> list[Cell]:
+        return [
+            over_datasets([line.by_seed("test", metric, data=data, num_shots=number) for data in datasets])
+            for number in shots
+        ]
+
+    title = f"Few-shot: {_where(metric, datasets, runs[0].model)}"
+    lines = make_lines(own, across=("num_shots",))
+    return _table(title, list(map(str, shots)), lines, cells, "Columns: training images per class.")
+
+
+def _base_to_new_tables(runs: Sequence[Run], metric: str) -> Iterator[Table]:
+    for datasets in _each_and_average(runs):
+        yield _base_to_new_table(runs, datasets, metric)
+
+
+def _base_to_new_table(runs: Sequence[Run], datasets: Sequence[str], metric: str) -> Table:
+    lines = make_lines([run for run in runs if run.data in datasets])
+    title = f"Base to new: {_where(metric, datasets, runs[0].model)}"
+    if metric == "ece":
+        return _table(title, ["base", "new"], lines, lambda line: base_and_new(line, datasets, metric))
+    table = _table(title, ["base", "new", "H"], lines, lambda line: base_and_new(line, datasets, metric), H_NOTE)
+    paper = published_base_to_new(runs[0].model, datasets) if metric == "accuracy" else {}
+    return _beside_published(table, lines, paper) if paper else table
+
+
+def _beside_published(table: Table, lines: Sequence[Line], paper: dict[str, Row]) -> Table:
+    """Add the papers' numbers: to lines learned from as many images, and below them those of later methods."""
+    columns = [*table.columns[:-1], "paper: base", "paper: new", "paper: H", table.columns[-1]]
+    rows = [
+        (label, [*cells[:-1], *_published_cells(line, paper), cells[-1]])
+        for (label, cells), line in zip(table.rows, lines, strict=True)
+    ]
+    later = [(name, [None, None, None, *row, ""]) for name, row in paper.items() if name not in PAPER_NAMES.values()]
+    sources = ["base_to_new", "average_of_later_methods"] if later else ["base_to_new"]
+    published_by = [f"Published: {published()['source'][name]}." for name in sources]
+    return Table(table.title, columns, rows + later, " ".join([table.note, *published_by]))
+
+
+def base_and_new(line: Line, datasets: Sequence[str], metric: str) -> list[Value | None]:
+    """Base, new and H of a line: of the mean over datasets, if there are several. The calibration error has no H.
+
+    As in the papers' tables, H is the harmonic mean of the two means, not the mean of single runs' or datasets' H.
+    """
+    base, new = (
+        over_datasets([line.by_seed(split, metric, data=data) for data in datasets]) for split in ("base", "new")
+    )
+    if metric == "ece":
+        return [base, new]
+    return [base, new, Value(harmonic_mean(base.mean, new.mean)) if base and new else None]
+
+
+def _published_cells(line: Line, paper: dict[str, Row]) -> list[Cell]:
+    """The paper's numbers of a line, if it was learned from as many images."""
+    shots = {run.num_shots for run in line.runs}
+    row = paper.get(PAPER_NAMES.get(line.method, ""))
+    return list(row) if row and shots <= {0, NUM_SHOTS} else [None, None, None]
+
+
+def _transfer_tables(runs: Sequence[Run], metric: str) -> Iterator[Table]:
+    for source in distinct(run.data for run in runs):
+        yield _transfer_table([run for run in runs if run.data == source], metric)
+
+
+def _transfer_table(runs: Sequence[Run], metric: str) -> Table:
+    source = runs[0].data
+    targets = [split for split in distinct(split for run in runs for split in run.results) if split != source]
+
+    average = ["average of targets"] if len(targets) > 1 else []
+
+    def cells(line: Line) -> list[Cell]:
+        single: list[Cell] = [over_seeds(line.by_seed(split, metric)) for split in (source, *targets)]
+        return [*single, over_datasets([line.by_seed(split, metric) for split in targets])] if average else single
+
+    kind = "Domain generalisation" if runs[0].protocol == "domain" else "Cross-dataset transfer"
+    title = f"{kind} from {source}: {METRICS[metric]} in %, model {runs[0].model}"
+    return _table(title, [f"{source} (source)", *targets, *average], make_lines(runs), cells)
+
+
+def _ablation_tables(runs: Sequence[Run], metric: str) -> Iterator[Table]:
+    for data in distinct(run.data for run in runs):
+        own = [run for run in runs if run.data == data]
+        models = distinct(run.model for run in own)
+        title = f"Ablation: {_where(metric, [data], *(models if len(models) == 1 else []))}"
+        yield _table(title, [METRICS[metric]], make_lines(own), lambda line: [over_seeds(line.by_seed("test", metric))])
+
+
+BUILDERS: dict[str, Callable[[Sequence[Run], str], Iterator[Table]]] = {
+    "few-shot": _few_shot_tables,
+    "base-to-new": _base_to_new_tables,
+    "cross-dataset": _transfer_tables,
+    "domain": _transfer_tables,
+    "ablation": _ablation_tables,
+}
+
+
+def _table(
+    title: str, headings: list[str], lines: Sequence[Line], cells: Callable[[Line], Sequence[Cell]], note: str = ""
+) -> Table:
+    measured = [(line.label, cells(line)) for line in lines]
+    rows = [(label, [*row, _seeds(row)]) for label, row in measured]
+    return Table(title, ["method", *headings, "seeds"], rows, note)
+
+
+def _seeds(row: Sequence[Cell]) -> str:
+    """How many seeds the cells of a row have."""
+    counts = sorted({cell.num_seeds for cell in row if isinstance(cell, Value) and cell.num_seeds})
+    return f"{counts[0]}–{counts[-1]}" if len(counts) > 1 else "".join(map(str, counts))
+
+
+def _where(metric: str, datasets: Sequence[str], model: str = "") -> str:
+    data = f"on {datasets[0]}" if len(datasets) == 1 else f"averaged over {len(datasets)} datasets"
+    return f"{METRICS[metric]} in % {data}" + (f", model {model}" if model else "")

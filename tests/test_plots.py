@@ -1,0 +1,200 @@
+"""Figures of made-up runs: what is drawn where. How they look is for the eye."""
+
+import pytest
+from PIL import Image
+from test_reports import base_to_new, run
+
+from peft_coop.evaluation.plot_panels import COLORS, GREYS, line_styles
+from peft_coop.evaluation.plots import base_to_new_figure, few_shot_figure, plot_base_to_new, plot_few_shot
+from peft_coop.evaluation.report_lines import make_lines
+
+
+def few_shot_runs(datasets=("digits",), methods=("coop", "cocoop"), shots=(1, 2, 4, 8, 16), seeds=(1, 2)):
+    learned = [
+        run(method=method, shots=number, seed=seed, data=data, test=0.5 + number / 100 + seed / 50 + place / 10)
+        for data in datasets
+        for place, method in enumerate(methods)
+        for number in shots
+        for seed in seeds
+    ]
+    return learned + [run(method="zero-shot", shots=0, seed=0, data=data, test=0.45) for data in datasets]
+
+
+def base_to_new_runs(datasets=("shapes",), seeds=(1, 2)):
+    learned = [
+        base_to_new("coop", 0.8 + seed / 100, 0.4 + seed / 100, data=data, seed=seed)
+        for data in datasets
+        for seed in seeds
+    ]
+    probe = [base_to_new("linear-probe", 0.9, None, data=data) for data in datasets]
+    return learned + probe + [base_to_new("zero-shot", 0.6, 0.3, seed=0, data=data) for data in datasets]
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes]
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def curves(axes):
+    """Points by colour; dotted lines without markers left out."""
+    return {
+        line.get_color(): list(map(tuple, line.get_xydata().round(2)))
+        for line in axes.lines
+        if line.get_marker() != "None"
+    }
+
+
+def assert_nothing_is_cut_off(figure):
+    """Titles, ticks and the legend lie within the figure; the legend lies below the panels."""
+    figure.canvas.draw()
+    for artist in (*figure.axes, figure.legends[0]):
+        box = artist.get_tightbbox()
+        assert box.x0 >= -1
+        assert box.y0 >= -1
+        assert box.x1 <= figure.bbox.x1 + 1
+        assert box.y1 <= figure.bbox.y1 + 1
+    lowest = min(axes.get_tightbbox().y0 for axes in figure.axes)
+    assert figure.legends[0].get_window_extent().y1 <= lowest + 1
+
+
+def test_one_dataset_is_one_panel():
+    figure = few_shot_figure(few_shot_runs())
+    assert titles(figure) == ["digits"]
+    assert legend(figure) == ["zero-shot CLIP", "CoOp", "CoCoOp"]
+    assert curves(figure.axes[0]) == {
+        GREYS["zero-shot"]: [(0, 45)],
+        COLORS["coop"]: [(1, 54), (2, 55), (4, 57), (8, 61), (16, 69)],
+        COLORS["cocoop"]: [(1, 64), (2, 65), (4, 67), (8, 71), (16, 79)],
+    }
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["0", "1", "2", "4", "8", "16"]
+
+
+def test_bands_are_a_standard_deviation():
+    axes = few_shot_figure(few_shot_runs(methods=("coop",))).axes[0]
+    (band,) = axes.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    spread = 100 * 0.02 / 2**0.5
+    assert [heights.min(), heights.max()] == pytest.approx([54 - spread, 69 + spread])
+
+
+def test_zero_shot_is_a_star_with_a_dotted_line():
+    axes = few_shot_figure(few_shot_runs()).axes[0]
+    star = next(line for line in axes.lines if line.get_marker() == "*")
+    dotted = next(line for line in axes.lines if line.get_linestyle() == ":")
+    assert star.get_color() == dotted.get_color() == GREYS["zero-shot"]
+    assert set(dotted.get_ydata()) == {45}
+
+
+def test_several_datasets_begin_with_their_average():
+    runs = [*few_shot_runs(["a", "b"], ["coop"]), run(method="cocoop", data="a", test=0.9)]
+    figure = few_shot_figure(runs)
+    assert titles(figure) == ["average over 2 datasets", "a", "b"]
+    assert [COLORS["cocoop"] in curves(axes) for axes in figure.axes] == [False, True, False]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["accuracy (%)", "", ""]
+    assert {axes.get_xlabel() for axes in figure.axes} == {"labelled images per class"}
+
+
+def test_eleven_datasets_are_three_rows_of_four():
+    figure = few_shot_figure(few_shot_runs([f"dataset {number}" for number in range(11)], seeds=(1,)))
+    grid = figure.axes[0].get_gridspec()
+    assert (grid.nrows, grid.ncols, len(figure.axes)) == (3, 4, 12)
+    assert [axes.get_xlabel() != "" for axes in figure.axes] == [False] * 8 + [True] * 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_nothing_is_cut_off(count):
+    datasets = [f"an-organisation/a-rather-long-name-of-the-dataset-number-{number}" for number in range(count)]
+    methods = ["linear-probe", "text-bias", "a method whose name is longer than any other that one could think of"]
+    assert_nothing_is_cut_off(few_shot_figure(few_shot_runs(datasets, methods)))
+    assert_nothing_is_cut_off(base_to_new_figure(base_to_new_runs(datasets)))
+
+
+def test_the_legend_goes_row_by_row():
+    keys = ["linear-probe", "text-bias", "text-transform", "image-encoder", "coop", "cocoop"]
+    figure = few_shot_figure(few_shot_runs(methods=keys))
+    figure.canvas.draw()
+    places = {text.get_text(): text.get_window_extent() for text in figure.legends[0].get_texts()}
+    ordered = sorted(places, key=lambda name: (-round(places[name].y0), places[name].x0))
+    assert ordered == [
+        "zero-shot CLIP",
+        "image-encoder",
+        "linear probe",
+        "text-bias",
+        "text-transform",
+        "CoOp",
+        "CoCoOp",
+    ]
+
+
+def test_bars():
+    axes = base_to_new_figure(base_to_new_runs()).axes[0]
+    bars = [(round(bar.get_height(), 2), bar.get_edgecolor(), bool(bar.get_hatch())) for bar in axes.patches]
+    heights_and_hatches = [(height, hatched) for height, _, hatched in bars]
+    assert heights_and_hatches == [(60, False), (30, True), (90, False), (81.5, False), (41.5, True)]
+    assert [text.get_text() for text in axes.texts] == ["40.0", "55.0"]
+    assert len(axes.containers) == 5 + 2  # CoOp's two bars have error bars
+    assert axes.get_ylim()[0] == 0
+
+
+def test_bars_have_a_legend_of_methods_and_parts():
+    names = ["zero-shot CLIP", "linear probe", "CoOp"]
+    parts = ["base classes", "new classes", "harmonic mean H (the number)"]
+    assert sorted(legend(base_to_new_figure(base_to_new_runs()))) == sorted([*names, *parts])
+
+
+def test_the_calibration_error_has_no_harmonic_mean():
+    figure = base_to_new_figure(base_to_new_runs(), "ece")
+    assert not figure.axes[0].texts
+    assert not [text for text in legend(figure) if "harmonic" in text]
+    assert figure.axes[0].get_ylabel() == "expected calibration error (%)"
+
+
+def test_a_method_has_one_colour_in_both_figures():
+    few, pairs = few_shot_figure(few_shot_runs()).axes[0], base_to_new_figure(base_to_new_runs()).axes[0]
+    from matplotlib.colors import to_hex
+
+    assert COLORS["coop"] in curves(few)
+    assert to_hex(pairs.patches[-1].get_edgecolor()) == COLORS["coop"]
+
+
+def test_settings_of_one_method_have_colours_and_markers_of_their_own():
+    runs = [run(settings={"n_ctx": n_ctx}) for n_ctx in (2, 4, 8, 16)]
+    styles = line_styles(make_lines([*runs, run(method="cocoop"), run(method="new"), run(method="zero-shot", shots=0)]))
+    assert len({style.color for style in styles.values()}) == len({style.marker for style in styles.values()}) == 7
+    assert styles["CoOp, M = 2"].color == COLORS["coop"]
+    assert styles["CoCoOp"].color == COLORS["cocoop"]
+    assert styles["zero-shot CLIP"].marker == "*"
+
+
+def test_one_number_of_shots_and_one_seed():
+    few_shot_figure(few_shot_runs(shots=(16,))).canvas.draw()
+    few_shot_figure(few_shot_runs(seeds=(1,))).canvas.draw()
+    few_shot_figure(few_shot_runs(methods=())).canvas.draw()
+    base_to_new_figure(base_to_new_runs(seeds=(1,))).canvas.draw()
+
+
+@pytest.mark.parametrize("plot, runs", [(plot_few_shot, few_shot_runs()), (plot_base_to_new, base_to_new_runs())])
+def test_files(plot, runs, tmp_path):
+    plot(runs, tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as picture:
+        assert picture.width == 840
+        assert picture.getextrema()[0] != (255, 255)
+    plot(runs, tmp_path / "figure.pdf")
+    content = (tmp_path / "figure.pdf").read_bytes()
+    assert content.startswith(b"%PDF")
+    assert b"/Type3" not in content
+    assert b"/CreationDate" not in content
+
+
+@pytest.mark.parametrize("draw, protocol", [(few_shot_figure, "few-shot"), (base_to_new_figure, "base-to-new")])
+def test_a_figure_is_of_one_model(draw, protocol):
+    with pytest.raises(ValueError, match=f"of the {protocol} runs of one model, got no such run"):
+        draw([run("ablation")])
+    runs = [run(protocol, model=model, test=0.5, base=0.5) for model in ("a", "b")]
+    with pytest.raises(ValueError, match=r"of one model, got \['a', 'b'\]"):
+        draw(runs)
+    with pytest.raises(ValueError, match="`metric` must be one of"):
+        draw(runs[:1], "f1")

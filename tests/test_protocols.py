@@ -1,0 +1,215 @@
+"""The protocols on the demo's CLIP and a few images of its tasks, with trainings that are cut short."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel
+from transformers import TrainerCallback
+
+from peft_coop.data import few_shot_indices, load_data
+from peft_coop.demo import load_clip, load_processor
+from peft_coop.evaluation import (
+    FrozenCLIP,
+    PromptLearning,
+    ZeroShot,
+    ablation,
+    base_to_new,
+    cross_dataset,
+    domain_generalisation,
+    draw_images,
+    few_shot,
+    training,
+)
+from peft_coop.evaluation.methods import Classifier, Method
+
+SHORT = {"num_epochs": 2, "learning_rate": 0.02}
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return FrozenCLIP(load_clip(), load_processor(), "demo")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """A part of the scanned digits."""
+    data = load_data("demo:digits")
+    return cut(data, train=200, test=60)
+
+
+def cut(data, train, test, **changes):
+    train, test = data.train.shuffle(seed=0).select(range(train)), data.test.shuffle(seed=0).select(range(test))
+    return replace(data, train=train, test=test, **changes)
+
+
+def coop(**context):
+    return PromptLearning("coop", {"n_ctx": 2, **context}, SHORT)
+
+
+class Spy(Method):
+    """Remembers what it is given and answers with the first class."""
+
+    key, name = "spy", "Spy"
+
+    def __init__(self):
+        self.given = []
+
+    def settings(self):
+        return {}
+
+    def fit(self, clip, images, seed, folder):
+        self.given.append((images, seed))
+
+        class First(Classifier):
+            def logits(self, images, class_names):
+                return np.eye(len(class_names), dtype=np.float32)[[0] * len(images)]
+
+        return First()
+
+
+def test_few_shot_draws_the_originals_images_for_every_seed(clip, digits, tmp_path):
+    spy = Spy()
+    records = few_shot(clip, digits, [spy], tmp_path, shots=(1, 2), seeds=(1, 2))
+    assert [(record["settings"]["num_shots"], record["seed"]) for record in records] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    for (images, seed), shots in zip(spy.given, (1, 1, 2, 2), strict=True):
+        drawn, _ = few_shot_indices(digits.train["label"], [], shots, seed)
+        assert images.train["label"] == [digits.train[index]["label"] for index in drawn]
+    assert records[0]["results"]["test"]["accuracy"] == np.mean(np.array(digits.test["label"]) == 0)
+    assert records[0]["results"]["test"]["num_examples"] == 60
+
+
+def test_what_learns_nothing_runs_once(clip, digits, tmp_path):
+    records = few_shot(clip, digits, [ZeroShot()], tmp_path, shots=(1, 2), seeds=(1, 2))
+    assert [(record["settings"]["num_shots"], record["seed"]) for record in records] == [(0, 0)]
+    assert 0.3 < records[0]["results"]["test"]["accuracy"] < 0.9
+
+
+def test_finished_runs_are_read(clip, digits, tmp_path):
+    first = few_shot(clip, digits, [coop()], tmp_path, shots=(1,), seeds=(1,))
+    again = few_shot(clip, digits, [coop()], tmp_path, shots=(1,), seeds=(1, 2))
+    assert again[0] == first[0]
+    assert again[1]["seed"] == 2
+
+
+def test_base_to_new_learns_from_base_classes_only(clip, digits, tmp_path):
+    """Drawn from all classes and then selected, as in the original."""
+    spy = Spy()
+    record, *_ = base_to_new(clip, digits, [spy], tmp_path, num_shots=2, seeds=(3,))
+    images, _ = spy.given[0]
+    drawn, _ = few_shot_indices(digits.train["label"], [], 2, 3)
+    assert images.class_names == ["zero", "one", "two", "three", "four"]
+    assert images.train["label"] == [label for index in drawn if (label := digits.train[index]["label"]) < 5]
+    labels = np.array(digits.test["label"])
+    assert record["results"]["base"]["accuracy"] == (labels[labels < 5] == 0).mean()
+    assert record["results"]["new"]["accuracy"] == (labels[labels >= 5] == 5).mean()
+
+
+def test_methods_without_new_classes_have_base_only(clip, digits, tmp_path):
+    spy = Spy()
+    spy.takes_new_classes = False
+    record, *_ = base_to_new(clip, digits, [spy], tmp_path, num_shots=1, seeds=(1,))
+    assert set(record["results"]) == {"base"}
+
+
+def test_class_specific_contexts_have_no_base_to_new(clip, digits, tmp_path):
+    with pytest.raises(ValueError, match="class-specific context has no vectors for new classes"):
+        base_to_new(clip, digits, [coop(class_specific_context=True)], tmp_path)
+    with pytest.raises(ValueError, match="CoOp cannot classify into the classes of another dataset"):
+        cross_dataset(clip, digits, [], [coop(class_specific_context=True)], tmp_path)
+
+
+def test_cross_dataset(clip, digits, tmp_path):
+    shapes = cut(load_data("demo:shapes"), train=40, test=40)
+    record, *_ = cross_dataset(clip, digits, [shapes], [coop()], tmp_path, num_shots=1, seeds=(1,))
+    assert list(record["results"]) == ["digits", "shapes"]
+    assert record["results"]["shapes"]["accuracy"] > 0.3  # of 20 classes that were not learned from
+    with pytest.raises(ValueError, match=r"a name of its own, got \['digits', 'digits'\]"):
+        cross_dataset(clip, digits, [digits], [coop()], tmp_path)
+
+
+def test_domain_generalisation_with_a_part_of_the_classes(clip, digits, tmp_path):
+    """A class-specific context answers for classes it knows, in whatever order."""
+    kept = [index for index, label in enumerate(digits.test["label"]) if label in (7, 2)]
+    test = digits.test.select(kept)
+    labels = [0 if label == 7 else 1 for label in test["label"]]
+    test = test.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=["seven", "two"]))
+    target = cut(digits, 0, 60, name="two-digits", class_names=["seven", "two"])
+    target = replace(target, test=test)
+    methods = [coop(), coop(class_specific_context=True)]
+    records = domain_generalisation(clip, digits, [target], methods, tmp_path, num_shots=4, seeds=(1,))
+    for record in records:
+        assert record["results"]["two-digits"]["num_examples"] == len(kept)
+        assert record["results"]["two-digits"]["accuracy"] > 0.5
+    foreign = cut(digits, 0, 60, name="cats", class_names=["cat"])
+    with pytest.raises(ValueError, match="cats has 'cat', which digits has not"):
+        domain_generalisation(clip, digits, [foreign], methods, tmp_path)
+
+
+def test_ablation_runs_every_combination(clip, digits, tmp_path):
+    grid = coop().grid(n_ctx=[1, 2], ctx_init=["a photo"], class_token_position=["end", "middle"])
+    assert len(grid) == 6
+    records = ablation([clip], digits, grid[:3], tmp_path, shots=(1,), seeds=(1,))
+    assert [record["settings"]["n_ctx"] for record in records] == [1, 2, None]
+    assert records[2]["settings"]["ctx_init"] == "a photo"
+    assert {record["protocol"] for record in records} == {"ablation"}
+
+
+def test_no_training_images(clip, digits, tmp_path):
+    with pytest.raises(ValueError, match="digits has no training images, only 60 to test on"):
+        few_shot(clip, cut(digits, 0, 60), [coop()], tmp_path)
+
+
+@pytest.mark.parametrize("key", ["coop", "cocoop"])
+def test_a_killed_training_goes_on_to_the_same_prompt(clip, digits, tmp_path, monkeypatch, key):
+    method = PromptLearning(key, {"n_ctx": 2, "ctx_init": None}, {**SHORT, "num_epochs": 6, "batch_size": 8})
+    images = draw_images(digits, 2, seed=1)
+    whole = method.fit(clip, images, 1, tmp_path / "whole").logits(digits.test, digits.class_names)
+
+    class Kill(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 7:
+                raise KeyboardInterrupt
+
+    original = training.ProgressBarOnly
+    monkeypatch.setattr(training, "ProgressBarOnly", Kill)
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT011  it has no message
+        method.fit(clip, images, 1, tmp_path / "killed")
+    monkeypatch.setattr(training, "ProgressBarOnly", original)
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == ["checkpoint-6"]
+    (tmp_path / "killed" / "checkpoint-8").mkdir()  # killed while it was written
+    steps = []
+    monkeypatch.setattr(torch.optim.SGD, "step", counting(torch.optim.SGD.step, steps))
+    resumed = method.fit(clip, images, 1, tmp_path / "killed").logits(digits.test, digits.class_names)
+    assert len(steps) == 12 - 6
+    np.testing.assert_allclose(resumed, whole, atol=1e-5)
+    assert not list((tmp_path / "killed").iterdir())
+
+
+def counting(function, calls):
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return function(*args, **kwargs)
+
+    return counted
+
+
+def test_augmented_training_sees_pixels(clip, digits, tmp_path):
+    method = PromptLearning("coop", {"n_ctx": 2}, SHORT, augment=True, flip=False)
+    fixed = coop().fit(clip, draw_images(digits, 2, seed=1), 1, tmp_path / "fixed")
+    crops = method.fit(clip, draw_images(digits, 2, seed=1), 1, tmp_path / "crops")
+    logits = [one.logits(digits.test, digits.class_names) for one in (fixed, crops)]
+    assert np.abs(logits[0] - logits[1]).max() > 1e-3
+    assert method.settings()["augment"] is True
+    assert json.dumps(method.settings())
+
+
+def test_wrong_methods_are_refused_before_anything_runs():
+    with pytest.raises(ValueError, match="A prompt is learned by one of"):
+        PromptLearning("maple")
+    with pytest.raises(ValueError, match="`class_token_position` must be one of"):
+        coop(class_token_position="start")
+    with pytest.raises(ValueError, match="`learning_rate` must be above 0, got -1"):
+        PromptLearning("coop", {}, {"learning_rate": -1})
