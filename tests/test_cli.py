@@ -6,7 +6,9 @@ import sys
 
 import pytest
 import torch
+from coop_layout_files import make_coop_layout
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from peft_coop.cli import demo, main
@@ -165,6 +167,32 @@ def test_transfer_and_ablation(folder, tmp_path, capsys):
     assert found == {(1, "end"), (2, "end"), (1, "front"), (2, "front")}
 
 
+def test_a_folder_as_the_originals_runs_through_every_protocol(tmp_path, capsys):
+    names = ["tench", "goldfish", "great white shark", "hen"]
+    files = {
+        name: make_coop_layout(tmp_path / "data", name, names)
+        for name in ("imagenet", "imagenetv2", "imagenet_a", "oxford_pets")
+    }
+    data = ["--data", files["imagenet"].source, "--epochs", "1", "--shots", "1", "--seeds", "1"]
+    common = [*data, "--output", tmp_path / "runs", "--methods", "zero-shot", "coop"]
+    targets = ["--targets", files["imagenetv2"].source, files["imagenet_a"].source]
+    run("benchmark", "few-shot", *common)
+    run("benchmark", "base-to-new", *common)
+    run("benchmark", "cross-dataset", *common, "--targets", files["oxford_pets"].source)
+    run("benchmark", "domain", *common, *targets)
+    run("benchmark", "ablation", *common, "--lengths", "2")
+    capsys.readouterr()
+    run("report", tmp_path / "runs")
+    printed = capsys.readouterr().out
+    for word in ("imagenet", "oxford_pets", "imagenetv2", "imagenet_a", "CoOp", "base", "new"):
+        assert word in printed
+    results = [json.loads(path.read_text()) for path in (tmp_path / "runs").rglob("result.json")]
+    assert {one["protocol"] for one in results} == {"few-shot", "base-to-new", "cross-dataset", "domain", "ablation"}
+    domain = next(one for one in results if one["protocol"] == "domain" and one["method"] == "coop")
+    counted = {split: one["num_examples"] for split, one in domain["results"].items()}
+    assert counted == {name: len(files[name].labels["test"]) for name in ("imagenet", "imagenetv2", "imagenet_a")}
+
+
 def test_interpret(adapter, tmp_path, capsys):
     run("interpret", "--adapter", adapter, "--top-k", "2", "--plot", tmp_path / "words.png", "--json")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -188,8 +216,6 @@ def test_convert_there_and_back(adapter, tmp_path, capsys):
 
 
 def load_weights(adapter):
-    from safetensors.torch import load_file
-
     return load_file(adapter / "adapter_model.safetensors")
 
 
