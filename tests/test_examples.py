@@ -82,3 +82,41 @@ def test_benchmark_measures_a_small_case(tmp_path):
     assert row["positions"]["ideal"] <= row["positions"]["tree"] < 50
     assert row["ratio"] > 1  # twenty times fewer positions, so that no busy machine can turn it round
     assert row["peak_bytes"] > 0
+
+
+def test_few_shot_on_a_folder_learns_saves_and_loads(tmp_path):
+    printed = run("few_shot_own_folder/train_on_folder.py", "--smoke", "--output_dir", tmp_path)
+    assert "10 classes, 160 images to learn from, 40 to test on\n" in printed
+    zero_shot, learned = (float(number) for number in re.findall(r": accuracy (\d\.\d{4})", printed))
+    assert 0.3 < zero_shot < learned
+    assert re.search(r"^the first test image: \w+ 0\.\d\d, \w+ 0\.\d\d$", printed, re.MULTILINE)
+    assert re.search(r"^among other classes: digit \d\.\d\d, red circle \d\.\d\d$", printed, re.MULTILINE)
+    assert [tuple(value.shape) for value in adapter(tmp_path).values()] == [(16, 128)]
+
+
+def table_rows(printed: str) -> dict[str, list[str]]:
+    """The cells of a Markdown table by the first of their row."""
+    rows = [line.strip("|").split("|") for line in printed.splitlines() if line.startswith("|")]
+    return {name.strip(): [cell.strip() for cell in cells] for name, *cells in rows}
+
+
+def test_base_to_new_prints_its_table_and_draws(tmp_path):
+    rows = table_rows(run("base_to_new/base_to_new.py", "--smoke", "--output_dir", tmp_path))
+    assert {"zero-shot CLIP", "linear probe", "CoOp", "CoCoOp"} < rows.keys()
+    assert rows["method"] == ["base", "new", "H", "seeds"]
+    assert rows["linear probe"][1:] == ["–", "–", "1"]
+    base, new, harmonic_mean, _ = map(float, rows["CoCoOp"])
+    assert harmonic_mean == pytest.approx(2 * base * new / (base + new), abs=0.02)
+    files = {file.name for file in (tmp_path / "report").iterdir()}
+    assert files >= {"report.md", "report.csv", "base-to-new.png", "base-to-new.pdf"}
+
+
+def test_domain_generalisation_tests_on_changed_images(tmp_path):
+    rows = table_rows(run("domain_generalisation/domain_generalisation.py", "--smoke", "--output_dir", tmp_path))
+    targets = ["digits inverted", "digits blurred", "digits turned"]
+    assert rows["method"] == ["digits (source)", *targets, "average of targets", "seeds"]
+    assert {"zero-shot CLIP", "linear probe", "CoOp, M = 4", "CoOp, M = 16"} < rows.keys()
+    source, *accuracies, average, _ = map(float, rows["zero-shot CLIP"])
+    assert max(accuracies) < source
+    assert average == pytest.approx(sum(accuracies) / 3, abs=0.02)
+    assert (tmp_path / "report" / "report.csv").exists()

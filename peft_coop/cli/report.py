@@ -30,7 +30,8 @@ def run_report(options: argparse.Namespace) -> None:
     from ..evaluation import format_report, load_runs, write_report
 
     runs = load_runs(options.runs)
-    output = options.output or options.runs[0] / "report"
+    first = options.runs[0]
+    output = options.output or (first if first.is_dir() else first.parent) / "report"
     write_report(runs, output, options.metric)
     print(format_report(runs, options.metric))
     say(f"wrote tables and figures to {output}")

@@ -12,7 +12,7 @@ import numpy as np
 from peft import PeftModel, get_peft_model
 from transformers import set_seed
 
-from ..configs import CoCoOpConfig, CoOpConfig
+from ..configs import DEFAULT_N_CTX, CoCoOpConfig, CoOpConfig
 from ..data import AugmentedImages
 from ..recipes import Recipe, paper_recipe
 from .methods import Classifier, FrozenCLIP, LabelledImages, Method, columns_of
@@ -104,6 +104,8 @@ class PromptLearning(Method):
         """The prompt's settings and, where it is not the paper's, the recipe."""
         config = self.make_config()
         settings: dict[str, Any] = {name: getattr(config, name) for name in CONTEXT_FIELDS}
+        if config.n_ctx is None and config.ctx_init is None:
+            settings["n_ctx"] = DEFAULT_N_CTX
         settings["augment"] = self.augment
         return settings | self.recipe
 
