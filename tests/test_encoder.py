@@ -104,6 +104,16 @@ def test_no_graph_where_no_gradient_passes(tower, tokenizer_path, position, need
     assert needs == needs_graph
 
 
+def test_steps_of_a_training_share_the_names_before_the_context(tokenizer_path):
+    config = CoOpConfig(n_ctx=4, class_names=NAMES, class_token_position="front", tokenizer_name_or_path=tokenizer_path)
+    model = get_peft_model(make_clip(), config).train()
+    calls = []
+    model.get_base_model().text_model.encoder.layers[0].register_forward_hook(lambda *_: calls.append(1))
+    for _ in range(3):
+        model(image_embeds=torch.randn(2, 40), labels=torch.tensor([0, 1])).loss.backward()
+    assert len(calls) == 2 + 1 + 1
+
+
 def test_memory_can_be_set(tokenizer_path):
     config = CoOpConfig(n_ctx=4, class_names=NAMES, tokenizer_name_or_path=tokenizer_path)
     model = get_peft_model(make_clip(), config).train()
@@ -141,3 +151,39 @@ def test_lean_activation_equals_the_original():
     torch.testing.assert_close(outputs[1], outputs[0], atol=1e-6, rtol=1e-6)
     slopes = [torch.autograd.grad(output.sum(), given)[0] for output in outputs]
     torch.testing.assert_close(slopes[1], slopes[0], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["none", "weights", "dtype", "trained", "inference"])
+def test_names_before_the_context_are_computed_once_for_each_state_of_the_tower(tower, tokenizer_path, change):
+    prompts = build(tokenizer_path, position="front").learned
+    vectors = make_vectors(False, False)
+    calls = []
+    tower.text_model.encoder.layers[0].register_forward_hook(lambda *_: calls.append(1))
+
+    def encode():
+        calls.clear()
+        features = encode_prompts(tower, FAMILIES["clip"], prompts, vectors)
+        return features.detach(), len(calls)
+
+    if change == "inference":
+        with torch.inference_mode():
+            encode_prompts(tower, FAMILIES["clip"], prompts, vectors)
+        assert gradient(encode_prompts(tower, FAMILIES["clip"], prompts, vectors), vectors).abs().sum() > 0
+        return
+    first, passes = encode()
+    assert passes == 2
+    if change == "weights":
+        with torch.no_grad():
+            tower.text_model.encoder.layers[0].self_attn.k_proj.weight.mul_(3)
+    elif change == "dtype":
+        tower.to(torch.bfloat16)
+    elif change == "trained":
+        tower.text_model.requires_grad_(True)
+    again, passes = encode()
+    assert passes == (1 if change == "none" else 2)
+    fresh = encode_prompts(tower, FAMILIES["clip"], build(tokenizer_path, position="front").learned, vectors)
+    torch.testing.assert_close(again, fresh.detach(), rtol=0, atol=0)
+    if change in ("none", "trained"):
+        torch.testing.assert_close(again, first, rtol=0, atol=1e-6)
+    else:
+        assert (again - first).abs().max() > 1e-3

@@ -6,10 +6,11 @@ the prompts' prefix tree (`tree.py`), by the tower's own layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ KEPT_PER_UNIT = 16
 # Bytes that the text side may keep for the backward pass before it computes them again; on a GPU, this share of it.
 CPU_MEMORY = 2 * 2**30
 GPU_SHARE = 1 / 4
+# Bytes of keys and values of frozen nodes that are kept from one step to the next.
+KEPT_KEYS = 2**28
 # In how many parts the rows are recomputed where gradient checkpointing is switched on.
 CHECKPOINTED_PARTS = 8
 
@@ -99,6 +102,21 @@ class PromptTensors:
         self.leaf_columns = torch.from_numpy(leaf_columns)
         self.leaves = torch.from_numpy(tree.leaf_rows * most + slots)
         self._copies: dict[torch.device, PromptTensors] = {}
+        self._frozen_keys: tuple[Any, list[KeysAndValues]] | None = None
+
+    def frozen_keys(self, state: Any, compute: Callable[[], list[KeysAndValues]]) -> list[KeysAndValues]:
+        """Each layer's keys and values of the frozen nodes: computed once for each state of the tower.
+
+        Args:
+            state: what they depend on; None: they are computed and not kept.
+            compute: computes them.
+        """
+        if state is not None and self._frozen_keys is not None and self._frozen_keys[0] == state:
+            return self._frozen_keys[1]
+        keys = compute()
+        small = sum(2 * key.nbytes for key, _ in keys) <= KEPT_KEYS
+        self._frozen_keys = (state, keys) if state is not None and small else None
+        return keys
 
     def to(self, device: torch.device) -> PromptTensors:
         """These prompts on `device`: themselves, or a copy that is made once and kept.
@@ -109,6 +127,7 @@ class PromptTensors:
             return self
         if device not in self._copies:
             other = copy(self)
+            other._frozen_keys = None
             with torch.inference_mode(False):  # training may use them later
                 for name in ("trunk", "frozen", "live", "leaf_columns", "leaves"):
                     setattr(other, name, getattr(self, name).to(device))
@@ -116,7 +135,7 @@ class PromptTensors:
         return self._copies[device]
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_copies": {}}  # copies and pickles start without
+        return {**self.__dict__, "_copies": {}, "_frozen_keys": None}  # copies and pickles start without
 
 
 def encode_prompts(
@@ -157,7 +176,10 @@ def _encode_live(tower: _Tower, prompts: PromptTensors, table: Tensor | None, me
     rows = torch.arange(n_rows, device=tower.device)
     images = torch.arange(n_images, device=tower.device)
     has_frozen = prompts.frozen.token_ids.numel() > 0  # the trunk is frozen then, too, and read once with them
-    frozen = tower.keys(prompts.frozen, rows, Trunk(prompts.trunk, images[:1], rows)) if has_frozen else []
+    frozen: list[KeysAndValues] = []
+    if has_frozen:
+        trunk_of_rows = Trunk(prompts.trunk, images[:1], rows)
+        frozen = prompts.frozen_keys(tower.state(), lambda: tower.keys(prompts.frozen, rows, trunk_of_rows))
     every_row, every_image = rows.repeat(n_images), images.repeat_interleave(n_rows)
 
     def encode(start: int, stop: int) -> Tensor:
@@ -231,6 +253,21 @@ class _Tower:
     @property
     def device(self) -> torch.device:
         return self.embeddings.token_embedding.weight.device
+
+    def state(self) -> Any:
+        """What the keys and values of ordinary tokens depend on; None where they must be computed in every call.
+
+        That is where the tower is trained, and where code is traced: a compiled graph must not hold what was kept.
+        """
+        embeddings = (self.embeddings.token_embedding, self.embeddings.position_embedding)
+        weights = [*(each.weight for each in embeddings), *self.layers.parameters()]
+        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+            return None
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+            return None
+        device = self.device.type
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        return autocast, [(weight.data_ptr(), weight._version, weight.dtype) for weight in weights]
 
     def embed(self, nodes: Nodes, table: Tensor | None, rows: Tensor, images: Tensor) -> Tensor:
         """Hidden states `[N, L, D]` before the first layer, of N pairs of a row and an image."""
