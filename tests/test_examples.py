@@ -89,7 +89,7 @@ def test_few_shot_on_a_folder_learns_saves_and_loads(tmp_path):
     assert "10 classes, 160 images to learn from, 40 to test on\n" in printed
     zero_shot, learned = (float(number) for number in re.findall(r": accuracy (\d\.\d{4})", printed))
     assert 0.3 < zero_shot < learned
-    assert re.search(r"^the first test image: \w+ 0\.\d\d, \w+ 0\.\d\d$", printed, re.MULTILINE)
+    assert re.search(r"^a test image of '\w+': \w+ 0\.\d\d, \w+ 0\.\d\d$", printed, re.MULTILINE)
     assert re.search(r"^among other classes: digit \d\.\d\d, red circle \d\.\d\d$", printed, re.MULTILINE)
     assert [tuple(value.shape) for value in adapter(tmp_path).values()] == [(16, 128)]
 

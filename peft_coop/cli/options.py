@@ -24,8 +24,6 @@ DEMO = "demo"
 # Chosen on training images that were not drawn. The papers' is 0.002, for a CLIP of five times this one's logit scale,
 # on which the gradients depend.
 DEMO_LEARNING_RATE = 0.02
-# The papers train CoCoOp on one image at a time, since more did not fit; the demo need not wait for that.
-DEMO_COCOOP_BATCH = 8
 
 
 def add_model(parser: argparse.ArgumentParser, default: str | None = DEMO) -> None:
@@ -111,14 +109,12 @@ def load_images(source: str, options: argparse.Namespace) -> ImageData:
     return data
 
 
-def recipe_of(key: str, options: argparse.Namespace) -> dict[str, Any]:
+def recipe_of(options: argparse.Namespace) -> dict[str, Any]:
     """What the options change in the papers' recipe; what they leave open is the demo's where its CLIP is trained."""
     changes: dict[str, Any] = {"num_epochs": options.epochs, "batch_size": options.batch_size}
     changes["learning_rate"] = options.learning_rate
-    if options.model == DEMO:
-        changes["learning_rate"] = options.learning_rate or DEMO_LEARNING_RATE
-        if key == "cocoop":
-            changes["batch_size"] = options.batch_size or DEMO_COCOOP_BATCH
+    if options.model == DEMO and options.learning_rate is None:
+        changes["learning_rate"] = DEMO_LEARNING_RATE
     return {name: value for name, value in changes.items() if value is not None}
 
 
@@ -147,7 +143,7 @@ def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData)
     """
     from ..evaluation import PromptLearning
 
-    context, recipe = context_of(key, options), recipe_of(key, options)
+    context, recipe = context_of(key, options), recipe_of(options)
     flip = data.flip and not options.no_flip
     return PromptLearning(key, context, recipe, data.name, options.augment, flip, options.workers)
 
