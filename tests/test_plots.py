@@ -4,9 +4,9 @@ import pytest
 from PIL import Image
 from test_reports import base_to_new, run
 
-from peft_coop.evaluation.plot_panels import COLORS, GREYS, line_styles
-from peft_coop.evaluation.plots import base_to_new_figure, few_shot_figure, plot_base_to_new, plot_few_shot
-from peft_coop.evaluation.report_lines import make_lines
+from peft_coop.evaluation.reports.figures import base_to_new_figure, few_shot_figure, plot_base_to_new, plot_few_shot
+from peft_coop.evaluation.reports.lines import make_lines
+from peft_coop.evaluation.reports.panels import COLORS, GREYS, line_styles
 
 
 def few_shot_runs(datasets=("digits",), methods=("coop", "cocoop"), shots=(1, 2, 4, 8, 16), seeds=(1, 2)):

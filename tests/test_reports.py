@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from peft_coop.evaluation.published import published, published_base_to_new
-from peft_coop.evaluation.report_formats import escape_latex, latex, markdown
-from peft_coop.evaluation.report_lines import Value, make_lines, over_datasets, over_seeds
-from peft_coop.evaluation.report_tables import Table
-from peft_coop.evaluation.reports import Run, format_report, load_runs, make_tables, write_report
+from peft_coop.evaluation.reports import Run, format_report, load_runs, write_report
+from peft_coop.evaluation.reports.formats import escape_latex, latex, markdown
+from peft_coop.evaluation.reports.lines import Value, make_lines, over_datasets, over_seeds
+from peft_coop.evaluation.reports.published import published, published_base_to_new
+from peft_coop.evaluation.reports.tables import Table, make_tables
 
 VIT_B16 = "openai/clip-vit-base-patch16"
 NAMES = {"zero-shot": "zero-shot CLIP", "linear-probe": "linear probe", "coop": "CoOp", "cocoop": "CoCoOp"}

@@ -12,11 +12,9 @@ from .baselines import (
 from .interpretation import nearest_words
 from .methods import Classifier, FrozenCLIP, LabelledImages, Method
 from .metrics import metric_path
-from .plots import plot_base_to_new, plot_few_shot
 from .prompt_methods import PromptClassifier, PromptLearning
 from .protocols import ablation, base_to_new, cross_dataset, domain_generalisation, draw_images, few_shot
-from .report_runs import load_runs
-from .reports import format_report, write_report
+from .reports import format_report, load_runs, plot_base_to_new, plot_few_shot, write_report
 from .scores import harmonic_mean, scores
 from .training import predict_logits, train_prompt
 from .word_tables import format_words, plot_words

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..scores import harmonic_mean
+from .lines import Line, Value, distinct, make_lines, over_datasets, over_seeds
 from .published import NUM_SHOTS, PAPER_NAMES, Row, published, published_base_to_new
-from .report_lines import Line, Value, distinct, make_lines, over_datasets, over_seeds
-from .report_runs import METRICS, Run, check_metric
-from .scores import harmonic_mean
+from .runs import METRICS, Run, check_metric
 
 Cell = Value | str | None
 

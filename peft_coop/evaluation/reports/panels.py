@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .report_lines import Line
+from .lines import Line
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .plot_panels import SMALL_FONT, Style, add_legend, line_styles, name_panel, panel_grid
-from .report_lines import Line, Value, distinct, make_lines, over_datasets
-from .report_runs import METRICS, Run, check_metric
-from .report_tables import base_and_new
+from .lines import Line, Value, distinct, make_lines, over_datasets
+from .panels import SMALL_FONT, Style, add_legend, line_styles, name_panel, panel_grid
+from .runs import METRICS, Run, check_metric
+from .tables import base_and_new
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from .report_runs import Run, canonical, identity
+from .runs import Run, canonical, identity
 
 # Tables and figures begin with what learns nothing, go on with the other baselines and end with these.
 PROMPT_METHODS = ("coop", "cocoop")

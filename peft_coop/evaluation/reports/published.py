@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .report_lines import Value
+from .lines import Value
 
 # The papers' model and shots.
 MODEL = "clip-vit-base-patch16"

@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .report_lines import Value, distinct
-from .report_runs import METRICS, TEXTS, Run
-from .report_tables import Cell, Table
+from .lines import Value, distinct
+from .runs import METRICS, TEXTS, Run
+from .tables import Cell, Table
 
 MISSING = "–"
 # In one pass, so that no replacement is replaced again.

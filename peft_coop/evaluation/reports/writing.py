@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from .plots import base_to_new_figure, few_shot_figure, save_figure
-from .report_formats import latex, markdown, runs_csv
-from .report_lines import distinct, model_label
-from .report_runs import Run, load_runs
-from .report_tables import Table, make_tables
+from .figures import base_to_new_figure, few_shot_figure, save_figure
+from .formats import latex, markdown, runs_csv
+from .lines import distinct, model_label
+from .runs import Run, load_runs
+from .tables import Table, make_tables
 
 __all__ = ["Run", "Table", "format_report", "load_runs", "make_tables", "write_report"]
 

@@ -1,0 +1,7 @@
+"""Tables and figures of finished runs."""
+
+from .figures import plot_base_to_new, plot_few_shot
+from .runs import Run, load_runs
+from .writing import format_report, write_report
+
+__all__ = ["Run", "format_report", "load_runs", "plot_base_to_new", "plot_few_shot", "write_report"]
