@@ -278,6 +278,14 @@ def test_help_teaches(command, words, capsys):
     assert all(word in printed for word in words)
 
 
+def test_a_package_that_is_missing_is_named(folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    run("evaluate", "--data", f"folder:{folder}", code=2)
+    assert last_error(capsys) == (
+        "peft-coop: The package 'datasets' is not installed: pip install \"peft-coop[demo]\" has what the commands need."
+    )
+
+
 def test_as_a_module():
     result = subprocess.run([sys.executable, "-m", "peft_coop", "--help"], capture_output=True, text=True, check=True)
     assert result.stdout.startswith("usage: peft-coop")

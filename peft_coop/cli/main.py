@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quieten()
     try:
         return options.run(options) or 0
+    except ModuleNotFoundError as error:
+        hint = 'pip install "peft-coop[demo]" has what the commands need.'
+        print(f"peft-coop: The package {error.name!r} is not installed: {hint}", file=sys.stderr)
+        return 2
     except (ValueError, TypeError, OSError, ImportError, SafetensorError) as error:
         print(f"peft-coop: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
