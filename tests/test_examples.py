@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from coop_layout_files import IMAGENET_VARIANTS, make_coop_layout
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[1]
@@ -120,3 +121,13 @@ def test_domain_generalisation_tests_on_changed_images(tmp_path):
     assert max(accuracies) < source
     assert average == pytest.approx(sum(accuracies) / 3, abs=0.02)
     assert (tmp_path / "report" / "report.csv").exists()
+
+
+def test_domain_generalisation_from_imagenet(tmp_path):
+    """In a folder laid out as the original's."""
+    for name in ("imagenet", *IMAGENET_VARIANTS):
+        make_coop_layout(tmp_path / "data", name)
+    arguments = ["--smoke", "--data", tmp_path / "data", "--output_dir", tmp_path / "output"]
+    rows = table_rows(run("domain_generalisation/domain_generalisation.py", *arguments))
+    assert rows["method"] == ["imagenet (source)", *IMAGENET_VARIANTS, "average of targets", "seeds"]
+    assert len(rows["CoOp, M = 16"]) == 7
