@@ -47,10 +47,9 @@ class Recipe:
         """Whether a last batch that is not full is left out: as in the original, where a full one exists."""
         return num_images >= self.batch_size
 
-    def steps_per_epoch(self, num_images: int, num_processes: int = 1) -> int:
-        """Optimizer steps in an epoch over `num_images`, shared out to processes of `batch_size` images each."""
-        share = math.ceil(num_images / num_processes)
-        return share // self.batch_size if self.drops_last(share) else 1
+    def steps_per_epoch(self, num_images: int) -> int:
+        """Steps in an epoch over `num_images`, in one process."""
+        return num_images // self.batch_size if self.drops_last(num_images) else 1
 
     def arguments(self, output_dir: str, num_images: int, **more: Any) -> TrainingArguments:
         """`TrainingArguments` of the recipe.
@@ -71,10 +70,23 @@ class Recipe:
         }
         return TrainingArguments(output_dir, **{**settings, **more})
 
-    def optimizers(self, model: nn.Module, num_images: int, num_processes: int = 1) -> tuple[SGD, LambdaLR]:
-        """Optimizer and scheduler for `Trainer(optimizers=…)`; see `make_optimizer`."""
-        steps = self.steps_per_epoch(num_images, num_processes)
-        return make_optimizer(model.parameters(), steps, self.num_epochs, self.learning_rate)
+    def optimizers(self, model: nn.Module, arguments: TrainingArguments, num_images: int) -> tuple[SGD, LambdaLR]:
+        """Optimizer and scheduler for `Trainer(optimizers=…)`.
+
+        Args:
+            model: with its prompt adapter.
+            arguments: the Trainer's; they say how many images are in a step, over all processes.
+            num_images: how many are trained on.
+        """
+        steps = trainer_steps(arguments, num_images)
+        return make_optimizer(model.parameters(), steps, math.ceil(arguments.num_train_epochs), self.learning_rate)
+
+
+def trainer_steps(arguments: TrainingArguments, num_images: int) -> int:
+    """How many optimizer steps the Trainer takes in an epoch over `num_images`."""
+    batch_size = arguments.train_batch_size * arguments.world_size
+    batches = num_images // batch_size if arguments.dataloader_drop_last else math.ceil(num_images / batch_size)
+    return max(1, math.ceil(batches / arguments.gradient_accumulation_steps))
 
 
 def paper_recipe(method: str, num_shots: int, data: str | None = None) -> Recipe:

@@ -281,9 +281,8 @@ def test_help_teaches(command, words, capsys):
 def test_a_package_that_is_missing_is_named(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     run("evaluate", "--data", f"folder:{folder}", code=2)
-    assert last_error(capsys) == (
-        "peft-coop: The package 'datasets' is not installed: pip install \"peft-coop[demo]\" has what the commands need."
-    )
+    error = last_error(capsys)
+    assert error.startswith("peft-coop: The package 'datasets' is not installed: pip install")
 
 
 def test_as_a_module():

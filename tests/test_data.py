@@ -129,7 +129,7 @@ def test_saved_datasets_are_read(tmp_path):
     Dataset.from_dict(splits["train"][:] | {"label": [0, 1, 1]}, splits["train"].features).save_to_disk(
         tmp_path / "one"
     )
-    with pytest.raises(ValueError, match=r"least populated class"):
+    with pytest.raises(ValueError, match=r"3 in 2 classes, 1 in the smallest"):
         load_data(f"folder:{tmp_path / 'one'}")
 
 
@@ -169,6 +169,21 @@ def test_unknown_sources_are_refused(tmp_path):
             load_data(source)
     with pytest.raises(ValueError, match=r"There is no folder '.*nowhere'"):
         load_data(f"folder:{tmp_path / 'nowhere'}")
+
+
+def test_a_folder_without_images_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"'folder:.*empty' cannot be read"):
+        load_data(f"folder:{tmp_path / 'empty'}")
+
+
+def test_too_few_images_for_a_test_are_counted(tmp_path):
+    for name, count in {"green": 3, "red": 1}.items():
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            Picture.new("RGB", (20, 20), COLOURS[name]).save(tmp_path / name / f"{index}.png")
+    with pytest.raises(ValueError, match=r"too few images .* 4 in 2 classes, 1 in the smallest"):
+        load_data(f"folder:{tmp_path}")
 
 
 def test_columns_are_found_by_their_types(tmp_path, monkeypatch):

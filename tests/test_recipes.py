@@ -7,7 +7,7 @@ import torch
 from conftest import GOLDEN
 from transformers import Trainer, TrainerCallback
 
-from peft_coop.recipes import Recipe, learning_rate, make_optimizer, paper_recipe
+from peft_coop.recipes import Recipe, learning_rate, make_optimizer, paper_recipe, trainer_steps
 
 LEARNING_RATES = json.loads((GOLDEN / "learning_rate.json").read_text())
 
@@ -85,10 +85,19 @@ def test_the_trainer_takes_as_many_steps_as_the_schedule_expects(tmp_path, num_i
     arguments = recipe.arguments(str(tmp_path), num_images, save_strategy="no", disable_tqdm=True)
     data = [{"x": torch.ones(1), "labels": torch.ones(1)} for _ in range(num_images)]
     Trainer(
-        model, arguments, train_dataset=data, optimizers=recipe.optimizers(model, num_images), callbacks=[Watch()]
+        model,
+        arguments,
+        train_dataset=data,
+        optimizers=recipe.optimizers(model, arguments, num_images),
+        callbacks=[Watch()],
     ).train()
-    assert recipe.steps_per_epoch(num_images) == steps
+    assert trainer_steps(arguments, num_images) == recipe.steps_per_epoch(num_images) == steps
     assert rates == pytest.approx([learning_rate(epoch, 3) for epoch in range(3) for _ in range(steps)])
+
+
+def test_accumulated_batches_are_one_step(tmp_path):
+    arguments = Recipe(1, 4).arguments(str(tmp_path), 40, gradient_accumulation_steps=4)
+    assert trainer_steps(arguments, 40) == 3
 
 
 class Line(torch.nn.Module):

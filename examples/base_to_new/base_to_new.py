@@ -9,11 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-from transformers import AutoModel, AutoProcessor
-
+from peft_coop import demo
 from peft_coop.data import ImageData, load_data
-from peft_coop.demo import MODEL_PATH
 from peft_coop.evaluation import (
     FrozenCLIP,
     LinearProbe,
@@ -28,8 +25,6 @@ from peft_coop.evaluation import (
 
 # The CoCoOp paper starts both methods from these words here, and their prompts are as long.
 CONTEXT = {"ctx_init": "a photo of a"}
-# The demo's CLIP has a smaller logit scale than OpenAI's, so its gradients are smaller and its learning rate is larger.
-DEMO_LEARNING_RATE = 0.02
 SMOKE = {"num_shots": 2, "num_epochs": 1, "seeds": [1]}
 
 
@@ -49,14 +44,8 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_clip(name: str) -> FrozenCLIP:
-    path = MODEL_PATH if name == "demo" else name
-    model = AutoModel.from_pretrained(path).to("cuda" if torch.cuda.is_available() else "cpu")
-    return FrozenCLIP(model, AutoProcessor.from_pretrained(path), name)
-
-
 def make_methods(args: argparse.Namespace, data: ImageData) -> list[Method]:
-    rate = args.learning_rate or (DEMO_LEARNING_RATE if args.model == "demo" else None)
+    rate = args.learning_rate or (demo.LEARNING_RATE if args.model == "demo" else None)
     recipe = {"num_epochs": args.num_epochs, "learning_rate": rate}
     recipe = {name: value for name, value in recipe.items() if value is not None}  # the others are the papers'
     return [ZeroShot(), LinearProbe(), *(PromptLearning(key, CONTEXT, recipe, data.name) for key in ("coop", "cocoop"))]
@@ -64,7 +53,7 @@ def make_methods(args: argparse.Namespace, data: ImageData) -> list[Method]:
 
 def main() -> None:
     args = parse_args()
-    clip = load_clip(args.model)
+    clip = FrozenCLIP.from_pretrained(args.model)
     records = []
     for source in args.data:
         data = load_data(source)

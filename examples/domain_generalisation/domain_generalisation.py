@@ -11,13 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from PIL import ImageFilter, ImageOps
 from PIL.Image import Image
-from transformers import AutoModel, AutoProcessor
 
+from peft_coop import demo
 from peft_coop.data import ImageData, load_data
-from peft_coop.demo import MODEL_PATH
 from peft_coop.evaluation import (
     FrozenCLIP,
     LinearProbe,
@@ -32,8 +30,6 @@ from peft_coop.evaluation import (
 
 IMAGENET_TARGETS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 CONTEXT_LENGTHS = (4, 16)
-# The demo's CLIP has a smaller logit scale than OpenAI's, so its gradients are smaller and its learning rate is larger.
-DEMO_LEARNING_RATE = 0.02
 SMOKE = {"num_shots": 2, "num_epochs": 1, "seeds": [1]}
 
 
@@ -68,12 +64,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_clip(name: str) -> FrozenCLIP:
-    path = MODEL_PATH if name == "demo" else name
-    model = AutoModel.from_pretrained(path).to("cuda" if torch.cuda.is_available() else "cpu")
-    return FrozenCLIP(model, AutoProcessor.from_pretrained(path), name)
-
-
 def load_imagenet(folder: str) -> tuple[ImageData, list[ImageData]]:
     """The source and its targets; the last two have 200 of its classes."""
     return load_data(f"coop:imagenet@{folder}"), [load_data(f"coop:{name}@{folder}") for name in IMAGENET_TARGETS]
@@ -91,7 +81,7 @@ def changed(source: ImageData, name: str, change: Callable[[Image], Image]) -> I
 
 
 def make_methods(args: argparse.Namespace, source: ImageData) -> list[Method]:
-    rate = args.learning_rate or (DEMO_LEARNING_RATE if args.model == "demo" else None)
+    rate = args.learning_rate or (demo.LEARNING_RATE if args.model == "demo" else None)
     recipe = {"num_epochs": args.num_epochs, "learning_rate": rate}
     recipe = {name: value for name, value in recipe.items() if value is not None}  # the others are the paper's
     coop = PromptLearning("coop", recipe=recipe, data=source.name)
@@ -101,7 +91,7 @@ def make_methods(args: argparse.Namespace, source: ImageData) -> list[Method]:
 def main() -> None:
     args = parse_args()
     source, targets = load_imagenet(args.data) if args.data else load_digits()
-    clip, methods = load_clip(args.model), make_methods(args, source)
+    clip, methods = FrozenCLIP.from_pretrained(args.model), make_methods(args, source)
     records = domain_generalisation(clip, source, targets, methods, args.output_dir, args.num_shots, args.seeds)
     runs = load_runs(record["folder"] for record in records)
     print(format_report(runs))

@@ -16,14 +16,18 @@ from peft import PeftModel, get_peft_model
 from PIL.Image import Image
 from transformers import AutoImageProcessor, AutoModel, Trainer, pipeline, set_seed
 
-from peft_coop import CoOpConfig
+from peft_coop import CoOpConfig, demo
 from peft_coop.data import few_shot_indices, load_data, with_image_embeds
-from peft_coop.demo import MODEL_PATH, load_task
 from peft_coop.evaluation import draw_images, scores
 from peft_coop.recipes import LEARNING_RATE, paper_recipe
 
 # The demo's CLIP has a smaller logit scale than OpenAI's, so its gradients are smaller and its learning rate is larger.
-SMOKE = {"model": MODEL_PATH, "learning_rate": 0.02, "num_epochs": 20, "other_class_names": ["digit", "red circle"]}
+SMOKE = {
+    "model": demo.MODEL_PATH,
+    "learning_rate": demo.LEARNING_RATE,
+    "num_epochs": 20,
+    "other_class_names": ["digit", "red circle"],
+}
 SMOKE_IMAGES_PER_CLASS = 20
 
 
@@ -50,7 +54,7 @@ def parse_args() -> argparse.Namespace:
 
 def write_digits(folder: Path) -> None:
     """A folder as anyone might have it: one folder of image files per class."""
-    task = load_task("digits")
+    task = demo.load_task("digits")
     for name in task.class_names:
         (folder / name).mkdir()
     drawn, _ = few_shot_indices(task.train["label"], [], SMOKE_IMAGES_PER_CLASS, seed=1)
@@ -64,8 +68,7 @@ def make_trainer(args: argparse.Namespace, model: PeftModel, train) -> Trainer:
     recipe = paper_recipe("coop", args.num_shots)
     recipe = replace(recipe, num_epochs=args.num_epochs or recipe.num_epochs, learning_rate=args.learning_rate)
     arguments = recipe.arguments(args.output_dir, len(train), seed=args.seed, save_strategy="no")
-    processes = max(1, arguments.world_size * arguments.n_gpu)
-    optimizers = recipe.optimizers(model, len(train), processes)
+    optimizers = recipe.optimizers(model, arguments, len(train))
     return Trainer(model, arguments, train_dataset=train, optimizers=optimizers)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import demo
 from ..recipes import LEARNING_RATE
 from .options import (
     DEMO,
-    DEMO_LEARNING_RATE,
     add_context,
     add_data,
     add_model,
@@ -174,7 +174,7 @@ def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
     from ..evaluation import all_baselines
 
     asked: Sequence[str] = ALL if "all" in options.methods else options.methods
-    rate = options.learning_rate or (DEMO_LEARNING_RATE if options.model == DEMO else LEARNING_RATE)
+    rate = options.learning_rate or (demo.LEARNING_RATE if options.model == DEMO else LEARNING_RATE)
     baselines = {method.key: method for method in all_baselines(rate, data=data.name)}
     return [
         make_prompt_learning(key, options, data) if key in PROMPTS else baselines[key] for key in ALL if key in asked

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from peft import PeftModel
 from transformers import pipeline
 
-from .options import DEMO, DEMO_LEARNING_RATE, add_model, load_clip, percent, say
+from ..demo import LEARNING_RATE
+from .options import DEMO, add_model, load_clip, percent, say
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -66,7 +67,7 @@ def run_demo(options: argparse.Namespace) -> None:
     new_source = options.base_new_data or (DEMO_NEW_DATA if options.data == DEMO_DATA else options.data)
     data = load_data(options.data)
     new_data = data if new_source == options.data else load_data(new_source)
-    recipe = {**RECIPE, **({"learning_rate": DEMO_LEARNING_RATE} if options.model == DEMO else {})}
+    recipe = {**RECIPE, **({"learning_rate": LEARNING_RATE} if options.model == DEMO else {})}
     short = {"n_ctx": 4, "ctx_init": None}
     coop, short_coop = PromptLearning("coop", {"n_ctx": 16}, recipe), PromptLearning("coop", short, recipe)
     cocoop = PromptLearning("cocoop", short, {**recipe, "batch_size": COCOOP_BATCH})

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftConfig, PeftModel
-from transformers import AutoModel, AutoProcessor
 from transformers.utils import logging
 
-from ..demo import MODEL_PATH
+from .. import demo
 from ..recipes import LEARNING_RATE
 
 if TYPE_CHECKING:
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from ..evaluation import FrozenCLIP, PromptLearning
 
 DEMO = "demo"
-# Chosen on training images that were not drawn. The papers' is 0.002, for a CLIP of five times this one's logit scale,
-# on which the gradients depend.
-DEMO_LEARNING_RATE = 0.02
 
 
 def add_model(parser: argparse.ArgumentParser, default: str | None = DEMO) -> None:
@@ -67,20 +63,13 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def load_clip(name: str) -> FrozenCLIP:
-    """A dual encoder and its processor by Hub name or folder, on the GPU if there is one.
-
-    Raises:
-        OSError: if there is no such model.
-        ValueError: if it is no model of this kind.
-    """
+    """See `FrozenCLIP.from_pretrained`; the tiny CLIP gets one thread."""
     from ..evaluation import FrozenCLIP
 
-    path = MODEL_PATH if name == DEMO else name
-    if path == MODEL_PATH:
+    clip = FrozenCLIP.from_pretrained(name)
+    if clip.name == DEMO:
         torch.set_num_threads(1)  # it is too small to share out: threads that wait for each other cost more
-    model = AutoModel.from_pretrained(path)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return FrozenCLIP(model.to(device), AutoProcessor.from_pretrained(path), DEMO if path == MODEL_PATH else name)
+    return clip
 
 
 def load_adapter(adapter: str, model: str | None) -> tuple[PeftModel, FrozenCLIP]:
@@ -114,7 +103,7 @@ def recipe_of(options: argparse.Namespace) -> dict[str, Any]:
     changes: dict[str, Any] = {"num_epochs": options.epochs, "batch_size": options.batch_size}
     changes["learning_rate"] = options.learning_rate
     if options.model == DEMO and options.learning_rate is None:
-        changes["learning_rate"] = DEMO_LEARNING_RATE
+        changes["learning_rate"] = demo.LEARNING_RATE
     return {name: value for name, value in changes.items() if value is not None}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -77,6 +78,7 @@ def _from_coop(source: str, place: str) -> ImageData:
 
 def _splits(source: str, kind: str, place: str) -> DatasetDict:
     from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+    from datasets.data_files import EmptyDatasetError
     from datasets.exceptions import DatasetGenerationError
 
     if kind == "folder" and not os.path.isdir(place):
@@ -86,7 +88,7 @@ def _splits(source: str, kind: str, place: str) -> DatasetDict:
         return DatasetDict({"train": saved}) if isinstance(saved, Dataset) else saved
     try:
         return load_dataset("imagefolder", data_dir=place) if kind == "folder" else load_dataset(place)
-    except DatasetGenerationError as error:
+    except (DatasetGenerationError, EmptyDatasetError, ValueError) as error:
         raise ValueError(f"{source!r} cannot be read: {error.__cause__ or error}") from error
 
 
@@ -99,7 +101,15 @@ def _from_splits(source: str, splits: DatasetDict, seed: int) -> ImageData:
     }
     if not labelled:
         raise ValueError(f"{source!r} has no split whose images all have a label, only {sorted(splits)}.")
-    train, val, test = _train_val_test(labelled, seed)
+    try:
+        train, val, test = _train_val_test(labelled, seed)
+    except ValueError as error:  # from the stratified draw
+        counts = Counter(next(iter(labelled.values()))["label"])
+        raise ValueError(
+            f"{source!r} has no test split, and too few images to keep a fifth of each class for testing: "
+            f"{sum(counts.values())} in {len(counts)} classes, {min(counts.values())} in the smallest. Add images, or "
+            "a test split."
+        ) from error
     name = os.path.basename(os.path.abspath(source.partition(":")[2]))
     return ImageData(name, test.features["label"].names, DEFAULT_TEMPLATE, train, val, test)
 

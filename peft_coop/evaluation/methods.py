@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import CLIPProcessor
+from transformers import AutoModel, AutoProcessor, CLIPProcessor
 
 from ..data import with_image_embeds
+from ..demo import MODEL_PATH
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,6 +56,20 @@ class FrozenCLIP:
         self.processor = processor
         self.name = name
         self._features: dict[str, Dataset] = {}
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> FrozenCLIP:
+        """Load a CLIP and its processor, on the GPU if there is one.
+
+        Args:
+            name: a Hub name or a folder; "demo" is the tiny one that ships with the package.
+
+        Raises:
+            OSError: if there is no such model.
+        """
+        path = MODEL_PATH if name == "demo" else name
+        model = AutoModel.from_pretrained(path).to("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(model, AutoProcessor.from_pretrained(path), "demo" if path == MODEL_PATH else name)
 
     @property
     def device(self) -> torch.device:

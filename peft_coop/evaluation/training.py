@@ -42,22 +42,20 @@ def train_prompt(model: PeftModel, train: Any, recipe: Recipe, seed: int, folder
         folder: for the Trainer's checkpoints; they are removed at the end.
         arguments: further `TrainingArguments`.
     """
-    steps = recipe.num_epochs * recipe.steps_per_epoch(len(train))
     settings = {
         "seed": seed,
-        "save_steps": max(1, steps // SAVES),
+        "save_steps": 1 / SAVES,
         "save_total_limit": 1,
         "logging_strategy": "no",
         "disable_tqdm": False,
         **arguments,
     }
     trainer_arguments = recipe.arguments(str(folder), len(train), **settings)
-    processes = max(1, trainer_arguments.world_size * trainer_arguments.n_gpu)
     trainer = Trainer(
         model,
         trainer_arguments,
         train_dataset=train,
-        optimizers=recipe.optimizers(model, len(train), processes),
+        optimizers=recipe.optimizers(model, trainer_arguments, len(train)),
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(ProgressBarOnly)

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ...data import AugmentedImages
 from ...data.images import ImageRows
-from ...recipes import LEARNING_RATE, Recipe, paper_recipe
+from ...recipes import LEARNING_RATE, Recipe, make_optimizer, paper_recipe
 from ..methods import FrozenCLIP, LabelledImages, Method
 from .loop import train
 from .text import TextClassifier, cosine_logits, text_features
@@ -91,7 +91,9 @@ class _TextFeatureMethod(_GradientMethod):
         def loss_of(indices: Tensor, epoch: int) -> Tensor:
             return F.cross_entropy(cosine_logits(clip, image_embeds[indices], change(features)), labels[indices])
 
-        train(loss_of, len(labels), recipe, recipe.optimizers(change, len(labels)), seed, folder)
+        steps = recipe.steps_per_epoch(len(labels))
+        optimizers = make_optimizer(change.parameters(), steps, recipe.num_epochs, recipe.learning_rate)
+        train(loss_of, len(labels), recipe, optimizers, seed, folder)
         return TextClassifier(clip, [images.zero_shot_template], change.requires_grad_(False))
 
 
