@@ -40,8 +40,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "batch_size", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)}.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be above 0 and finite, got {getattr(self, name)}.")
 
     def drops_last(self, num_images: int) -> bool:
         """Whether a last batch that is not full is left out: as in the original, where a full one exists."""

@@ -27,6 +27,7 @@ from peft_coop.evaluation.baselines import (
 from peft_coop.evaluation.baselines.linear_probe import raw_features, search_exponent
 from peft_coop.evaluation.baselines.text import cosine_logits, text_features
 from peft_coop.evaluation.methods import FrozenCLIP, LabelledImages
+from peft_coop.evaluation.scores import scores
 from peft_coop.evaluation.templates import imagenet_templates
 from peft_coop.recipes import Recipe
 
@@ -239,6 +240,13 @@ def test_linear_probe_of_two_classes_has_two_logits(frozen, images, test_images,
     assert (np.delete(chances, [3, 7], axis=1) == 0).all()
 
 
+def test_linear_probe_is_scored_where_a_class_has_no_training_image(frozen, images, test_images, tmp_path):
+    classifier = LinearProbe().fit(frozen, of_classes(images, [0, 3, 7]), 1, tmp_path)
+    measured = scores(classifier.logits(test_images, images.class_names), test_images["label"])
+    predicted = classifier.probe.predict(raw_features(frozen, test_images))
+    assert measured["accuracy"] == (predicted == np.array(test_images["label"])).mean() > 0
+
+
 def test_linear_probe_refuses_other_classes_and_takes_some_of_its_own(frozen, images, test_images, tmp_path):
     classifier = LinearProbe().fit(frozen, images, 1, tmp_path)
     with pytest.raises(ValueError, match=r"A linear probe is for the classes that it was learned from; 'circle'"):
@@ -406,9 +414,9 @@ def test_learning_needs_images(frozen, images, tmp_path, method_class):
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"learning_rate": 0.0}, r"`learning_rate` must be above 0, got 0\.0"),
-        ({"num_epochs": 0}, r"`num_epochs` must be above 0, got 0"),
-        ({"batch_size": -1}, r"`batch_size` must be above 0, got -1"),
+        ({"learning_rate": 0.0}, r"`learning_rate` must be above 0 and finite, got 0\.0"),
+        ({"num_epochs": 0}, r"`num_epochs` must be above 0 and finite, got 0"),
+        ({"batch_size": -1}, r"`batch_size` must be above 0 and finite, got -1"),
     ],
 )
 def test_wrong_numbers_are_refused(wrong, message):
@@ -438,4 +446,34 @@ def test_the_list_of_baselines():
     assert methods["prompt-ensemble-80"].settings() == {"num_templates": 80, "with_own_template": True}
     assert methods["text-bias"].settings() == {"learning_rate": 0.02, "num_epochs": None, "batch_size": 32}
     assert methods["image-encoder"].settings()["learning_rate"] == 1e-5
+    assert methods["image-encoder"].settings()["batch_size"] == 32
     assert methods["text-transform"].data == "imagenet"
+
+
+@pytest.mark.parametrize("key", ["text-bias", "text-transform", "image-encoder"])
+def test_the_list_passes_the_recipe_on(key):
+    methods = {method.key: method for method in all_baselines(num_epochs=3, batch_size=8)}
+    assert methods[key].make_recipe(num_shots=1) == Recipe(3, 8, 1e-5 if key == "image-encoder" else 0.002)
+    settings = methods[key].settings()
+    assert (settings["num_epochs"], settings["batch_size"]) == (3, 8)
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({}, {"augment": False}),
+        ({"flip": False}, {"augment": False}),
+        ({"augment": True}, {"augment": True, "flip": True}),
+        ({"augment": True, "flip": False}, {"augment": True, "flip": False}),
+    ],
+)
+def test_the_list_passes_the_augmentation_on(given, expected):
+    encoder = all_baselines(**given)[-1]
+    assert (encoder.augment, encoder.flip) == (given.get("augment", False), given.get("flip", True))
+    settings = encoder.settings()
+    assert {name: settings[name] for name in ("augment", "flip") if name in settings} == expected
+
+
+def test_the_list_refuses_wrong_numbers():
+    with pytest.raises(ValueError, match="`batch_size` must be above 0 and finite, got 0"):
+        all_baselines(batch_size=0)

@@ -126,6 +126,37 @@ def test_an_interrupted_training_goes_on(folder, tmp_path, capsys, monkeypatch):
     assert 2 <= len(steps) <= 3
 
 
+def test_a_mistake_does_not_lock_the_folder(folder, tmp_path, capsys):
+    command = ["train", "--data", f"folder:{folder}", "--output", tmp_path / "prompt", *SHORT]
+    run(*command, "--n-ctx", "500", code=2)
+    assert "40" in last_error(capsys)
+    run(*command, "--n-ctx", "4")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"peft_type": "LORA", "r": 4}, "is no prompt, but of the method"),
+        ({"peft_type": "FOO"}, "'FOO', which is not known"),
+    ],
+)
+def test_adapters_of_other_methods_are_refused(folder, tmp_path, capsys, config, message):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "adapter_config.json").write_text(json.dumps(config))
+    (other / "adapter_model.safetensors").write_bytes(b"")
+    run("evaluate", "--adapter", other, "--data", f"folder:{folder}", code=2)
+    assert message in last_error(capsys)
+
+
+def test_two_datasets_of_one_name_are_refused(folder, tmp_path, capsys):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "data").symlink_to(folder)
+    sources = [f"folder:{folder}", f"folder:{tmp_path / 'more' / 'data'}"]
+    run("benchmark", "few-shot", "--data", *sources, "--output", tmp_path / "runs", code=2)
+    assert "a name of its own, got ['data', 'data']" in last_error(capsys)
+
+
 def test_benchmark_and_report(folder, tmp_path, capsys):
     runs = tmp_path / "runs"
     common = ["--data", f"folder:{folder}", "--seeds", "1", "2", "--epochs", "1", "--output", runs]
@@ -207,7 +238,7 @@ def test_interpret(adapter, tmp_path, capsys):
 def test_convert_there_and_back(adapter, tmp_path, capsys):
     checkpoint, again = tmp_path / "prompt_learner" / "model.pth.tar-2", tmp_path / "again"
     run("convert", adapter, "--to-original", "--output", checkpoint)
-    run("convert", checkpoint, "--output", again)
+    run("convert", checkpoint, "--output", again, "--model", "demo")
     first, second = (load_weights(path) for path in (adapter, again))
     assert first.keys() == second.keys()
     for key, value in first.items():
@@ -228,12 +259,18 @@ def load_weights(adapter):
         (["demo", "--model", "/nowhere/at/all"], "/nowhere/at/all"),
         (["train", "--data", "demo:cats", "--output", "OUT"], "must be one of"),
         (["train", "--data", "demo:digits", "--output", "OUT", "--n-ctx", "0"], "`n_ctx` must be a whole number"),
-        (["train", "--data", "demo:digits", "--output", "OUT", "--epochs", "0"], "`num_epochs` must be above 0, got 0"),
+        (
+            ["train", "--data", "demo:digits", "--output", "OUT", "--epochs", "0"],
+            "`num_epochs` must be above 0 and finite, got 0",
+        ),
         (["evaluate", "--data", "demo:digits", "--adapter", "/nowhere"], "/nowhere"),
         (["predict", "/nowhere.png", "--class-names", "a"], "There is no file or folder '/nowhere.png'"),
         (["predict", "OUT", "--class-names", "a"], "holds no image"),
         (["report", "OUT"], "OUT"),
-        (["convert", "/nowhere.tar", "--output", "OUT"], "/nowhere.tar"),
+        (["convert", "/nowhere.tar", "--output", "OUT", "--model", "demo"], "/nowhere.tar"),
+        (["convert", "/nowhere.tar", "--output", "OUT"], "Give --model"),
+        (["evaluate", "--data", "demo:digits", "--adapter", "OUT"], "holds no adapter"),
+        (["train", "--data", "demo:digits", "--output", "OUT", "--learning-rate", "nan"], "above 0 and finite"),
         (["interpret", "--adapter", "/nowhere"], "/nowhere"),
         (["push", "--adapter", "/nowhere", "--repo", "me/it"], "/nowhere"),
         (

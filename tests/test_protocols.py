@@ -185,7 +185,9 @@ def test_a_killed_training_goes_on_to_the_same_prompt(clip, digits, tmp_path, mo
     resumed = method.fit(clip, images, 1, tmp_path / "killed").logits(digits.test, digits.class_names)
     assert len(steps) == 12 - 6
     np.testing.assert_allclose(resumed, whole, atol=1e-5)
-    assert not list((tmp_path / "killed").iterdir())
+    again = method.fit(clip, images, 1, tmp_path / "killed").logits(digits.test, digits.class_names)
+    assert len(steps) == 12 - 6  # a training that was killed behind its last step is not done again
+    np.testing.assert_allclose(again, whole, atol=1e-5)
 
 
 def counting(function, calls):
@@ -206,10 +208,24 @@ def test_augmented_training_sees_pixels(clip, digits, tmp_path):
     assert json.dumps(method.settings())
 
 
+def test_images_of_another_dataset_with_this_name_are_not_taken_for_these(clip, digits, tmp_path):
+    few_shot(clip, digits, [ZeroShot()], tmp_path)
+    few_shot(clip, digits, [ZeroShot()], tmp_path)
+    other = replace(digits, test=digits.test.select(range(30)))
+    with pytest.raises(ValueError, match=r"result.json is of another run: its images is"):
+        few_shot(clip, other, [ZeroShot()], tmp_path)
+
+
+def test_mirrored_images_are_another_setting():
+    settings = [PromptLearning("coop", {}, {}, augment=True, flip=flip).settings() for flip in (True, False)]
+    assert settings[0] != settings[1]
+    assert "flip" not in PromptLearning().settings()
+
+
 def test_wrong_methods_are_refused_before_anything_runs():
     with pytest.raises(ValueError, match="A prompt is learned by one of"):
         PromptLearning("maple")
     with pytest.raises(ValueError, match="`class_token_position` must be one of"):
         coop(class_token_position="start")
-    with pytest.raises(ValueError, match="`learning_rate` must be above 0, got -1"):
+    with pytest.raises(ValueError, match="`learning_rate` must be above 0 and finite, got -1"):
         PromptLearning("coop", {}, {"learning_rate": -1})

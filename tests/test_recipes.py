@@ -67,7 +67,7 @@ def test_unknown_recipes_are_refused(arguments, message):
 
 
 def test_wrong_numbers_are_refused():
-    with pytest.raises(ValueError, match="`batch_size` must be above 0, got 0"):
+    with pytest.raises(ValueError, match="`batch_size` must be above 0 and finite, got 0"):
         Recipe(num_epochs=1, batch_size=0)
 
 

@@ -76,11 +76,11 @@ def add_commands(commands: Any) -> None:
     ablation = _add_protocol(
         protocols, "ablation", "context length, start, position and model, every combination", run_ablation
     )
+    ablation.set_defaults(n_ctx=None, ctx_init=None, position="end", class_specific=False)  # the grid has these
     ablation.add_argument("--lengths", nargs="+", type=int, default=[16], help="random contexts (default: 16)")
     ablation.add_argument("--starts", nargs="+", default=[], help="words that further contexts start with")
     ablation.add_argument("--positions", nargs="+", default=["end"], help="of end, middle, front (default: end)")
     ablation.add_argument("--contexts", nargs="+", default=["unified"], choices=("unified", "class-specific"))
-    ablation.add_argument("--models", nargs="+", help="further models to compare")
     for one in (base_to_new, cross, domain, ablation):
         one.add_argument("--shots", type=int, default=16, help="training images per class (default: 16)")
 
@@ -88,7 +88,11 @@ def add_commands(commands: Any) -> None:
 def _add_protocol(protocols: Any, name: str, text: str, run: Callable) -> argparse.ArgumentParser:
     parser = protocols.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     add_data(parser, several=True)
-    add_model(parser)
+    if name == "ablation":
+        parser.add_argument("--model", nargs="+", default=[DEMO], help="one or more models, as names or folders")
+    else:
+        add_model(parser)
+        add_context(parser)
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -99,7 +103,6 @@ def _add_protocol(protocols: Any, name: str, text: str, run: Callable) -> argpar
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
     parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
-    add_context(parser)
     add_recipe(parser)
     parser.set_defaults(run=run)
     return parser
@@ -110,8 +113,7 @@ def run_few_shot(options: argparse.Namespace) -> None:
     from ..evaluation import few_shot
 
     clip = load_clip(options.model)
-    for source in options.data:
-        data = load_images(source, options)
+    for data in load_all(options.data, options):
         few_shot(clip, data, make_methods(options, data), options.output, options.shots, options.seeds)
     _report(options.output / "few-shot")
 
@@ -121,8 +123,7 @@ def run_base_to_new(options: argparse.Namespace) -> None:
     from ..evaluation import base_to_new
 
     clip = load_clip(options.model)
-    for source in options.data:
-        data = load_images(source, options)
+    for data in load_all(options.data, options):
         base_to_new(clip, data, make_methods(options, data), options.output, options.shots, options.seeds)
     _report(options.output / "base-to-new")
 
@@ -144,8 +145,7 @@ def run_domain(options: argparse.Namespace) -> None:
 def _run_transfer(options: argparse.Namespace, protocol: Callable, name: str) -> None:
     clip = load_clip(options.model)
     targets = [load_images(source, options) for source in options.targets]
-    for source in options.data:
-        data = load_images(source, options)
+    for data in load_all(options.data, options):
         methods = make_methods(options, data)
         protocol(clip, data, targets, methods, options.output, options.shots, options.seeds)
     _report(options.output / name)
@@ -155,18 +155,38 @@ def run_ablation(options: argparse.Namespace) -> None:
     """Every combination of contexts and models."""
     from ..evaluation import ablation
 
-    clips = [load_clip(name) for name in [options.model, *(options.models or [])]]
-    specific = [name == "class-specific" for name in options.contexts]
-    for source in options.data:
-        data = load_images(source, options)
-        methods: list[Method] = []
-        for method in make_methods(options, data):
-            if method.key in PROMPTS:
-                methods += method.grid(options.lengths, options.starts, options.positions, specific)
-            else:
-                methods.append(method)
-        ablation(clips, data, methods, options.output, (options.shots,), options.seeds)
+    for name in options.model:
+        of_model = argparse.Namespace(**{**vars(options), "model": name})
+        clip = load_clip(name)
+        for data in load_all(options.data, options):
+            methods = _grid(of_model, data)
+            ablation([clip], data, methods, options.output, (options.shots,), options.seeds)
     _report(options.output / "ablation")
+
+
+def _grid(options: argparse.Namespace, data: ImageData) -> list[Method]:
+    """Every combination of contexts for what learns a prompt, and the other methods as they are."""
+    specific = [name == "class-specific" for name in options.contexts]
+    methods: list[Method] = []
+    for method in make_methods(options, data):
+        if method.key in PROMPTS:
+            methods += method.grid(options.lengths, options.starts, options.positions, specific)
+        else:
+            methods.append(method)
+    return methods
+
+
+def load_all(sources: Sequence[str], options: argparse.Namespace) -> list[ImageData]:
+    """The images of several `--data` arguments, whose names tell their results apart.
+
+    Raises:
+        ValueError: if two have one name.
+    """
+    loaded = [load_images(source, options) for source in sources]
+    names = [data.name for data in loaded]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Every dataset must have a name of its own, got {names}: results are filed under it.")
+    return loaded
 
 
 def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
@@ -174,11 +194,17 @@ def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
     from ..evaluation import all_baselines
 
     asked: Sequence[str] = ALL if "all" in options.methods else options.methods
-    rate = options.learning_rate or (demo.LEARNING_RATE if options.model == DEMO else LEARNING_RATE)
-    baselines = {method.key: method for method in all_baselines(rate, data=data.name)}
-    return [
-        make_prompt_learning(key, options, data) if key in PROMPTS else baselines[key] for key in ALL if key in asked
-    ]
+    rate = demo.LEARNING_RATE if options.model == DEMO else LEARNING_RATE
+    baselines = all_baselines(
+        rate if options.learning_rate is None else options.learning_rate,
+        data=data.name,
+        num_epochs=options.epochs,
+        batch_size=options.batch_size,
+        augment=options.augment,
+        flip=data.flip and not options.no_flip,
+    )
+    by_key = {method.key: method for method in baselines}
+    return [make_prompt_learning(key, options, data) if key in PROMPTS else by_key[key] for key in ALL if key in asked]
 
 
 def _report(folder: Path) -> None:

@@ -63,6 +63,7 @@ def run_demo(options: argparse.Namespace) -> None:
     from ..evaluation import PromptLearning, ZeroShot, base_to_new, few_shot, load_runs, plot_few_shot
 
     started = time.monotonic()
+    options.output.mkdir(parents=True, exist_ok=True)
     clip = load_clip(options.model)
     new_source = options.base_new_data or (DEMO_NEW_DATA if options.data == DEMO_DATA else options.data)
     data = load_data(options.data)

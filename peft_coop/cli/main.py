@@ -43,12 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = 'pip install "peft-coop[demo]" has what the commands need.'
         print(f"peft-coop: The package {error.name!r} is not installed: {hint}", file=sys.stderr)
         return 2
-    except (ValueError, TypeError, OSError, ImportError, SafetensorError) as error:
-        print(f"peft-coop: {' '.join(str(error).split())}", file=sys.stderr)
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError, SafetensorError) as error:
+        print(f"peft-coop: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\npeft-coop: stopped; the same command goes on from here.", file=sys.stderr)
         return 130
+
+
+def one_line(error: Exception) -> str:
+    """What an error says; of one in a process that loads images, only its own words."""
+    text = str(error)
+    if text.startswith("Caught "):
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())
 
 
 def make_parser() -> argparse.ArgumentParser:

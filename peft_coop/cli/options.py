@@ -13,6 +13,7 @@ from peft import PeftConfig, PeftModel
 from transformers.utils import logging
 
 from .. import demo
+from ..configs import CoOpConfig
 from ..recipes import LEARNING_RATE
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..evaluation import FrozenCLIP, PromptLearning
 
 DEMO = "demo"
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 def add_model(parser: argparse.ArgumentParser, default: str | None = DEMO) -> None:
@@ -46,7 +48,7 @@ def add_context(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--position", default="end", choices=("end", "middle", "front"), help="where the class name stands"
     )
-    group.add_argument("--class-specific", action="store_true", help="a context of its own for every class (CoOp)")
+    group.add_argument("--class-specific", action="store_true", help="a context of its own for every class")
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +80,15 @@ def load_adapter(adapter: str, model: str | None) -> tuple[PeftModel, FrozenCLIP
     Raises:
         ValueError: if there is no such adapter, or it does not say what it was learned for.
     """
-    config = PeftConfig.from_pretrained(adapter)
+    folder = Path(adapter)
+    if folder.is_dir() and not any((folder / name).exists() for name in WEIGHTS):
+        raise ValueError(f"The folder {adapter!r} holds no adapter: none of {', '.join(WEIGHTS)}.")
+    try:
+        config = PeftConfig.from_pretrained(adapter)
+    except KeyError as error:
+        raise ValueError(f"The adapter {adapter!r} is of the method {error}, which is not known here.") from error
+    if not isinstance(config, CoOpConfig):
+        raise ValueError(f"The adapter {adapter!r} is no prompt, but of the method {config.peft_type!s}.")
     name = model or config.base_model_name_or_path
     if not name:
         raise ValueError(f"The adapter {adapter!r} does not say which model it is for: give --model.")

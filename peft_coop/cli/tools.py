@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .options import DEMO, add_model, load_adapter, load_clip, load_images
+from .options import add_model, load_adapter, load_clip, load_images
 
 CONVERT_EXAMPLES = """\
 examples:
@@ -45,7 +45,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("source", help="the checkpoint; with --to-original, the adapter")
     parser.add_argument("--to-original", action="store_true", help="from an adapter to the original's format")
     parser.add_argument("--output", type=Path, required=True, help="the adapter's folder; or the checkpoint's file")
-    add_model(parser, default=None)
+    parser.add_argument("--model", help="the CLIP that it was learned with; with --to-original, the adapter says")
     parser.add_argument("--class-names", nargs="+", help="the classes, as a human writes them")
     parser.add_argument("--data", help="or where to take them from, such as coop:oxford_pets@DATA")
     parser.add_argument(
@@ -84,6 +84,8 @@ def run_convert(options: argparse.Namespace) -> None:
     from ..hub import convert_original, export_original
 
     if options.to_original:
+        if options.class_names or options.data:
+            raise ValueError("--class-names and --data are for the other direction: an adapter knows its classes.")
         model, _ = load_adapter(options.source, options.model)
         export_original(model, options.output)
         print(f"Wrote {options.output}, a checkpoint of the original's format.")
@@ -94,7 +96,9 @@ def run_convert(options: argparse.Namespace) -> None:
     if options.data:
         options.skip_corrupt = False
         names = load_images(options.data, options).class_names
-    clip = load_clip(options.model or DEMO)
+    if not options.model:
+        raise ValueError("Give --model, the CLIP that the checkpoint was learned with.")
+    clip = load_clip(options.model)
     position = options.position
     convert_original(options.source, clip.model, options.output, class_names=names, class_token_position=position)
     print(f"Wrote {options.output}, an adapter for {clip.name}.")

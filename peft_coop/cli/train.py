@@ -52,7 +52,7 @@ def add_commands(commands: Any) -> None:
 
 
 def run_train(options: argparse.Namespace) -> None:
-    """Train, save and measure.
+    """Train, measure and save.
 
     Raises:
         ValueError: if the output folder holds something else, or the data has no training images.
@@ -61,21 +61,23 @@ def run_train(options: argparse.Namespace) -> None:
 
     data = load_images(options.data, options)
     method = make_prompt_learning(options.method, options, data)
-    _check_output(options)
     clip = load_clip(options.model)
     images = _draw(data, options)
+    _check_output(options)
     classifier = method.fit(clip, images, options.seed, options.output / TRAINING)
+    zero_shot = ZeroShot().fit(clip, images, options.seed, options.output / TRAINING)
+    learned, before = (
+        scores(one.logits(data.test, data.class_names), data.test["label"]) for one in (classifier, zero_shot)
+    )
     classifier.save(options.output)
     shutil.rmtree(options.output / TRAINING)
     result = {
         "adapter": str(options.output),
         "num_train": len(images.train),
-        **scores(classifier.logits(data.test, data.class_names), data.test["label"]),
+        **learned,
         "class_names": data.class_names,
+        "zero_shot_accuracy": before["accuracy"],
     }
-    zero_shot = ZeroShot().fit(clip, images, options.seed, options.output / TRAINING)
-    before = scores(zero_shot.logits(data.test, data.class_names), data.test["label"])
-    result["zero_shot_accuracy"] = before["accuracy"]
     if options.json:
         print(json.dumps(result))
         return
@@ -107,14 +109,22 @@ def _check_output(options: argparse.Namespace) -> None:
     asked = {name: getattr(options, name) for name in SAME}
     if (options.output / "adapter_config.json").exists():
         raise ValueError(f"{options.output} already holds an adapter: give another --output, or remove it.")
-    if (folder / SETTINGS).exists():
-        found = json.loads((folder / SETTINGS).read_text())
-        different = next((name for name in SAME if found.get(name) != asked[name]), None)
-        if different is not None:
-            option = "--" + different.replace("_", "-")
-            raise ValueError(
-                f"{options.output} holds an unfinished training with {option} {found.get(different)!r}, asked for is "
-                f"{asked[different]!r}: give another --output, or remove it."
-            )
+    if (folder / SETTINGS).exists() and any(folder.glob("checkpoint-*")):
+        _compare(folder / SETTINGS, asked)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(json.dumps(asked))
+
+
+def _compare(path: Path, asked: dict[str, Any]) -> None:
+    """Refuse checkpoints of another training."""
+    try:
+        found = json.loads(path.read_text())
+        different = next((name for name in SAME if found.get(name) != asked[name]), None)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): give another --output, or remove it.") from error
+    if different is not None:
+        option = "--" + different.replace("_", "-")
+        raise ValueError(
+            f"{path.parent.parent} holds an unfinished training with {option} {found.get(different)!r}, asked for is "
+            f"{asked[different]!r}: give another --output, or remove it."
+        )

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoProcessor, CLIPProcessor
 
 from ..data import with_image_embeds
 from ..demo import MODEL_PATH
+from ..prompts import find_family
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -66,10 +67,14 @@ class FrozenCLIP:
 
         Raises:
             OSError: if there is no such model.
+            ValueError: if it is no dual encoder that prompts can be learned for.
         """
         path = MODEL_PATH if name == "demo" else name
-        model = AutoModel.from_pretrained(path).to("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model, AutoProcessor.from_pretrained(path), "demo" if path == MODEL_PATH else name)
+        model = AutoModel.from_pretrained(path)
+        find_family(model)
+        processor = AutoProcessor.from_pretrained(path)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(model.to(device), processor, "demo" if path == MODEL_PATH else name)
 
     @property
     def device(self) -> torch.device:

@@ -33,7 +33,7 @@ class PromptClassifier(Classifier):
     def __init__(self, model: PeftModel, clip: FrozenCLIP):
         self.model = model
         self.clip = clip
-        self.learned_names = list(model.class_names)
+        self.learned_names = list(model.class_names or [])
 
     def logits(self, images: Dataset, class_names: Sequence[str]) -> np.ndarray:
         """See `Classifier.logits`; a class-specific context answers for its own classes and subsets of them."""
@@ -45,7 +45,8 @@ class PromptClassifier(Classifier):
         try:
             return predict_logits(self.model, embeds)
         finally:
-            self.model.set_classes(self.learned_names)
+            if self.learned_names:
+                self.model.set_classes(self.learned_names)
 
     def save(self, folder: Path) -> None:
         """Write the adapter."""
@@ -107,6 +108,8 @@ class PromptLearning(Method):
         if config.n_ctx is None and config.ctx_init is None:
             settings["n_ctx"] = DEFAULT_N_CTX
         settings["augment"] = self.augment
+        if self.augment:
+            settings["flip"] = self.flip
         return settings | self.recipe
 
     def recipe_for(self, num_shots: int) -> Recipe:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -235,6 +237,14 @@ def _grid(method: Method, shots: Sequence[int], seeds: Sequence[int]) -> Iterato
             yield num_shots, seed
 
 
+def _fingerprint(plan: _Plan) -> str:
+    """What tells these images, labels and class names from others."""
+    images = plan.images
+    parts: list[Any] = [images.class_names, images.zero_shot_template, images.train._fingerprint]
+    parts += [images.val._fingerprint, *((test._fingerprint, names) for test, names in plan.tests.values())]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
 def _only_base(images: LabelledImages, count: int) -> LabelledImages:
     """The drawn images of the first classes: drawn from all classes before, as in the original."""
     train, val = (select_classes(part, 0, count) for part in (images.train, images.val))
@@ -259,7 +269,17 @@ def _run_all(clip: FrozenCLIP, data: ImageData, plans: Sequence[_Plan], output: 
 def _run(clip: FrozenCLIP, data: ImageData, plan: _Plan, output: Path, protocol: str) -> dict[str, Any]:
     method = plan.method
     settings = {"num_shots": plan.num_shots, **method.settings()}
-    key = RunKey(protocol, data.name, clip.name, method.key, method.name, settings, plan.seed, list(plan.tests))
+    key = RunKey(
+        protocol,
+        data.name,
+        clip.name,
+        method.key,
+        method.name,
+        settings,
+        plan.seed,
+        list(plan.tests),
+        _fingerprint(plan),
+    )
 
     def fit(folder: Path) -> Classifier:
         return method.fit(clip, plan.images, plan.seed, folder)

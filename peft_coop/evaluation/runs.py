@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -16,6 +17,8 @@ from typing import Any
 from .methods import Classifier
 
 RESULT = "result.json"
+# What a run is that is not finished.
+RUN = "run.json"
 CHECKPOINTS = "checkpoints"
 ADAPTER = "adapter"
 PACKAGES = ("torch", "transformers", "peft")
@@ -36,6 +39,7 @@ class RunKey:
         settings: the method's settings and the number of shots, as JSON.
         seed: of the drawn images and of the training.
         splits: what it is measured on.
+        images: a fingerprint of all images, labels and class names.
     """
 
     protocol: str
@@ -46,6 +50,7 @@ class RunKey:
     settings: dict[str, Any]
     seed: int
     splits: list[str]
+    images: str
 
     def folder(self, output: Path) -> Path:
         """Where its result lies: readable, and one for every combination of settings."""
@@ -76,7 +81,11 @@ def run_once(
     identity = asdict(key)
     if (folder / RESULT).exists():
         return {**_read(folder / RESULT, identity), "folder": str(folder)}
-    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / RUN).exists():
+        _read(folder / RUN, identity)  # the checkpoints are those of this run
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / RUN, identity)
     started = time.monotonic()
     classifier = fit(folder / CHECKPOINTS)
     results = measure(classifier)
@@ -86,18 +95,21 @@ def run_once(
     record = {**identity, "results": results, "seconds": seconds, "versions": versions}
     _write(folder / RESULT, record)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    (folder / RUN).unlink()
     return {**record, "folder": str(folder)}
 
 
 def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}); remove it to do this run again.") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is no result, but {record!r}; remove it to do this run again.")
     for name, value in identity.items():
         if record.get(name) != value:
             raise ValueError(
-                f"{path} holds another run: its {name} is {record.get(name)!r}, asked for is {value!r}. "
+                f"{path} is of another run: its {name} is {record.get(name)!r}, asked for is {value!r}. "
                 "Give another output folder."
             )
     return record
@@ -111,5 +123,7 @@ def _write(path: Path, record: dict[str, Any]) -> None:
 
 
 def _short(value: Any) -> str:
-    """A value as part of a folder's name."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", str(value)).strip("-") or "none"
+    """A value as part of a folder's name; what is lost of it, in other scripts, is told by a number."""
+    text = str(value)
+    short = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")
+    return short if short and text.isascii() else f"{short or 'name'}-{zlib.crc32(text.encode()):08x}"

@@ -39,7 +39,7 @@ def train_prompt(model: PeftModel, train: Any, recipe: Recipe, seed: int, folder
         train: a dataset with `image_embeds` or `pixel_values`, and `label` or `labels`.
         recipe: how to train.
         seed: of the order of the batches. The first vectors are drawn before.
-        folder: for the Trainer's checkpoints; they are removed at the end.
+        folder: for the Trainer's checkpoints; who gave it removes them.
         arguments: further `TrainingArguments`.
     """
     settings = {
@@ -62,8 +62,6 @@ def train_prompt(model: PeftModel, train: Any, recipe: Recipe, seed: int, folder
     if isinstance(train, AugmentedImages):
         trainer.add_callback(AugmentationCallback)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -174,6 +174,10 @@ class ImageEncoderFineTuning(_GradientMethod):
     key = "image-encoder"
     name = "fine-tuned image encoder"
 
+    def settings(self) -> dict[str, Any]:
+        """The attributes but `data`; `flip` only where images are augmented, for otherwise it changes nothing."""
+        return {name: value for name, value in super().settings().items() if self.augment or name != "flip"}
+
     def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> TextClassifier:
         """Train a copy of the vision tower.
 

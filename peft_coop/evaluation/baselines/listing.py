@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...recipes import LEARNING_RATE
 from ..methods import Method
 from .fine_tuning import ENCODER_LEARNING_RATE, ImageEncoderFineTuning, TextBias, TextTransform
@@ -13,6 +15,10 @@ def all_baselines(
     learning_rate: float = LEARNING_RATE,
     encoder_learning_rate: float = ENCODER_LEARNING_RATE,
     data: str | None = None,
+    num_epochs: int | None = None,
+    batch_size: int | None = None,
+    augment: bool = False,
+    flip: bool = True,
 ) -> list[Method]:
     """Every baseline, from no learned weight to many; their `key` tells them apart.
 
@@ -20,13 +26,23 @@ def all_baselines(
         learning_rate: of what is learned on the text features, with SGD.
         encoder_learning_rate: of the image encoder, with AdamW.
         data: the dataset's name, for the paper's number of epochs.
+        num_epochs: of those three; None: the paper's number, for `data` and the number of shots.
+        batch_size: of those three; None: their own.
+        augment: train the image encoder on random crops and flips; the others learn from features computed once.
+        flip: whether the augmentation mirrors images.
+
+    Raises:
+        ValueError: if a number is not above 0.
     """
+    recipe: dict[str, Any] = {"data": data, "num_epochs": num_epochs}
+    if batch_size is not None:
+        recipe["batch_size"] = batch_size
     return [
         ZeroShot(),
         PromptEnsemble(),
         PromptEnsemble(all_templates=True),
-        TextBias(learning_rate, data=data),
-        TextTransform(learning_rate, data=data),
+        TextBias(learning_rate, **recipe),
+        TextTransform(learning_rate, **recipe),
         LinearProbe(),
-        ImageEncoderFineTuning(encoder_learning_rate, data=data),
+        ImageEncoderFineTuning(encoder_learning_rate, **recipe, augment=augment, flip=flip),
     ]
