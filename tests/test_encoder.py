@@ -153,7 +153,7 @@ def test_lean_activation_equals_the_original():
     torch.testing.assert_close(slopes[1], slopes[0], atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("change", ["none", "weights", "dtype", "trained", "inference"])
+@pytest.mark.parametrize("change", ["none", "weights", "dtype", "trained", "dropout", "inference"])
 def test_names_before_the_context_are_computed_once_for_each_state_of_the_tower(tower, tokenizer_path, change):
     prompts = build(tokenizer_path, position="front").learned
     vectors = make_vectors(False, False)
@@ -177,13 +177,16 @@ def test_names_before_the_context_are_computed_once_for_each_state_of_the_tower(
             tower.text_model.encoder.layers[0].self_attn.k_proj.weight.mul_(3)
     elif change == "dtype":
         tower.to(torch.bfloat16)
+    elif change == "dropout":
+        tower.text_model.config.attention_dropout = 0.5
+        tower.train()
     elif change == "trained":
         tower.text_model.requires_grad_(True)
     again, passes = encode()
     assert passes == (1 if change == "none" else 2)
     fresh = encode_prompts(tower, FAMILIES["clip"], build(tokenizer_path, position="front").learned, vectors)
     torch.testing.assert_close(again, fresh.detach(), rtol=0, atol=0)
-    if change in ("none", "trained"):
+    if change in ("none", "trained", "dropout"):
         torch.testing.assert_close(again, first, rtol=0, atol=1e-6)
     else:
         assert (again - first).abs().max() > 1e-3

@@ -99,7 +99,7 @@ def measure(clip, case: Case, repeats: int) -> dict:
         "seconds": seconds,
         "padded_seconds": padded_seconds,
         "ratio": median(one / other for one, other in zip(padded_times, tree_times, strict=True)),
-        "share": flops(positions["ideal"]) / seconds / median(speeds),
+        "share": flops(positions["step"]) / seconds / median(speeds),
         "gigaflops": median(speeds) / 1e9,
         "peak_bytes": in_own_process(case)["peak_bytes"],
     }

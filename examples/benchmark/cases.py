@@ -72,14 +72,24 @@ def sequences_of(case: Case):
 
 
 def counts(case: Case, sequences) -> dict[str, int]:
-    """Positions: of the padded form, computed by the tree's rows, and distinct prefixes."""
+    """Positions: padded, computed by the rows, distinct prefixes, and of these those of a step after the first.
+
+    Names before the context are computed in the first step only.
+    """
     tree = build_tree(sequences)
     images = case.images or 1
     return {
         "padded": images * 77 * case.n_cls,
         "tree": images * tree.n_computed,
         "ideal": images * tree.n_nodes,
+        "step": images * (tree.n_nodes - (names_first(sequences) if tree.frozen.ids.size else 0)),
     }
+
+
+def names_first(sequences) -> int:
+    """Distinct prefixes without a learnable vector."""
+    prefixes = {ids[:end] for ids in map(tuple, sequences.ids) for end in range(1, len(ids) + 1)}
+    return sum(max(prefix) < VOCAB for prefix in prefixes)
 
 
 def flops(positions: int) -> int:

@@ -248,6 +248,7 @@ class _Tower:
         self.projection = getattr(model, family.text_projection)
         self.is_eager = text_model.config._attn_implementation == "eager"
         self.n_heads = text_model.config.num_attention_heads
+        self.drops = text_model.training and text_model.config.attention_dropout > 0
         self.recomputes = text_model.training and any(layer.gradient_checkpointing for layer in self.layers)
 
     @property
@@ -257,11 +258,12 @@ class _Tower:
     def state(self) -> Any:
         """What the keys and values of ordinary tokens depend on; None where they must be computed in every call.
 
-        That is where the tower is trained, and where code is traced: a compiled graph must not hold what was kept.
+        That is where the tower is trained or draws dropout, and where code is traced: a compiled graph must not hold
+        what was kept. A change of a weight through `.data` leaves no trace here.
         """
         embeddings = (self.embeddings.token_embedding, self.embeddings.position_embedding)
         weights = [*(each.weight for each in embeddings), *self.layers.parameters()]
-        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or self.drops:
             return None
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
             return None
