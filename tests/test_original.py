@@ -275,6 +275,35 @@ def test_what_cannot_be_exported(settings, message, tokenizer_path, tmp_path):
         export_original(get_peft_model(make_clip(), config), tmp_path / "model.pth.tar-1")
 
 
+def exportable(tokenizer_path):
+    return get_peft_model(make_clip(), CoOpConfig(class_names=["cat"], tokenizer_name_or_path=tokenizer_path))
+
+
+@pytest.mark.parametrize("name", ["folder", "file/model.pth.tar-1", "x" * 300])
+def test_export_to_where_no_file_can_be(name, tokenizer_path, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / name.partition("/")[0]))) as caught:
+        export_original(exportable(tokenizer_path), tmp_path / name)
+    assert name != "folder" or str(caught.value).endswith(f"Is a directory: '{tmp_path / name}'")
+    assert {path.name for path in tmp_path.rglob("*")} == {"folder", "file"}
+
+
+def test_export_that_fails_leaves_what_was_there(tokenizer_path, tmp_path, monkeypatch):
+    def write_half(path, content):
+        with path.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(28, "No space left on device", str(path))
+
+    path = tmp_path / "model.pth.tar-1"
+    path.write_text("an older one")
+    monkeypatch.setattr(type(path), "write_bytes", write_half)
+    with pytest.raises(OSError, match=r"No space left on device.*model\.pth\.tar-1"):
+        export_original(exportable(tokenizer_path), path)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert path.read_text() == "an older one"
+
+
 def test_export_needs_a_prompt(tmp_path):
     with pytest.raises(TypeError, match="a CoOp or CoCoOp adapter on a CLIP; got CLIPModel"):
         export_original(make_clip(), tmp_path / "model.pth.tar-1")

@@ -176,6 +176,20 @@ def test_one_number_of_shots_and_one_seed():
     base_to_new_figure(base_to_new_runs(seeds=(1,))).canvas.draw()
 
 
+@pytest.mark.parametrize("name", [r"$\frac{", "$x_1$", r"a \$ b$_c$"])
+def test_names_are_no_formulas(name):
+    few = few_shot_figure(few_shot_runs([name], [name]))
+    pairs = base_to_new_figure([base_to_new(name, 0.8, 0.4, data=name, model=name)])
+    for figure in (few, pairs):
+        assert_nothing_is_cut_off(figure)
+        assert titles(figure) == [name]
+        assert name in legend(figure)
+        texts = [figure.axes[0].title, *figure.legends[0].get_texts()]
+        assert [text._preprocess_math(text.get_text()) for text in texts] == [
+            (each.get_text(), False) for each in texts
+        ]
+
+
 @pytest.mark.parametrize("plot, runs", [(plot_few_shot, few_shot_runs()), (plot_base_to_new, base_to_new_runs())])
 def test_files(plot, runs, tmp_path):
     plot(runs, tmp_path / "figure.png")

@@ -110,6 +110,18 @@ def test_scores_of_logits_that_overflow_when_exponentiated():
     }
 
 
+def test_scores_where_classes_are_out_of_the_question():
+    logits, labels = random_task()
+    logits[:, 2] = -np.inf
+    logits[5, [0, 1, 3]] = -np.inf
+    measured = scores(logits, labels)
+    far_below = np.where(np.isneginf(logits), -1e4, logits)
+    assert measured == pytest.approx(scores(far_below, labels))
+    assert measured["ece"] == pytest.approx(slow_ece(softmax(far_below, axis=1), labels, 15))
+    assert measured["accuracy"] == (far_below.argmax(1) == labels).mean()
+    assert scores([[-np.inf, 3.0]], [0]) == {"accuracy": 0, "macro_accuracy": 0, "ece": 1, "num_examples": 1}
+
+
 @pytest.mark.parametrize(
     "logits, labels, message",
     [
@@ -119,7 +131,11 @@ def test_scores_of_logits_that_overflow_when_exponentiated():
         ([[0.0, 1.0]], [0, 1], r"row for each of the 2 labels and a column for each class, got the shape \(1, 2\)"),
         ([0.0, 1.0], [0, 1], r"got the shape \(2,\)"),
         ([[0.0, 1.0]], [[0]], r"one for each image, got the shape \(1, 1\)"),
-        ([[0.0, 1.0], [float("nan"), 0.0]], [0, 1], "`logits` must be finite numbers, got nan in row 1, column 0"),
+        ([[0.0, 1.0], [float("nan"), 0.0]], [0, 1], "`logits` must be finite numbers, .* got nan in row 1, column 0"),
+        ([[0.0, 1.0], [-np.inf, -np.inf]], [0, 1], "finite one in the row, got -inf in row 1, column 0"),
+        ([[-np.inf, np.inf]], [0], "got -inf in row 0, column 0"),
+        ([[-np.inf, 0.0, float("nan")]], [0], "got nan in row 0, column 2"),
+        ([[-np.inf, 0.0, np.inf]], [0], "got inf in row 0, column 2"),
         ([[0.0, float("inf")]], [0], "got inf in row 0, column 1"),
         ([[0.0, 1.0]], [0.5], r"`labels` must be whole numbers, got \[0.5\] of type float64"),
         ([[0.0, 1.0]], [True], "of type bool"),
@@ -147,6 +163,12 @@ def test_accuracies_refuse_what_does_not_fit(measure):
 def test_calibration_error_refuses_logits(row, message):
     with pytest.raises(ValueError, match=message):
         expected_calibration_error([[0.5, 0.5], row], [0, 1])
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.nan])
+def test_calibration_error_refuses_what_is_not_finite(value):
+    with pytest.raises(ValueError, match=f"`probabilities` must be finite numbers, got {value} in row 0, column 1"):
+        expected_calibration_error([[1.0, value]], [0])
 
 
 def test_calibration_error_needs_a_bin():

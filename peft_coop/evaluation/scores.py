@@ -79,14 +79,15 @@ def scores(logits: ArrayLike, labels: ArrayLike) -> dict[str, Any]:
     """Everything that a run reports of a split.
 
     Args:
-        logits: `[N, K]`, of N images over K classes.
+        logits: `[N, K]`, of N images over K classes; minus infinity for a class that is out of the question.
         labels: `[N]`, each from 0 to K - 1.
 
     Returns:
         "accuracy", "macro_accuracy" and "ece" (expected calibration error), as fractions, and "num_examples".
 
     Raises:
-        ValueError: if there is no image, shapes do not fit, a label is no class or a logit is no number.
+        ValueError: if there is no image, shapes do not fit, a label is no class, a logit is no number or
+            plus infinity, or a row has no finite one.
     """
     values, true = _rows_and_labels(logits, labels, "logits")
     predictions = values.argmax(axis=1)
@@ -117,10 +118,13 @@ def _rows_and_labels(rows: ArrayLike, labels: ArrayLike, name: str) -> tuple[NDA
             f"`{name}` must have a row for each of the {len(true)} labels and a column for each class, "
             f"got the shape {values.shape}."
         )
-    finite = np.isfinite(values)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        raise ValueError(f"`{name}` must be finite numbers, got {values[row, column]} in row {row}, column {column}.")
+    allowed, accepted = np.isfinite(values), "finite numbers"
+    if name == "logits":
+        allowed |= np.isneginf(values) & allowed.any(axis=1, keepdims=True)
+        accepted = "finite numbers, or minus infinity beside a finite one in the row"
+    if not allowed.all():
+        row, column = np.argwhere(~allowed)[0]
+        raise ValueError(f"`{name}` must be {accepted}, got {values[row, column]} in row {row}, column {column}.")
     num_classes = values.shape[1]
     outside = true[(true < 0) | (true >= num_classes)]
     if len(outside):

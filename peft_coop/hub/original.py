@@ -7,9 +7,11 @@ class names are in it as embeddings only, and where they stand in the context is
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from copy import deepcopy
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +172,7 @@ def export_original(model: PeftModel, path: str | os.PathLike, epoch: int = 0) -
     Raises:
         TypeError: if the model has no learned prompt.
         ValueError: if the adapter has no classes, or is of a kind that the original has not.
+        OSError: if the file cannot be written.
     """
     layer, name = prompt_in_use(model)
     config = model.peft_config[name]
@@ -180,8 +183,23 @@ def export_original(model: PeftModel, path: str | os.PathLike, epoch: int = 0) -
     state_dict = {"token_prefix": prefix, "token_suffix": suffix}
     state_dict |= {key: learned[ours] for key, ours in ADAPTER_NAMES.items() if ours in learned}
     state_dict = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": state_dict, "epoch": epoch}, path)
+    _write({"state_dict": state_dict, "epoch": epoch}, Path(path))
+
+
+def _write(contents: dict[str, Any], path: Path) -> None:
+    """Write all or nothing."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    buffer = BytesIO()  # where `torch.save` itself cannot write to a file, it raises a RuntimeError
+    torch.save(contents, buffer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.draft")
+    try:
+        draft.write_bytes(buffer.getbuffer())
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def _check_exportable(config: CoOpConfig, projection_dim: int) -> None:

@@ -26,8 +26,8 @@ def all_baselines(
         learning_rate: of what is learned on the text features, with SGD.
         encoder_learning_rate: of the image encoder, with AdamW.
         data: the dataset's name, for the paper's number of epochs.
-        num_epochs: of those three; None: the paper's number, for `data` and the number of shots.
-        batch_size: of those three; None: their own.
+        num_epochs: of the three that learn by gradient descent; None: the paper's number.
+        batch_size: of the same three; None: their own.
         augment: train the image encoder on random crops and flips; the others learn from features computed once.
         flip: whether the augmentation mirrors images.
 

@@ -90,7 +90,8 @@ def name_panel(axes: Axes, title: str, is_average: bool) -> None:
     grid = axes.get_gridspec()
     width = axes.figure.bbox.width / axes.figure.dpi / (grid.ncols if grid else 1)
     lines = textwrap.fill(title, int(CHARACTERS_PER_INCH * width))
-    axes.set_title(lines, fontsize=FONT + 1, fontweight="bold" if is_average else "normal")
+    # Names are shown as they are: between dollar signs, matplotlib would read formulas.
+    axes.set_title(lines, fontsize=FONT + 1, fontweight="bold" if is_average else "normal", parse_math=False)
     axes.tick_params(labelsize=SMALL_FONT)
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
@@ -109,6 +110,8 @@ def add_legend(figure: Figure, keys: Sequence[Artist]) -> None:
         legend = figure.legend(
             handles=by_column, loc="outside lower center", ncols=columns, fontsize=FONT, frameon=False
         )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
         extent = legend.get_window_extent()
         if columns == 1 or extent.width <= figure.bbox.width:
             figure.set_figheight(figure.get_figheight() + extent.height / figure.dpi)
