@@ -19,7 +19,7 @@ from transformers import CLIPImageProcessor, CLIPModel, Trainer, TrainingArgumen
 
 from peft_coop import CoOpConfig
 from peft_coop.data import AugmentedImages, load_data, with_image_embeds
-from peft_coop.data.images import ImageRows
+from peft_coop.data.images import ImageRows, read_image
 
 COLOURS = {"green": (0, 200, 0), "red": (200, 0, 0)}
 
@@ -175,6 +175,78 @@ def test_a_folder_without_images_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"'folder:.*empty' cannot be read"):
         load_data(f"folder:{tmp_path / 'empty'}")
+
+
+def draw_classes(folder, names, files=("0.png", "photo-test-1.png", "val.2.png", "train_3.png", "4.png")):
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for index, file in enumerate(files):
+            Picture.new("RGB", (8, 8), (20 * index, 0, 0)).save(folder / name / file)
+    return folder
+
+
+def test_names_of_splits_in_classes_and_files_are_no_splits(tmp_path):
+    data = load_data(f"folder:{draw_classes(tmp_path / 'test images', ['cat', 'test dish', 'test tube', 'val-set'])}")
+    assert data.class_names == ["cat", "test dish", "test tube", "val-set"]
+    assert (len(data.train), len(data.val), len(data.test)) == (16, 0, 4)
+    split = tmp_path / "split"
+    draw_classes(split / "train", ["test dish", "train a"])
+    draw_classes(split / "valid", ["test dish", "train a"])
+    draw_classes(split / "test", ["test dish", "train a"])
+    data = load_data(f"folder:{split}")
+    assert (len(data.train), len(data.val), len(data.test)) == (10, 10, 10)
+    assert data.class_names == ["test dish", "train a"]
+
+
+def test_glob_characters_in_names_are_characters(tmp_path):
+    place = draw_classes(tmp_path / "a [1] * ?", ["cat [new]", "dog?", "fox*"])
+    draw_classes(tmp_path / "a 1 xx y", ["other"])
+    data = load_data(f"folder:{place}")
+    assert data.class_names == ["cat [new]", "dog?", "fox*"]
+    assert (len(data.train), len(data.test)) == (12, 3)
+
+
+def test_hidden_files_are_no_images_of_a_folder(tmp_path):
+    place = draw_classes(tmp_path / "images", ["a", "b", ".thumbnails"])
+    for name in ("a", "b"):
+        (place / name / "._0.png").write_bytes(b"metadata of a Mac")
+    data = load_data(f"folder:{place}", skip_corrupt=True)
+    assert (data.class_names, len(data.train) + len(data.test), data.skipped) == (["a", "b"], 10, ())
+
+
+def test_images_beside_the_classes_are_refused(tmp_path):
+    place = draw_classes(tmp_path / "images", ["a", "b"])
+    (place / "a" / "0.png").rename(place / "0.png")
+    with pytest.raises(ValueError, match=r"in folders named after their class, '.*images/0\.png' is not"):
+        load_data(f"folder:{place}")
+
+
+def test_a_class_that_datasets_would_leave_out_is_refused(tmp_path):
+    place = draw_classes(tmp_path / "images", ["a", "__b"])
+    with pytest.raises(ValueError, match=r"names begin with '__', rename that of '.*__b/"):
+        load_data(f"folder:{place}")
+
+
+def test_a_folder_with_a_script_is_refused(tmp_path):
+    place = tmp_path / "scripted"
+    place.mkdir()
+    (place / "scripted.py").write_text("import datasets\n")
+    with pytest.raises(ValueError, match=r"'hub:.*scripted' cannot be read: .*script"):
+        load_data(f"hub:{place}")
+
+
+@pytest.mark.parametrize("content", ["{}", '{"splits": []}', '{"splits": ["train"]}', "no json"])
+def test_a_damaged_saved_dataset_is_named(tmp_path, content):
+    (tmp_path / "dataset_dict.json").write_text(content)
+    with pytest.raises(ValueError, match=r"'folder:.*' cannot be read as a saved dataset: "):
+        load_data(f"folder:{tmp_path}")
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path):
+    values = np.array([[0, 256, 257, 32768, 65535]], dtype=np.uint16)
+    Picture.fromarray(values).save(tmp_path / "deep.png")
+    image = read_image({"path": str(tmp_path / "deep.png"), "bytes": None})
+    assert np.asarray(image)[0].tolist() == [[value] * 3 for value in (0, 1, 1, 128, 255)]
 
 
 def test_too_few_images_for_a_test_are_counted(tmp_path):

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from peft import PeftModel, get_peft_model
-from PIL import Image
+from PIL.Image import Image as Picture
 
 from ..configs import CoOpConfig
+from ..data.images import is_image_name, read_image
 from .options import DEMO, add_data, add_model, load_adapter, load_clip, load_images, percent
 
 if TYPE_CHECKING:
@@ -93,10 +94,12 @@ def run_predict(options: argparse.Namespace) -> int:
     model, clip = _classifier(options)
     unread = 0
     for start in range(0, len(files), BATCH_SIZE):
-        images = {path: image for path in files[start : start + BATCH_SIZE] if (image := _open(path)) is not None}
-        unread += len(files[start : start + BATCH_SIZE]) - len(images)
-        if images:
-            _print_batch(list(images), _probabilities(model, clip, list(images.values())), model.class_names, options)
+        batch = files[start : start + BATCH_SIZE]
+        read = [(path, image) for path in batch if (image := _open(path)) is not None]
+        unread += len(batch) - len(read)
+        if read:
+            probabilities = _probabilities(model, clip, [image for _, image in read])
+            _print_batch([path for path, _ in read], probabilities, model.class_names, options)
     return 2 if unread else 0
 
 
@@ -120,34 +123,42 @@ def _files(paths: list[Path]) -> Iterator[Path]:
     Raises:
         ValueError: if one does not exist, or a folder holds no image.
     """
-    kinds = set(Image.registered_extensions())
     for path in paths:
         if not path.exists():
             raise ValueError(f"There is no file or folder {str(path)!r}.")
         if not path.is_dir():
             yield path
             continue
-        found = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix.lower() in kinds]
+        found = [file for file in sorted(path.rglob("*")) if file.is_file() and is_image_name(file.relative_to(path))]
         if not found:
             raise ValueError(f"The folder {str(path)!r} holds no image.")
         yield from found
 
 
-def _open(path: Path) -> Image.Image | None:
+def _open(path: Path) -> Picture | None:
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        print(f"peft-coop: {path} cannot be read: {' '.join(str(error).split())}", file=sys.stderr)
+        return read_image({"path": str(path.absolute()), "bytes": None})
+    except ValueError as error:
+        print(f"peft-coop: {error}", file=sys.stderr)
         return None
 
 
-def _probabilities(model: PeftModel, clip: FrozenCLIP, images: list[Image.Image]) -> np.ndarray:
-    """`[N, C]` of N images."""
+def _probabilities(model: PeftModel, clip: FrozenCLIP, images: list[Picture]) -> np.ndarray:
+    """`[N, C]` of N images.
+
+    Raises:
+        ValueError: if one is not finite.
+    """
     inputs = clip.processor.image_processor(images, return_tensors="pt")
     with torch.no_grad():
         logits = model(pixel_values=inputs["pixel_values"].to(clip.device)).logits
-    return logits.float().softmax(-1).cpu().numpy()
+    probabilities = logits.float().softmax(-1).cpu().numpy()
+    if not np.isfinite(probabilities).all():
+        raise ValueError(
+            f"The model's probabilities are not all finite (such as {probabilities[~np.isfinite(probabilities)][0]}): "
+            "the adapter or CLIP has weights that are no numbers."
+        )
+    return probabilities
 
 
 def _print_batch(files: list[Path], probabilities: np.ndarray, names: list[str], options: argparse.Namespace) -> None:

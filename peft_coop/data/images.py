@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from PIL import UnidentifiedImageError
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.Image import Image as Picture
 
 if TYPE_CHECKING:
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 # So many unreadable images are named in the warning.
 NAMED_IMAGES = 3
+# Pillow recognises these, but decodes none of their pictures.
+UNDECODED_FORMATS = ("MPEG",)
 
 
 class ImageRows:
@@ -51,12 +56,12 @@ def check_columns(dataset: Dataset, image_column: str, *others: str) -> None:
     Raises:
         ValueError: if a column is missing, or `image_column` is not of the type `datasets.Image`.
     """
-    from datasets import Image
+    from datasets import Image as ImageType
 
     missing = [column for column in (image_column, *others) if column not in dataset.column_names]
     if missing:
         raise ValueError(f"The dataset has no column {missing[0]!r}, only {dataset.column_names}.")
-    if not isinstance(dataset.features[image_column], Image):
+    if not isinstance(dataset.features[image_column], ImageType):
         raise ValueError(
             f"The column {image_column!r} must be of the type datasets.Image, got {dataset.features[image_column]!r}."
         )
@@ -64,9 +69,9 @@ def check_columns(dataset: Dataset, image_column: str, *others: str) -> None:
 
 def undecoded(dataset: Dataset, image_column: str) -> Dataset:
     """The dataset with paths and bytes in place of images, whatever its format."""
-    from datasets import Image
+    from datasets import Image as ImageType
 
-    return dataset.with_format(None).cast_column(image_column, Image(decode=False))
+    return dataset.with_format(None).cast_column(image_column, ImageType(decode=False))
 
 
 def image_name(stored: dict[str, Any], index: int, split: str | None) -> str:
@@ -78,30 +83,61 @@ def image_name(stored: dict[str, Any], index: int, split: str | None) -> str:
     return row if path is None else f"{row} ({path})"
 
 
-def read_image(stored: dict[str, Any], index: int, split: str | None) -> Picture:
-    """Decode an image as `datasets` does, in RGB.
+def read_image(stored: dict[str, Any], index: int = 0, split: str | None = None) -> Picture:
+    """Decode an image in RGB: turned as its EXIF data say, and 16 bits scaled to 8.
 
     Args:
-        stored: `path` and `bytes`, as a dataset keeps them.
+        stored: `path` and `bytes`, as a dataset keeps them; one of them may be None.
         index: of its row, for the error.
         split: of the dataset, for the error.
 
     Raises:
         ValueError: if the file is missing, is no image, or is damaged.
     """
-    from datasets import Image
-
     try:
-        path, content = stored["path"], stored["bytes"]
-        # Read here, so that no file stays open when Pillow gives up in the middle.
-        if content is None and path is not None and "://" not in path:
-            content = Path(path).read_bytes()
-        return Image().decode_example({"path": path, "bytes": content}).convert("RGB")
+        return _decoded(stored["path"], stored["bytes"])
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
-        reason = str(error) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):  # its own text names a buffer in memory
             reason = "Pillow knows no such image format."
         raise ValueError(f"The image {image_name(stored, index, split)} cannot be read: {reason}") from error
+
+
+def _decoded(path: str | None, content: bytes | None) -> Picture:
+    if content is None and path is not None and "://" in path:
+        from datasets import Image as ImageType
+
+        return _in_rgb(ImageType().decode_example({"path": path, "bytes": None}))
+    # Read here, so that no file stays open when Pillow gives up in the middle.
+    with Image.open(io.BytesIO(Path(str(path)).read_bytes() if content is None else content)) as image:
+        image.load()
+        return _in_rgb(ImageOps.exif_transpose(image))
+
+
+def _in_rgb(image: Picture) -> Picture:
+    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow would clip at 255
+        values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def is_image_name(path: PurePath) -> bool:
+    """Whether a file is an image by its name: a suffix that Pillow reads, and neither file nor folder hidden."""
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden and path.suffix.lower() in _image_suffixes()
+
+
+@cache
+def _image_suffixes() -> frozenset[str]:
+    kinds = Image.registered_extensions()
+    return frozenset(suffix for suffix, kind in kinds.items() if kind in Image.OPEN and not _is_undecoded(kind))
+
+
+def _is_undecoded(kind: str) -> bool:
+    """Whether Pillow only recognises the format: HDF5 and others need a plugin."""
+    factory = Image.OPEN[kind][0]
+    is_stub = isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)
+    return is_stub or kind in UNDECODED_FORMATS
 
 
 def leave_out_unreadable(parts: Sequence[Dataset]) -> tuple[list[Dataset], list[str]]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..demo import load_task
 from .coop_layout import load_coop
 from .image_data import DEFAULT_TEMPLATE, ImageData
-from .images import leave_out_unreadable
+from .images import is_image_name, leave_out_unreadable
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 VAL_SPLITS = ("validation", "valid", "val")
 TEST_SPLITS = ("test", *VAL_SPLITS)
+SPLIT_FOLDERS = ("train", *TEST_SPLITS)
 TEST_SHARE = 0.2
 # Which column to take where several have the type.
 IMAGE_COLUMNS = ("image", "img")
@@ -35,7 +38,7 @@ def load_data(source: str, seed: int = 1, skip_corrupt: bool = False) -> ImageDa
 
             - `demo:digits` or `demo:shapes`;
             - `folder:PATH`, with `train/CLASS/IMAGE` and `test/CLASS/IMAGE`, perhaps `val/CLASS/IMAGE`, or only
-              `CLASS/IMAGE`; also what `save_to_disk` of `datasets` has written;
+              `CLASS/IMAGE`; hidden files are left out; also what `save_to_disk` of `datasets` has written;
             - `hub:NAME`, a dataset of the Hub or a folder that `datasets.load_dataset` reads;
             - `coop:NAME@DATA`, such as `coop:oxford_pets@DATA`: one of `COOP_LAYOUTS` in a folder DATA that is laid
               out as the original implementation's.
@@ -77,19 +80,63 @@ def _from_coop(source: str, place: str) -> ImageData:
 
 
 def _splits(source: str, kind: str, place: str) -> DatasetDict:
-    from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+    from datasets import load_dataset
     from datasets.data_files import EmptyDatasetError
     from datasets.exceptions import DatasetGenerationError
 
     if kind == "folder" and not os.path.isdir(place):
         raise ValueError(f"There is no folder {place!r} (from {source!r}).")
     if any(os.path.isfile(os.path.join(place, name)) for name in ("dataset_dict.json", "state.json")):
-        saved = load_from_disk(place)
-        return DatasetDict({"train": saved}) if isinstance(saved, Dataset) else saved
+        return _saved(source, place)
     try:
-        return load_dataset("imagefolder", data_dir=place) if kind == "folder" else load_dataset(place)
-    except (DatasetGenerationError, EmptyDatasetError, ValueError) as error:
+        if kind == "hub":
+            return load_dataset(place)
+        files = {name: _pattern(source, folder) for name, folder in _split_folders(Path(place)).items()}
+        return load_dataset("imagefolder", data_files=files, drop_labels=False)
+    # RuntimeError: a folder with a script, which datasets no longer runs.
+    except (DatasetGenerationError, EmptyDatasetError, RuntimeError, ValueError) as error:
         raise ValueError(f"{source!r} cannot be read: {error.__cause__ or error}") from error
+
+
+def _saved(source: str, place: str) -> DatasetDict:
+    from datasets import Dataset, DatasetDict, load_from_disk
+
+    try:
+        saved = load_from_disk(place)
+        splits = DatasetDict({"train": saved}) if isinstance(saved, Dataset) else saved
+        if not splits:
+            raise ValueError("it lists no split.")
+    except Exception as error:  # damaged descriptions end in KeyError, StopIteration, ArrowInvalid and others
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{source!r} cannot be read as a saved dataset: {reason}") from error
+    return splits
+
+
+def _split_folders(place: Path) -> dict[str, Path]:
+    folders = {name: place / name for name in SPLIT_FOLDERS if (place / name).is_dir()}
+    return folders or {"train": place}
+
+
+def _pattern(source: str, folder: Path) -> str:
+    """All files below a folder of classes.
+
+    Given in place of the folder: `datasets` would look for splits in the names of classes and images.
+    """
+    files = [file for file in folder.rglob("*") if is_image_name(file.relative_to(folder))]
+    if not files:
+        raise ValueError(f"there is no image in {str(folder)!r}.")
+    outside = next((file for file in files if file.parent == folder), None)
+    if outside is not None:
+        raise ValueError(
+            f"images must be in folders named after their class, {str(outside)!r} is not. The folders "
+            f"{', '.join(SPLIT_FOLDERS)} are splits, not classes."
+        )
+    special = next(
+        (f for f in files if any(part.startswith("__") for part in f.relative_to(folder).parent.parts)), None
+    )
+    if special is not None:
+        raise ValueError(f"`datasets` leaves out folders whose names begin with '__', rename that of {str(special)!r}.")
+    return os.path.join(glob.escape(str(folder.absolute())), "**")
 
 
 def _from_splits(source: str, splits: DatasetDict, seed: int) -> ImageData:
