@@ -56,7 +56,11 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training (default: the papers' settings)")
     group.add_argument("--epochs", type=int, help="passes over the images (50 to 200 by shots; CoCoOp: 10)")
     group.add_argument("--batch-size", type=int, help="images per step (32; CoCoOp: 1)")
-    group.add_argument("--learning-rate", type=float, help=f"where the cosine starts ({LEARNING_RATE})")
+    group.add_argument(
+        "--learning-rate",
+        type=float,
+        help=f"where the cosine starts ({LEARNING_RATE}; the fine-tuned image encoder has its own)",
+    )
     group.add_argument(
         "--augment", action="store_true", help="random crops and flips, as in the papers, instead of fixed features"
     )
