@@ -107,4 +107,4 @@ def table_cases() -> list[Case]:
         for n_ctx in (16, 4)
     ]
     cocoop = [Case("OxfordPets", 37, 4, images=images) for images in (1, 8, 32)]
-    return [*settings, Case("FGVCAircraft", 100), *cocoop, *every_list]
+    return list(dict.fromkeys([*settings, Case("FGVCAircraft", 100), *cocoop, *every_list]))
