@@ -313,3 +313,17 @@ def test_sixteen_vectors_for_vit_b_16_are_under_50_kb(tokenizer_path, tmp_path):
     model.save_pretrained(tmp_path)
     size = (tmp_path / "adapter_model.safetensors").stat().st_size
     assert 16 * 512 * 4 < size < 50_000
+
+
+def test_the_command_line_pushes_a_saved_prompt(hub, client):
+    answer = client.run(
+        """
+from peft_coop.cli import main
+learned_model().save_pretrained("saved-prompt")
+result = {"code": main(["push", "--adapter", "saved-prompt", "--repo", "me/from-the-command-line"])}
+"""
+    )
+    assert answer["code"] == 0
+    files = hub.files("me/from-the-command-line")
+    assert set(files) == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+    assert card_of(hub, "me/from-the-command-line").data.base_model == BASE
