@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .options import add_model, load_adapter, load_clip, load_images
+from .options import add_model, load_adapter, load_clip
 
 CONVERT_EXAMPLES = """\
 examples:
@@ -81,6 +81,7 @@ def run_interpret(options: argparse.Namespace) -> None:
 
 def run_convert(options: argparse.Namespace) -> None:
     """Convert to an adapter, or back."""
+    from ..data import load_data
     from ..hub import convert_original, export_original
 
     if options.to_original:
@@ -94,8 +95,7 @@ def run_convert(options: argparse.Namespace) -> None:
     if options.data and names:
         raise ValueError("Give --class-names or --data, not both.")
     if options.data:
-        options.skip_corrupt = False
-        names = load_images(options.data, options).class_names
+        names = load_data(options.data).class_names
     if not options.model:
         raise ValueError("Give --model, the CLIP that the checkpoint was learned with.")
     clip = load_clip(options.model)
