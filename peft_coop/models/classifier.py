@@ -210,7 +210,7 @@ class PromptClassifierMixin(_Module):
             width = self.config.projection_dim
             if image_embeds.ndim != 2 or image_embeds.shape[1] != width:
                 raise ValueError(f"`image_embeds` must be (batch, {width}), got {tuple(image_embeds.shape)}.")
-            return normalize(image_embeds.to(self.logit_scale.device))
+            return normalize(image_embeds.to(self.logit_scale.device, computing_dtype(self.logit_scale)))
         pixel_values = cast(Tensor, pixel_values)
         trains = pixel_values.requires_grad or not self._vision_is_frozen
         # A frozen tower needs no graph, also where gradient checkpointing makes its inputs require gradients.
@@ -268,15 +268,21 @@ class PromptClassifierMixin(_Module):
         )
 
 
+def computing_dtype(tensor: Tensor) -> torch.dtype:
+    """What similarities and logits of a model with such a tensor are computed in: float64 for float64, else float32."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
 def normalize(features: Tensor) -> Tensor:
-    """L2-normalise the last axis, in float32."""
-    return F.normalize(features.float(), dim=-1)
+    """L2-normalise the last axis, in float32 or, where the features are float64, in float64."""
+    return F.normalize(features.to(computing_dtype(features)), dim=-1)
 
 
 def cosine_logits(image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor) -> Tensor:
     """Logits `[B, C]` of images `[B, P]` against `[C, P]`, or against texts of their own `[B, C, P]`.
 
-    In float32 also under autocast: the scale is about 100, which would raise bf16's rounding to tenths of a logit.
+    In float32 or float64, also under autocast: the scale is about 100, which would raise bf16's rounding to tenths of a
+    logit.
 
     Args:
         image_embeds: L2-normalised.
@@ -284,12 +290,12 @@ def cosine_logits(image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor
         logit_scale: in log space.
     """
     with maybe_autocast(image_embeds.device.type, enabled=False):
-        text_embeds = text_embeds.to(image_embeds.device)
+        text_embeds = text_embeds.to(image_embeds)
         if text_embeds.ndim == 3:
             cosines = torch.einsum("bp,bcp->bc", image_embeds, text_embeds)
         else:
             cosines = image_embeds @ text_embeds.t()
-        return logit_scale.float().exp().to(cosines.device) * cosines
+        return logit_scale.to(cosines).exp() * cosines
 
 
 def classification_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:

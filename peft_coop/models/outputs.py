@@ -16,7 +16,7 @@ class PromptClassifierOutput(ModelOutput):
 
     Attributes:
         loss: scalar, mean cross-entropy over the batch; only with `labels`.
-        logits: `[B, C]`, `exp(logit_scale)` times the cosine similarity, in float32.
+        logits: `[B, C]`, `exp(logit_scale)` times the cosine similarity, in float32 (float64 where the model is).
         image_embeds: `[B, P]`, L2-normalised.
         text_embeds: `[C, P]`, or `[B, C, P]` when the context depends on the image; L2-normalised.
     """
