@@ -26,7 +26,7 @@ help:
 	@echo "make format   apply the formatting, and the fixes that the linter can make by itself"
 	@echo "make clean    remove $(VENV), caches and outputs"
 
-demo: $(VENV)/installed-demo
+demo: $(VENV)/installed-cli
 	$(PY) -m peft_coop demo $(ARGS)
 
 test: $(VENV)/installed-test

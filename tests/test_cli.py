@@ -319,7 +319,7 @@ def test_a_package_that_is_missing_is_named(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     run("evaluate", "--data", f"folder:{folder}", code=2)
     error = last_error(capsys)
-    assert error.startswith("peft-coop: The package 'datasets' is not installed: pip install")
+    assert error.startswith("peft-coop: The package 'datasets' is not installed: pip install \"peft-coop[cli]\"")
 
 
 def test_as_a_module():

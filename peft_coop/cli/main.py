@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options) or 0
     except ModuleNotFoundError as error:
-        hint = 'pip install "peft-coop[demo]" has what the commands need.'
+        hint = 'pip install "peft-coop[cli]" (in a clone: pip install ".[cli]") has what the commands need.'
         print(f"peft-coop: The package {error.name!r} is not installed: {hint}", file=sys.stderr)
         return 2
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, SafetensorError) as error:

@@ -51,6 +51,5 @@ def load_task(name: str) -> DemoTask:
         return DemoTask(name, *(load_shapes() if name == "shapes" else load_digits()))
     except ImportError as error:
         raise ImportError(
-            f"The task {name!r} needs the package {error.name!r}, which is not installed: "
-            'pip install "peft-coop[demo]".'
+            f'The task {name!r} needs the package {error.name!r}, which is not installed: pip install "peft-coop[cli]".'
         ) from error

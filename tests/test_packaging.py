@@ -1,0 +1,89 @@
+"""What is shipped beside the code: the wheel's contents, extras, and files that other tools read."""
+
+import re
+import zipfile
+from email import message_from_string
+from pathlib import Path
+
+import pytest
+import yaml
+from hatchling.builders.wheel import WheelBuilder
+
+import peft_coop
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    """The wheel of this checkout, built in this process: no network, no environment of its own."""
+    (path,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"])
+    with zipfile.ZipFile(path) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel):
+    (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    return message_from_string(wheel.read(name).decode())
+
+
+def requirements(metadata, extra: str) -> set[str]:
+    """What an extra asks for."""
+    marker = f"extra == '{extra}'"
+    return {text.partition(";")[0].strip() for text in metadata.get_all("Requires-Dist") if text.endswith(marker)}
+
+
+def test_the_wheel_says_that_it_is_typed(wheel, metadata):
+    assert "peft_coop/py.typed" in wheel.namelist()
+    assert "Typing :: Typed" in metadata.get_all("Classifier")
+
+
+def test_the_wheel_has_all_data_files_and_nothing_else(wheel):
+    shipped = {name for name in wheel.namelist() if name.startswith("peft_coop/")}
+    own = [path for path in (ROOT / "peft_coop").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert shipped == {path.relative_to(ROOT).as_posix() for path in own}
+    assert all(name.startswith("peft_coop") for name in wheel.namelist())
+
+
+def test_the_command_line_has_an_extra_and_its_old_name(metadata):
+    assert {requirement.split(">")[0] for requirement in requirements(metadata, "cli")} >= {
+        "datasets",
+        "matplotlib",
+        "scikit-learn",
+    }
+    resolved = requirements(metadata, "cli")  # builders differ in whether they resolve a project's own extras
+    assert requirements(metadata, "demo") in ({"peft-coop[cli]"}, resolved)
+
+
+def test_every_page_names_an_extra_that_exists(metadata):
+    extras = set(metadata.get_all("Provides-Extra"))
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+    pages += [ROOT / "Makefile", *(ROOT / "peft_coop").rglob("*.py")]
+    named = {
+        extra
+        for page in pages
+        for found in re.findall(r"(?:peft-coop|\"\.)\[([a-z,]+)\]", page.read_text(encoding="utf-8"))
+        for extra in found.split(",")
+    }
+    assert "cli" in named
+    assert "demo" not in named
+    assert named <= extras
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == peft_coop.__version__
+    assert citation["license"] == "Apache-2.0"
+    cited = {identifier["value"] for work in citation["references"] for identifier in work["identifiers"]}
+    assert cited == {"arXiv:2109.01134", "arXiv:2203.05557"}
+
+
+def test_the_workflow_runs_what_a_contributor_runs():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8"))
+    (job,) = workflow["jobs"].values()
+    (command,) = [step["run"] for step in job["steps"] if "run" in step]
+    assert (ROOT / command).is_file()
+    oldest = f">={job['strategy']['matrix']['python'][0]}"
+    assert f'requires-python = "{oldest}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert workflow["permissions"] == {"contents": "read"}
