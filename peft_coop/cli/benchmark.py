@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import demo
-from ..recipes import LEARNING_RATE
 from .options import (
     DEMO,
     add_context,
@@ -191,7 +189,9 @@ def load_all(sources: Sequence[str], options: argparse.Namespace) -> list[ImageD
 
 def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
     """The methods that `--methods` names, in the order of the help."""
+    from .. import demo
     from ..evaluation import all_baselines
+    from ..recipes import LEARNING_RATE
 
     asked: Sequence[str] = ALL if "all" in options.methods else options.methods
     rate = demo.LEARNING_RATE if options.model == DEMO else LEARNING_RATE

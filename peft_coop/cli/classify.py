@@ -9,16 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from peft import PeftModel, get_peft_model
-from PIL.Image import Image as Picture
-
-from ..configs import CoOpConfig
-from ..data.images import is_image_name, read_image
 from .options import DEMO, add_data, add_model, load_adapter, load_clip, load_images, percent
 
 if TYPE_CHECKING:
+    import numpy as np
+    from peft import PeftModel
+    from PIL.Image import Image as Picture
+
     from ..evaluation import FrozenCLIP
 
 BATCH_SIZE = 32
@@ -104,6 +101,10 @@ def run_predict(options: argparse.Namespace) -> int:
 
 
 def _classifier(options: argparse.Namespace) -> tuple[PeftModel, FrozenCLIP]:
+    from peft import get_peft_model
+
+    from ..configs import CoOpConfig
+
     if options.adapter:
         model, clip = load_adapter(options.adapter, options.model)
         if options.class_names:
@@ -123,6 +124,8 @@ def _files(paths: list[Path]) -> Iterator[Path]:
     Raises:
         ValueError: if one does not exist, or a folder holds no image.
     """
+    from ..data.images import is_image_name
+
     for path in paths:
         if not path.exists():
             raise ValueError(f"There is no file or folder {str(path)!r}.")
@@ -136,6 +139,8 @@ def _files(paths: list[Path]) -> Iterator[Path]:
 
 
 def _open(path: Path) -> Picture | None:
+    from ..data.images import read_image
+
     try:
         return read_image({"path": str(path.absolute()), "bytes": None})
     except ValueError as error:
@@ -149,6 +154,9 @@ def _probabilities(model: PeftModel, clip: FrozenCLIP, images: list[Picture]) ->
     Raises:
         ValueError: if one is not finite.
     """
+    import numpy as np
+    import torch
+
     inputs = clip.processor.image_processor(images, return_tensors="pt")
     with torch.no_grad():
         logits = model(pixel_values=inputs["pixel_values"].to(clip.device)).logits
@@ -162,6 +170,8 @@ def _probabilities(model: PeftModel, clip: FrozenCLIP, images: list[Picture]) ->
 
 
 def _print_batch(files: list[Path], probabilities: np.ndarray, names: list[str], options: argparse.Namespace) -> None:
+    import numpy as np
+
     for file, row in zip(files, probabilities, strict=True):
         best = [(names[index], float(row[index])) for index in np.argsort(-row)[: options.top_k]]
         if options.json:

@@ -9,10 +9,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft import PeftModel
-from transformers import pipeline
-
-from ..demo import LEARNING_RATE
 from .options import DEMO, add_model, load_clip, percent, say
 
 if TYPE_CHECKING:
@@ -59,7 +55,10 @@ def run_demo(options: argparse.Namespace) -> None:
     Raises:
         ValueError: if the model or the data cannot be loaded.
     """
+    from peft import PeftModel
+
     from ..data import load_data
+    from ..demo import LEARNING_RATE
     from ..evaluation import PromptLearning, ZeroShot, base_to_new, few_shot, load_runs, plot_few_shot
 
     started = time.monotonic()
@@ -110,6 +109,9 @@ def print_base_to_new(data: ImageData, records: list[dict[str, Any]]) -> None:
 
 def print_use(clip: FrozenCLIP, data: ImageData, output: Path) -> None:
     """Load the saved adapter and classify an image."""
+    from peft import PeftModel
+    from transformers import pipeline
+
     adapter = output / "adapter"
     size = (adapter / "adapter_model.safetensors").stat().st_size
     loaded = PeftModel.from_pretrained(deepcopy(clip.model), adapter)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import platform
+import select
 import sys
-from collections.abc import Sequence
-
-from safetensors import SafetensorError
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TextIO
 
 from . import benchmark, classify, demo, report, tools, train
 from .options import quieten
@@ -28,27 +31,75 @@ EPILOG = """\
   demo:digits, demo:shapes   two small tasks that ship with the package
 --model is the Hub name or the folder of a CLIP, or "demo": the tiny one that ships with the package.
 
-Exit codes: 0; 2 for bad input; 130 when stopped by Ctrl-C, after which the same command goes on where it was.
+Exit codes: 0; 2 for bad input; 130 when stopped by Ctrl-C, after which the same command goes on where it was; 141 when
+what it prints is no longer read.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for bad input, 130 if interrupted."""
-    parser = make_parser()
-    options = parser.parse_args(arguments)
-    quieten()
+INTERRUPTED = 128 + 2
+# What a program ends with whose output nobody reads any more, as one that SIGPIPE has ended.
+CLOSED_OUTPUT = 128 + 13
+
+
+def main(arguments: Sequence[str] | None = None, before_run: Callable[[], None] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0; 2 for bad input; 130 if interrupted; 141 if what it prints is no longer read, as behind `| head`.
+
+    Args:
+        arguments: in place of the process's.
+        before_run: called when the arguments are read and everything is imported.
+    """
+    options = make_parser().parse_args(arguments)
+    load_package()
     try:
+        if before_run:
+            before_run()
+        quieten()
         return options.run(options) or 0
     except ModuleNotFoundError as error:
         hint = 'pip install "peft-coop[cli]" (in a clone: pip install ".[cli]") has what the commands need.'
-        print(f"peft-coop: The package {error.name!r} is not installed: {hint}", file=sys.stderr)
-        return 2
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError, SafetensorError) as error:
-        print(f"peft-coop: {one_line(error)}", file=sys.stderr)
-        return 2
+        return _refuse(f"The package {error.name!r} is not installed: {hint}")
+    except BrokenPipeError as error:
+        return CLOSED_OUTPUT if closed_output(sys.stdout) or closed_output(sys.stderr) else _refuse(one_line(error))
+    except bad_input() as error:
+        return _refuse(one_line(error))
     except KeyboardInterrupt:
         print("\npeft-coop: stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+
+
+def load_package() -> None:
+    """Import what `import peft_coop` imports, and register the methods, if `starts_as_command` has put it off."""
+    if f"{__package__.partition('.')[0]}.registration" not in sys.modules:
+        importlib.reload(sys.modules[__package__.partition(".")[0]])
+
+
+def bad_input() -> tuple[type[Exception], ...]:
+    """What is raised for input that cannot be used; weights that would run code are refused by pickle's error."""
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
+
+    return (ValueError, TypeError, OSError, ImportError, RuntimeError, SafetensorError, UnpicklingError)
+
+
+def closed_output(stream: TextIO) -> bool:
+    """Whether the other end of a pipe that is written to has been closed, and what was last written may be lost."""
+    try:
+        stream.flush()
+        pipe = select.poll()
+        pipe.register(stream.fileno(), 0)
+    except BrokenPipeError:
+        return True
+    except (AttributeError, OSError, ValueError):  # Windows has no `poll`; a stream in memory is no file
+        return False
+    return any(event & select.POLLERR for _, event in pipe.poll(0))
+
+
+def _refuse(reason: str) -> int:
+    print(f"peft-coop: {reason}", file=sys.stderr)
+    return 2
 
 
 def one_line(error: Exception) -> str:
@@ -59,12 +110,26 @@ def one_line(error: Exception) -> str:
     return " ".join(text.split())
 
 
+def versions() -> str:
+    """The package's version, and those that a report of a bug needs."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from .. import __version__
+
+    found = []
+    for package in ("torch", "transformers", "peft"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
+    return f"peft-coop {__version__} ({', '.join([f'Python {platform.python_version()}', *found])})"
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="peft-coop", description=DESCRIPTION, epilog=EPILOG, formatter_class=formatter
     )
+    parser.add_argument("--version", action="version", version=versions(), help="print versions and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (demo, train, classify, benchmark, report, tools):
         module.add_commands(commands)

@@ -8,15 +8,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from peft import PeftConfig, PeftModel
-from transformers.utils import logging
-
-from .. import demo
-from ..configs import CoOpConfig
-from ..recipes import LEARNING_RATE
-
 if TYPE_CHECKING:
+    from peft import PeftModel
+
     from ..data import ImageData
     from ..evaluation import FrozenCLIP, PromptLearning
 
@@ -59,7 +53,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--learning-rate",
         type=float,
-        help=f"where the cosine starts ({LEARNING_RATE}; the fine-tuned image encoder has its own)",
+        help="where the cosine starts (0.002; with the demo's CLIP 0.02; the fine-tuned image encoder has its own)",
     )
     group.add_argument(
         "--augment", action="store_true", help="random crops and flips, as in the papers, instead of fixed features"
@@ -70,6 +64,8 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def load_clip(name: str) -> FrozenCLIP:
     """See `FrozenCLIP.from_pretrained`; the tiny CLIP gets one thread."""
+    import torch
+
     from ..evaluation import FrozenCLIP
 
     clip = FrozenCLIP.from_pretrained(name)
@@ -84,6 +80,10 @@ def load_adapter(adapter: str, model: str | None) -> tuple[PeftModel, FrozenCLIP
     Raises:
         ValueError: if there is no such adapter, or it does not say what it was learned for.
     """
+    from peft import PeftConfig, PeftModel
+
+    from ..configs import CoOpConfig
+
     folder = Path(adapter)
     if folder.is_dir() and not any((folder / name).exists() for name in WEIGHTS):
         raise ValueError(f"The folder {adapter!r} holds no adapter: none of {', '.join(WEIGHTS)}.")
@@ -114,6 +114,8 @@ def load_images(source: str, options: argparse.Namespace) -> ImageData:
 
 def recipe_of(options: argparse.Namespace) -> dict[str, Any]:
     """What the options change in the papers' recipe; what they leave open is the demo's where its CLIP is trained."""
+    from .. import demo
+
     changes: dict[str, Any] = {"num_epochs": options.epochs, "batch_size": options.batch_size}
     changes["learning_rate"] = options.learning_rate
     if options.model == DEMO and options.learning_rate is None:
@@ -153,6 +155,8 @@ def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData)
 
 def quieten() -> None:
     """Keep library chatter out of a command's output; this process is the user's, not an import."""
+    from transformers.utils import logging
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()  # of loading weights
     warnings.filterwarnings("ignore")
