@@ -3,6 +3,8 @@
 import json
 import os
 import tempfile
+from copy import deepcopy
+from functools import cache, lru_cache
 from pathlib import Path
 
 # Image features of the tests do not outlive them.
@@ -17,7 +19,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, MetaClip2Config, MetaClip2Model
 
-import peft_coop  # noqa: F401  registers the methods
+from peft_coop.demo.loading import MODEL_PATH
+from peft_coop.prompts import PromptTokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -49,6 +52,18 @@ def tokenizer(tokenizer_path):
     return CLIPTokenizer.from_pretrained(tokenizer_path)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _tokenizers_are_loaded_once(tokenizer_path, clip_path):
+    """Those in folders that no test changes: to load CLIP's takes longer than most tests."""
+    load, unchanged = PromptTokenizer.from_pretrained, {tokenizer_path, clip_path, MODEL_PATH}
+    load_once = cache(load)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            PromptTokenizer, "from_pretrained", lambda path: load_once(path) if path in unchanged else load(path)
+        )
+        yield
+
+
 # Every width differs, so that a swapped axis cannot pass by luck.
 TEXT = {"hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 2, "num_hidden_layers": 2}
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2}
@@ -57,14 +72,22 @@ VISION |= {"image_size": 16, "patch_size": 8}
 
 
 def make_clip(kind: str = "clip", **text) -> CLIPModel:
-    """A tiny random dual encoder of width 24, 32 and 40 (text, vision, projection)."""
+    """A tiny random dual encoder of width 24, 32 and 40 (text, vision, projection); the caller's own."""
+    model, random_state = _draw_clip(kind, **text)
+    torch.set_rng_state(random_state)
+    return deepcopy(model)
+
+
+@lru_cache(maxsize=4)
+def _draw_clip(kind: str, **text) -> tuple[CLIPModel, torch.Tensor]:
+    """Draw one, and what the random numbers go on with."""
     torch.manual_seed(0)
     config_class, model_class = {
         "clip": (CLIPConfig, CLIPModel),
         "metaclip_2": (MetaClip2Config, MetaClip2Model),
     }[kind]
     config = config_class(text_config={**TEXT, **text}, vision_config=VISION, projection_dim=40)
-    return model_class(config).eval()
+    return model_class(config).eval(), torch.get_rng_state()
 
 
 @pytest.fixture

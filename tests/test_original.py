@@ -3,7 +3,6 @@
 import json
 import pickle
 import re
-from functools import cache
 
 import numpy as np
 import pytest
@@ -30,14 +29,6 @@ NAMES = {
     "men's t shirt.": "men's t shirt.",
 }
 POSITIONS = ["end", "middle", "front"]
-
-
-load_tokenizer = cache(PromptTokenizer.from_pretrained)
-
-
-@pytest.fixture(autouse=True)
-def tokenizers_are_loaded_once(monkeypatch):
-    monkeypatch.setattr(PromptTokenizer, "from_pretrained", load_tokenizer)
 
 
 class Warmup(LRScheduler):
