@@ -16,11 +16,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, MetaClip2Config, MetaClip2Model
 
 from peft_coop.demo.loading import MODEL_PATH
 from peft_coop.prompts import PromptTokenizer
+
+# The same examples everywhere, however long a machine takes for one.
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 GOLDEN = Path(__file__).parent / "golden"
 

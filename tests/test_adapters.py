@@ -693,6 +693,7 @@ def test_classes_set_in_inference_mode_can_be_trained(tokenizer_path, pixel_valu
         model.set_classes(["cat", "dog"])
         model(pixel_values=pixel_values)
     model(pixel_values=pixel_values, labels=torch.tensor([0, 1, 0, 1, 0])).loss.backward()
+    assert (layer_of(model).coop_ctx["default"].grad.abs().sum(dim=1) > 0).all()
 
 
 def test_features_of_a_text_tower_that_learns_are_not_kept(tokenizer_path, pixel_values):

@@ -169,11 +169,27 @@ def test_settings_of_one_method_have_colours_and_markers_of_their_own():
     assert styles["zero-shot CLIP"].marker == "*"
 
 
-def test_one_number_of_shots_and_one_seed():
-    few_shot_figure(few_shot_runs(shots=(16,))).canvas.draw()
-    few_shot_figure(few_shot_runs(seeds=(1,))).canvas.draw()
-    few_shot_figure(few_shot_runs(methods=())).canvas.draw()
-    base_to_new_figure(base_to_new_runs(seeds=(1,))).canvas.draw()
+def test_one_number_of_shots_is_one_point():
+    figure = few_shot_figure(few_shot_runs(shots=(16,)))
+    assert curves(figure.axes[0])[COLORS["coop"]] == [(16, 69)]
+    assert_nothing_is_cut_off(figure)
+
+
+def test_one_seed_has_no_spread():
+    few, pairs = few_shot_figure(few_shot_runs(seeds=(1,))), base_to_new_figure(base_to_new_runs(seeds=(1,)))
+    bands = {tuple(map(tuple, band.get_paths()[0].vertices.round(2))) for band in few.axes[0].collections}
+    points = [set(line) for line in curves(few.axes[0]).values()]
+    assert bands
+    assert all(set(band) in points for band in bands)  # nothing below or above the line
+    assert len(pairs.axes[0].containers) == 5  # bars, and none of them has an error bar
+    for figure in (few, pairs):
+        assert_nothing_is_cut_off(figure)
+
+
+def test_zero_shot_alone():
+    figure = few_shot_figure(few_shot_runs(methods=()))
+    assert legend(figure) == ["zero-shot CLIP"]
+    assert_nothing_is_cut_off(figure)
 
 
 @pytest.mark.parametrize("name", [r"$\frac{", "$x_1$", r"a \$ b$_c$"])

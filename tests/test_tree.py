@@ -42,7 +42,7 @@ def in_each_row(tree, columns):
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ids=prompt_lists, row_size=st.sampled_from([1, 5, 16, 128]))
 def test_every_leaf_sees_its_own_prompt(ids, row_size):
     tree = build_tree(PromptSequences(ids, VOCAB), row_size)
@@ -50,7 +50,7 @@ def test_every_leaf_sees_its_own_prompt(ids, row_size):
     assert tree.n_nodes == len(prefixes(ids))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ids=prompt_lists)
 def test_frozen_nodes_see_tokens_only(ids):
     tree = build_tree(PromptSequences(ids, VOCAB), 16)
@@ -59,7 +59,7 @@ def test_frozen_nodes_see_tokens_only(ids):
         assert (np.concatenate([tree.trunk, tree.frozen.ids[row][seen]]) < VOCAB).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(ids=prompt_lists, row_size=st.sampled_from([3, 16]))
 def test_rows_hold_no_more_than_they_may(ids, row_size):
     tree = build_tree(PromptSequences(ids, VOCAB), row_size)

@@ -1,0 +1,72 @@
+"""What holds of every test in this folder."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+FILES = sorted(Path(__file__).parent.glob("test_*.py"))
+
+
+def called(node: ast.AST) -> str:
+    """The last name of what is called: "raises" of `pytest.raises(...)`."""
+    function = getattr(node, "func", None)
+    return getattr(function, "attr", getattr(function, "id", ""))
+
+
+def can_fail(function: ast.AST, helpers: set[str]) -> bool:
+    """Whether something in it is asserted: there, by a library's `assert_...`, or by a helper of the same file."""
+    return any(
+        isinstance(node, ast.Assert)
+        or called(node).startswith(("assert_", "raises", "warns"))
+        or called(node) in helpers
+        for node in ast.walk(function)
+    )
+
+
+def is_fixture(function: ast.FunctionDef) -> bool:
+    return any("fixture" in ast.unparse(decorator) for decorator in function.decorator_list)
+
+
+def without_assertion(source: str) -> list[str]:
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    tests = [each for each in functions if each.name.startswith("test_") and not is_fixture(each)]
+    helpers = {each.name for each in functions if each not in tests and can_fail(each, set())}
+    return [test.name for test in tests if not can_fail(test, helpers)]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_test_asserts_something(file):
+    assert without_assertion(file.read_text(encoding="utf-8")) == []
+
+
+def test_tests_without_assertion_are_found():
+    source = """
+def check(value):
+    assert value
+
+def test_asserts():
+    assert 1
+
+def test_raises():
+    with pytest.raises(ValueError, match="wrong"):
+        f()
+
+def test_compares():
+    torch.testing.assert_close(1, 1)
+
+def test_with_a_helper():
+    check(1)
+
+class TestSome:
+    def test_nothing(self):
+        f()
+
+@pytest.fixture
+def test_images():
+    return []
+
+def test_runs():
+    model.forward()
+"""
+    assert without_assertion(source) == ["test_runs", "test_nothing"]
