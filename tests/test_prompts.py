@@ -1,4 +1,7 @@
-"""Prompts as sequences, and their features against Hugging Face's own CLIP and a slow, obvious assembly."""
+"""Prompts as sequences, and their features against Hugging Face's own CLIP and a slow, obvious assembly.
+
+Features are compared in float64, where rounding is far below 1e-9 and a mistake is not.
+"""
 
 import pytest
 import torch
@@ -23,11 +26,11 @@ def prompt_tokenizer(tokenizer):
 @pytest.fixture
 def clip(clip):
     install_text_side(clip.text_model)
-    return clip
+    return clip.double()
 
 
 def make_tower(*args, **kwargs):
-    model = make_clip(*args, **kwargs)
+    model = make_clip(*args, **kwargs).double()
     install_text_side(model.text_model)
     return model
 
@@ -96,7 +99,7 @@ def test_splicing_into_given_texts_is_the_same_prompt(prompt_tokenizer, position
 def test_hand_written_prompts_equal_hugging_face(clip, tokenizer, tokenizer_path):
     [prompts] = build(tokenizer_path).zero_shot
     expected = features_of_texts(clip, tokenizer, [f"a photo of a {name.replace('_', ' ')}." for name in NAMES])
-    torch.testing.assert_close(encode_prompts(clip, FAMILIES["clip"], prompts), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encode_prompts(clip, FAMILIES["clip"], prompts), expected, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,7 @@ def test_words_as_vectors_equal_the_words(kind, tokenizer, tokenizer_path, posit
     vectors = model.text_model.embeddings.token_embedding.weight[words]
     prompts = build(tokenizer_path, names, position=position).learned
     expected = features_of_texts(model, tokenizer, [template.replace("{}", name.replace("_", " ")) for name in names])
-    torch.testing.assert_close(encode_prompts(model, FAMILIES[kind], prompts, vectors), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encode_prompts(model, FAMILIES[kind], prompts, vectors), expected, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
@@ -120,7 +123,7 @@ def test_features_equal_a_padded_loop(clip, tokenizer, tokenizer_path, position,
     """One prompt at a time, its embeddings put together by hand and padded to 77 positions."""
     prompts = build(tokenizer_path, position=position, class_specific=class_specific).learned
     n_rows = 4 * len(NAMES) if class_specific else 4
-    vectors = torch.randn(*((3, n_rows, 24) if conditional else (n_rows, 24))) * 0.1
+    vectors = torch.randn((3, n_rows, 24) if conditional else (n_rows, 24), dtype=torch.float64) * 0.1
     actual = encode_prompts(clip, FAMILIES["clip"], prompts, vectors)
     slow = [
         torch.cat(
@@ -133,7 +136,7 @@ def test_features_equal_a_padded_loop(clip, tokenizer, tokenizer_path, position,
     ]
     expected = torch.stack(slow) if conditional else slow[0]
     assert actual.shape == expected.shape
-    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
 
 
 def padded_feature(clip, tokenizer, name, table, index, position, class_specific):
@@ -150,28 +153,28 @@ def padded_feature(clip, tokenizer, name, table, index, position, class_specific
     padded = torch.cat([prompt, eos.expand(77 - len(prompt), -1)])[None]
     text_model = clip.text_model
     states = text_model.embeddings(inputs_embeds=padded)
-    mask = torch.full((77, 77), float("-inf")).triu(1)[None, None]
+    mask = torch.full((77, 77), float("-inf"), dtype=states.dtype).triu(1)[None, None]
     for layer in text_model.encoder.layers:
         states = layer(states, mask)
     return clip.text_projection(text_model.final_layer_norm(states[:, len(prompt) - 1]))
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_attention_implementations_agree(clip, tokenizer_path, attention):
+def test_eager_attention_agrees(clip, tokenizer_path):
+    """But for its softmax, which Hugging Face computes in float32."""
     [prompts] = build(tokenizer_path).zero_shot
     expected = encode_prompts(clip, FAMILIES["clip"], prompts)
-    clip.set_attn_implementation(attention)
+    clip.set_attn_implementation("eager")
     torch.testing.assert_close(encode_prompts(clip, FAMILIES["clip"], prompts), expected, atol=1e-5, rtol=0)
 
 
 def test_chunks_change_nothing(clip, tokenizer_path, monkeypatch):
     prompts = build(tokenizer_path).learned
-    vectors = torch.randn(3, 4, 24)
+    vectors = torch.randn(3, 4, 24, dtype=torch.float64)
     with torch.no_grad():
         expected = encode_prompts(clip, FAMILIES["clip"], prompts, vectors)
         monkeypatch.setattr("peft_coop.prompts.encoder.MAX_POSITIONS", 40)
         torch.testing.assert_close(
-            encode_prompts(clip, FAMILIES["clip"], prompts, vectors), expected, atol=1e-6, rtol=0
+            encode_prompts(clip, FAMILIES["clip"], prompts, vectors), expected, atol=1e-9, rtol=0
         )
 
 
@@ -181,7 +184,7 @@ def test_ids_come_from_the_tokenizer_and_not_from_the_config(tokenizer, tokenize
     [prompts] = build(tokenizer_path).zero_shot
     texts = [f"a photo of a {name.replace('_', ' ')}." for name in NAMES]
     expected = features_of_texts(wrong, tokenizer, texts)  # finds EOS as the highest id
-    torch.testing.assert_close(encode_prompts(wrong, FAMILIES["clip"], prompts), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encode_prompts(wrong, FAMILIES["clip"], prompts), expected, atol=1e-9, rtol=0)
 
 
 def test_a_tokenizer_whose_eos_is_two():
@@ -195,7 +198,7 @@ def test_a_tokenizer_whose_eos_is_two():
     assert sequences.ids == ((0, 4, 5, 7, 2), (0, 4, 6, 7, 2))
     expected = model.get_text_features(torch.tensor(sequences.ids)).pooler_output
     actual = encode_prompts(model, FAMILIES["metaclip_2"], PromptTensors(sequences))
-    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
 
 
 def test_a_tokenizer_without_eos_is_refused():
