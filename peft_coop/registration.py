@@ -9,11 +9,15 @@ from enum import Enum
 
 from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, TaskType
 from peft.utils import register_peft_method
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import SUPPORTED_PEFT_TASKS
 
 from .configs import CoOpConfig
 from .models import PeftModelForImageClassification
 from .tuners import CoOpModel
+
+# transformers resolves the path when a pipeline is made, so that the package does not import pipelines by itself.
+IMAGE_PIPELINE = "peft_coop.pipelines.PromptImageClassificationPipeline"
 
 
 def add_enum_member(enum_class: type[Enum], name: str) -> None:
@@ -36,6 +40,9 @@ def register() -> None:
     if PeftType("COOP") not in PEFT_TYPE_TO_CONFIG_MAPPING:
         register_peft_method(name="coop", config_cls=CoOpConfig, model_cls=CoOpModel)
     MODEL_TYPE_TO_PEFT_MODEL_MAPPING["IMAGE_CLS"] = PeftModelForImageClassification
+    image_task = PIPELINE_REGISTRY.supported_tasks["image-classification"]
+    if image_task["impl"] == "transformers.pipelines.image_classification.ImageClassificationPipeline":
+        image_task["impl"] = IMAGE_PIPELINE
     # Only silences an error line of the pipelines, which know the classes of models by name.
     for task in ("image-classification", "zero-shot-image-classification"):
         names = SUPPORTED_PEFT_TASKS.setdefault(task, [])

@@ -8,7 +8,7 @@ import torch
 from conftest import make_clip
 from peft import get_peft_model
 from PIL import Image
-from transformers import CLIPImageProcessor, pipeline
+from transformers import CLIPImageProcessor, ImageClassificationPipeline, ViTConfig, ViTForImageClassification, pipeline
 
 from peft_coop import CoCoOpConfig, CoOpConfig
 
@@ -98,6 +98,15 @@ def test_image_classification(model, classify, image_processor):
 
 
 @every_method
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 8])
+def test_batches_of_more_images_than_classes(model, classify, image_processor, batch_size):
+    pictures = [picture(colour) for colour in [*COLOURS, *COLOURS[::-1], "lime"]]
+    answers = classify(pictures, batch_size=batch_size)
+    for image, answer in zip(pictures, answers, strict=True):
+        assert by_label(answer) == same(own_scores(model, image_processor, image))
+
+
+@every_method
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
 def test_image_modes(model, classify, compare, image_processor, mode):
     image = picture("lime", mode)
@@ -156,6 +165,19 @@ def test_labels_named_at_call_time(model, compare, classify):
     model.set_classes(others)
     answer = compare(pictures[0], candidate_labels=others, hypothesis_template="{}.")
     assert by_label(answer) == same(by_label(classify(pictures[0])))
+
+
+def test_other_models_are_served_as_before(image_processor):
+    """The pipeline that serves prompts stands in transformers' list for every model."""
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    config = ViTConfig(image_size=16, patch_size=8, num_labels=3, **vision)
+    torch.manual_seed(0)
+    vit = ViTForImageClassification(config).eval()
+    classify = pipeline("image-classification", model=vit, image_processor=image_processor)
+    assert isinstance(classify, ImageClassificationPipeline)
+    pictures = [picture(colour) for colour in COLOURS]
+    plain = ImageClassificationPipeline(model=vit, image_processor=image_processor)
+    assert classify(pictures, batch_size=2) == plain(pictures, batch_size=2)
 
 
 @pytest.mark.parametrize("method", ["coop"])
