@@ -8,9 +8,11 @@ from conftest import make_clip
 from huggingface_hub import EvalResult, ModelCard
 from peft import get_peft_model
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import CLIPImageProcessor, CLIPTokenizer, Trainer, TrainingArguments
 
 from peft_coop import CoCoOpConfig, CoOpConfig
+from peft_coop.hub import model_card
 from peft_coop.hub.card_sections import escape, is_hub_id
 from peft_coop.hub.model_card import BEGIN, END
 
@@ -219,6 +221,19 @@ def test_unreadable_metadata_does_not_cost_the_weights(model, tmp_path, metadata
         model.save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == content
     assert (tmp_path / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize("error", [OSError("no space left on device"), KeyError("no such key")])
+def test_a_card_that_cannot_be_written_does_not_cost_the_weights(model, tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(model_card, "render", fail)
+    with pytest.warns(UserWarning, match="No model card was written into .* the adapters are not affected: "):
+        model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert {key.rsplit(".", 1)[-1] for key in saved} == {"coop_ctx"}
+    assert (tmp_path / "adapter_config.json").exists()
 
 
 def test_thousand_classes(tokenizer_path, tmp_path):

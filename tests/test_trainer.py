@@ -9,7 +9,7 @@ from conftest import make_clip
 from datasets import Dataset
 from peft import get_peft_model
 from torch._dynamo.utils import counters
-from transformers import Trainer, TrainingArguments
+from transformers import CLIPModel, Trainer, TrainingArguments
 
 from peft_coop import CoCoOpConfig, CoOpConfig
 
@@ -109,6 +109,39 @@ def test_default_arguments_train_and_evaluate(make_model, tmp_path, method, labe
         logits = model(**inputs).logits
     assert metrics["eval_loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
     assert metrics["eval_accuracy"] == pytest.approx((logits.argmax(-1) == labels).float().mean().item())
+
+
+@pytest.mark.parametrize("precomputed", [False, True], ids=["pixels", "features"])
+def test_metrics_may_ask_for_the_inputs(make_model, tmp_path, precomputed):
+    model = make_model()
+    test = make_dataset(7, embed_with=model if precomputed else None)
+    seen = []
+
+    def count_inputs(eval_prediction):
+        seen.append(eval_prediction.inputs)
+        return {"images": len(eval_prediction.inputs)}
+
+    settings = {"include_for_metrics": ["inputs"], "include_num_input_tokens_seen": True, "max_steps": 1}
+    trainer = Trainer(
+        model, arguments(tmp_path, **settings), train_dataset=test, eval_dataset=test, compute_metrics=count_inputs
+    )
+    trainer.train()
+    assert trainer.evaluate()["eval_images"] == 7
+    column = "image_embeds" if precomputed else "pixel_values"
+    assert np.array_equal(seen[0], test[column][:].numpy())
+    assert trainer.state.num_input_tokens_seen == 4 * test[column][0].numel()
+
+
+def test_the_main_input_is_the_base_models_own_without_a_prompt(make_model):
+    model = make_model()
+    assert model.main_input_name == model.get_base_model().main_input_name == "pixel_values"
+    model(image_embeds=torch.randn(2, 40))
+    assert model.main_input_name == "image_embeds"
+    model.delete_adapter("default")
+    assert model.main_input_name == CLIPModel.main_input_name == "input_ids"
+    clip = make_model().unload()
+    assert clip.main_input_name == "input_ids"
+    assert "_images_given_as" not in vars(clip)
 
 
 @every_method

@@ -13,7 +13,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 from peft import PeftModel
 
 from .card_sections import is_hub_id
-from .model_card import eval_results, update_model_card
+from .model_card import eval_results
 
 
 def push_adapters(
@@ -62,10 +62,10 @@ def push_adapters(
         if revision is not None and not revision.startswith("refs/pr") and not create_pr:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         # The card on the Hub is the one that people edit; ours, just saved, only knows this machine.
-        (root / "README.md").unlink()
+        (root / "README.md").unlink(missing_ok=True)
         if api.file_exists(repo_id, "README.md", revision=revision):
             shutil.copy(api.hf_hub_download(repo_id, "README.md", revision=revision), root / "README.md")
-        update_model_card(model, root, metrics=metrics, dataset=dataset, repo_id=repo_id, tags=tags)
+        model.create_or_update_model_card(root, metrics=metrics, dataset=dataset, repo_id=repo_id, tags=tags)
 
         files = sorted(path for path in root.rglob("*") if path.is_file())
         return api.create_commit(

@@ -54,6 +54,7 @@ def cease_to_be_classifier(model: nn.Module) -> None:
         return
     model.__class__ = type(model).__base_class__
     model.config.__dict__.pop("keys_to_ignore_at_inference", None)
+    model.__dict__.pop("_images_given_as", None)
 
 
 @cache

@@ -33,6 +33,13 @@ class PromptClassifierMixin(_Module):
 
     # The Trainer passes `num_items_in_batch`, and the loss is divided by it.
     accepts_loss_kwargs = True
+    # What the last forward saw the images as; the Trainer hands it to the metrics.
+    _images_given_as = "pixel_values"
+
+    @property
+    def main_input_name(self) -> str:
+        """The argument that holds the images: the Trainer counts it, and hands it to metrics that ask for inputs."""
+        return self._images_given_as if self.prompt_layer.coop_ctx else super().main_input_name
 
     @can_return_tuple
     def forward(
@@ -82,6 +89,7 @@ class PromptClassifierMixin(_Module):
                 interpolate_pos_encoding=interpolate_pos_encoding,
                 **kwargs,
             )
+        self._images_given_as = "pixel_values" if image_embeds is None else "image_embeds"
         image_embeds = self._embed_images(pixel_values, image_embeds, interpolate_pos_encoding, **kwargs)
         if input_ids is not None:
             return self._compare_with_texts(image_embeds, input_ids, attention_mask, labels, return_loss)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import AutoModel
 from transformers.models.clip.modeling_clip import CLIPOutput
 
 from ..configs import CoOpConfig
-from ..hub import push_adapters, update_model_card
+from ..hub import eval_results, push_adapters, update_model_card
 from .outputs import PromptClassifierOutput
 
 
@@ -126,13 +127,23 @@ class PeftModelForImageClassification(PeftModel):
             repo_id: where the card will stand on the Hub.
             tags: more tags.
 
+        Whatever else goes wrong is a warning: the weights are saved right after their card, and must not be lost to it.
+
         Raises:
             ValueError: if a metric is no number.
         """
-        if not isinstance(next(iter(self.peft_config.values()), None), CoOpConfig):
-            super().create_or_update_model_card(os.fspath(output_dir))  # another method with our task type
-            return
-        update_model_card(self, output_dir, metrics=metrics, dataset=dataset, repo_id=repo_id, tags=tags)
+        eval_results(metrics or {})  # what the caller gave; all that follows is ours
+        try:
+            if any(isinstance(config, CoOpConfig) for config in self.peft_config.values()):
+                update_model_card(self, output_dir, metrics=metrics, dataset=dataset, repo_id=repo_id, tags=tags)
+            else:
+                super().create_or_update_model_card(os.fspath(output_dir))  # another method with our task type
+        except Exception as error:
+            warnings.warn(
+                f"No model card was written into {os.fspath(output_dir)!r}, and the adapters are not affected: "
+                f"{type(error).__name__}: {error}",
+                stacklevel=2,
+            )
 
     def push_to_hub(
         self,
