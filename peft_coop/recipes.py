@@ -17,6 +17,8 @@ LEARNING_RATE = 0.002
 WARM_UP_LEARNING_RATE = 1e-5
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
+# The original clips no gradient; the Trainer's own default is 1.0.
+MAX_GRAD_NORM = 0.0
 METHODS = ("coop", "cocoop")
 # CoOp's, by shots.
 NUM_EPOCHS = {1: 50, 2: 100, 4: 100, 8: 200, 16: 200}
@@ -26,7 +28,7 @@ COCOOP_EPOCHS = 10
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a prompt is trained: SGD with momentum 0.9 and weight decay 5e-4, and a cosine over the epochs.
+    """How a prompt is trained: SGD with momentum 0.9 and weight decay 5e-4, a cosine over the epochs, no clipping.
 
     Attributes:
         num_epochs: passes over the images.
@@ -54,6 +56,8 @@ class Recipe:
     def arguments(self, output_dir: str, num_images: int, **more: Any) -> TrainingArguments:
         """`TrainingArguments` of the recipe.
 
+        No gradient is clipped, as in the original. The Trainer's own default, a norm of 1.0, changes what is learned.
+
         Args:
             output_dir: the Trainer's folder.
             num_images: how many are trained on.
@@ -64,6 +68,7 @@ class Recipe:
             "per_device_train_batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
             "weight_decay": WEIGHT_DECAY,
+            "max_grad_norm": MAX_GRAD_NORM,
             "dataloader_drop_last": self.drops_last(num_images),
             "dataloader_pin_memory": torch.cuda.is_available(),
             "report_to": "none",
@@ -134,6 +139,9 @@ def make_optimizer(
     parameters: Iterable[nn.Parameter], steps_per_epoch: int, num_epochs: int, base: float = LEARNING_RATE
 ) -> tuple[SGD, LambdaLR]:
     """SGD and its schedule as in the papers, stepped once per optimizer step.
+
+    With `TrainingArguments` of one's own, give `max_grad_norm=0.0`, too: the papers' training clips no gradient, and
+    the Trainer does by default. `Recipe.arguments` has it.
 
     Args:
         parameters: of the model; frozen ones are left out.
