@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, AutoModel
 
 from peft_coop import CoCoOpConfig, CoOpConfig
-from peft_coop.data import few_shot_indices, load_data
+from peft_coop.data import few_shot_indices, load_data, prepare_images
 from peft_coop.demo import MODEL_PATH
 from peft_coop.recipes import LEARNING_RATE, make_optimizer
 
@@ -86,8 +86,11 @@ def make_loaders(args: argparse.Namespace, data, image_processor) -> tuple[DataL
         test = test.shuffle(seed=args.seed).select(range(min(args.max_test_images, len(test))))
 
     def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
-        images = [image_processor(row["image"], return_tensors="pt")["pixel_values"] for row in rows]
-        return {"pixel_values": torch.cat(images), "labels": torch.tensor([row["label"] for row in rows])}
+        images = [row["image"].convert("RGB") for row in rows]
+        return {
+            "pixel_values": prepare_images(images, image_processor),
+            "labels": torch.tensor([row["label"] for row in rows]),
+        }
 
     return (
         DataLoader(train, args.batch_size, shuffle=True, collate_fn=collate),

@@ -157,9 +157,11 @@ def _probabilities(model: PeftModel, clip: FrozenCLIP, images: list[Picture]) ->
     import numpy as np
     import torch
 
-    inputs = clip.processor.image_processor(images, return_tensors="pt")
+    from ..data.preparation import prepare_images
+
+    pixel_values = prepare_images(images, clip.processor.image_processor)
     with torch.no_grad():
-        logits = model(pixel_values=inputs["pixel_values"].to(clip.device)).logits
+        logits = model(pixel_values=pixel_values.to(clip.device)).logits
     probabilities = logits.float().softmax(-1).cpu().numpy()
     if not np.isfinite(probabilities).all():
         raise ValueError(

@@ -5,6 +5,7 @@ from .coop_layout import COOP_LAYOUTS
 from .features import with_image_embeds
 from .few_shot import base_and_new_names, few_shot_indices, select_classes
 from .image_data import ImageData
+from .preparation import prepare_images
 from .sources import load_data
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "base_and_new_names",
     "few_shot_indices",
     "load_data",
+    "prepare_images",
     "select_classes",
     "with_image_embeds",
 ]

@@ -12,6 +12,7 @@ from PIL.Image import Resampling, Transpose
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .images import ImageRows, check_columns
+from .preparation import normalise
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -81,8 +82,7 @@ class RandomView:
         view = image.crop(crop_box(*image.size, generator)).resize(self.size, Resampling.BICUBIC)
         if self.flip and generator.random() < 0.5:
             view = view.transpose(Transpose.FLIP_LEFT_RIGHT)
-        inputs = self.image_processor(view, do_resize=False, do_center_crop=False, return_tensors="pt")
-        return inputs["pixel_values"][0]
+        return normalise([view], self.image_processor)[0]
 
 
 def _output_size(image_processor: Any) -> tuple[int, int]:

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 from .augmentation import RandomView
 from .images import check_columns, read_image, undecoded
+from .preparation import prepare_images
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+# How `prepare_images` cuts. Features that were kept from another way are not taken for these.
+PREPARATION = "crop rounded to nearest"
 
 
 def with_image_embeds(
@@ -39,7 +43,7 @@ def with_image_embeds(
         batch_size: images that go through the tower at once.
         image_column: the images' column.
         label_column: the labels' column.
-        views: 1 for the images as the processor prepares them; more for so many augmented views of each, those of
+        views: 1 for the images as `prepare_images` prepares them; more for so many augmented views of each, those of
             `AugmentedImages` in the epochs 0 to `views` - 1.
         seed: of the augmented views.
         flip: whether half of the augmented views are mirrored.
@@ -62,7 +66,7 @@ def with_image_embeds(
         numbered = list(zip(indices, batch[image_column], strict=True))
         images = [read_image(stored, index, dataset.split) for index, stored in numbered]
         if draw is None:
-            pixel_values = [image_processor(images, return_tensors="pt")["pixel_values"]]
+            pixel_values = [prepare_images(images, image_processor)]
         else:
             pixel_values = [
                 torch.stack([draw(image, index, view) for index, image in zip(indices, images, strict=True)])
@@ -123,7 +127,7 @@ def _fingerprint(
 
     hasher = Hasher()
     hasher.update(dataset._fingerprint)
-    hasher.update([image_processor.to_json_string(), image_column, *settings])
+    hasher.update([PREPARATION, image_processor.to_json_string(), image_column, *settings])
     if not dataset.cache_files:  # what is in memory may be paths, and the images behind them may change
         hasher.update([_version(stored) for stored in dataset[image_column]])
     for module in (model.vision_model, model.visual_projection):

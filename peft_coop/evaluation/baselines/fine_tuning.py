@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from ...data import AugmentedImages
+from ...data import AugmentedImages, prepare_images
 from ...data.images import ImageRows
 from ...recipes import LEARNING_RATE, Recipe, make_optimizer, paper_recipe
 from ..methods import FrozenCLIP, LabelledImages, Method
@@ -209,9 +209,7 @@ class ImageEncoderFineTuning(_GradientMethod):
         processor = clip.processor.image_processor
         if not self.augment:
             rows = ImageRows(train_images)
-            return lambda indices, epoch: (
-                processor([rows[index] for index in indices.tolist()], return_tensors="pt").pixel_values
-            )
+            return lambda indices, epoch: prepare_images([rows[index] for index in indices.tolist()], processor)
         augmented = AugmentedImages(train_images, processor, seed, flip=self.flip)
 
         def draw(indices: Tensor, epoch: int) -> Tensor:

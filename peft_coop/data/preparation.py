@@ -1,0 +1,82 @@
+"""Images as the vision tower takes them, cut as the original cuts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL.Image import Image as Picture
+from PIL.Image import Resampling
+
+
+def prepare_images(images: Sequence[Picture], image_processor: Any) -> torch.Tensor:
+    """Resize, crop at the centre, rescale and normalise, as the original implementation does.
+
+    The original prepares images with torchvision, which rounds the crop's offset to the nearest pixel, half to even.
+    transformers rounds it down: one pixel differs where the resized side less the crop is 3, 7, 11 …, as for a
+    photograph of 1024 x 683. Its processors also resize with Pillow or with torchvision, by what is installed; here it
+    is Pillow, as in the original.
+
+    Args:
+        images: in RGB.
+        image_processor: the model's. One that comes with transformers, resizes the shorter edge and crops at the centre
+            (CLIP's) gives the numbers for that; any other one, such as a class of your own, is called as it is.
+
+    Returns:
+        `pixel_values`, `[N, 3, H, W]`.
+    """
+    if not _crops_like_clip(image_processor):
+        return image_processor(list(images), return_tensors="pt")["pixel_values"]
+    return normalise([_resized_and_cropped(image, image_processor) for image in images], image_processor)
+
+
+def normalise(pictures: Sequence[Picture], image_processor: Any) -> torch.Tensor:
+    """The processor's rescaling and normalisation of pictures that have their size: `pixel_values`, `[N, 3, H, W]`."""
+    return image_processor(list(pictures), do_resize=False, do_center_crop=False, return_tensors="pt")["pixel_values"]
+
+
+def center_crop_box(width: int, height: int, wide: int, high: int) -> tuple[int, int, int, int]:
+    """The central part of an image: offsets rounded to the nearest pixel, half to even.
+
+    Args:
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        wide: of the part.
+        high: of the part.
+
+    Returns:
+        Left, upper, right and lower edge in pixels, as `PIL.Image.Image.crop` takes them; what lies outside is black.
+    """
+    left, upper = (_offset(room) for room in (width - wide, height - high))
+    return left, upper, left + wide, upper + high
+
+
+def _offset(room: int) -> int:
+    """Where a part begins; before the image, rounded as torchvision pads, where the part is larger."""
+    return round(room / 2) if room >= 0 else -(-room // 2)
+
+
+def _crops_like_clip(image_processor: Any) -> bool:
+    settings = (getattr(image_processor, name, False) for name in ("do_resize", "do_center_crop"))
+    size = dict(getattr(image_processor, "size", None) or {})
+    edges = {name for name, value in size.items() if value is not None}
+    return type(image_processor).__module__.startswith("transformers.") and all(settings) and edges == {"shortest_edge"}
+
+
+def _resized_and_cropped(image: Picture, image_processor: Any) -> Picture:
+    edge, crop = image_processor.size["shortest_edge"], image_processor.crop_size
+    width, height = image.size
+    if width <= height:
+        size = edge, int(edge * height / width)
+    else:
+        size = int(edge * width / height), edge
+    resized = image.resize(size, _resampling(image_processor.resample))
+    return resized.crop(center_crop_box(*size, crop["width"], crop["height"]))
+
+
+def _resampling(resample: Any) -> Resampling:
+    """Pillow's filter: processors have its number, torchvision's mode of the same name, or none, which is bilinear."""
+    if resample is None:
+        return Resampling.BILINEAR
+    return Resampling(resample) if isinstance(resample, int) else Resampling[resample.name]
