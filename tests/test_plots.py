@@ -4,7 +4,16 @@ import pytest
 from PIL import Image
 from test_reports import base_to_new, run
 
-from peft_coop.evaluation.reports.figures import base_to_new_figure, few_shot_figure, plot_base_to_new, plot_few_shot
+from peft_coop.evaluation.reports.figures import (
+    ablation_figure,
+    base_to_new_figure,
+    few_shot_figure,
+    plot_ablation,
+    plot_base_to_new,
+    plot_few_shot,
+    plot_transfer,
+    transfer_figure,
+)
 from peft_coop.evaluation.reports.lines import make_lines
 from peft_coop.evaluation.reports.panels import COLORS, GREYS, line_styles
 
@@ -28,6 +37,36 @@ def base_to_new_runs(datasets=("shapes",), seeds=(1, 2)):
     ]
     probe = [base_to_new("linear-probe", 0.9, None, data=data) for data in datasets]
     return learned + probe + [base_to_new("zero-shot", 0.6, 0.3, seed=0, data=data) for data in datasets]
+
+
+def transfer_runs(protocol="domain", seeds=(1, 2), methods=("coop", "cocoop")):
+    learned = [
+        run(protocol, method, seed=seed, data="a", a=0.9, b=0.5 + seed / 100, c=0.7 + seed / 100)
+        for method in methods
+        for seed in seeds
+    ]
+    return learned + [run(protocol, "zero-shot", 0, seed=0, data="a", a=0.8, b=0.4, c=0.6)]
+
+
+def ablation_runs(datasets=("digits",), lengths=(4, 16), seeds=(1, 2)):
+    return [
+        run("ablation", settings={"n_ctx": n_ctx}, data=data, seed=seed, test=0.5 + n_ctx / 100 + seed / 100)
+        for data in datasets
+        for n_ctx in lengths
+        for seed in seeds
+    ]
+
+
+def touching(texts):
+    """Pairs of drawn texts whose boxes overlap."""
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
+    return [(a, b) for i, (a, one) in enumerate(boxes) for b, other in boxes[i + 1 :] if one.overlaps(other)]
+
+
+def font_sizes(figure):
+    from matplotlib.text import Text
+
+    return {text.get_fontsize() for text in figure.findobj(Text) if text.get_text()}
 
 
 def titles(figure):
@@ -206,17 +245,112 @@ def test_names_are_no_formulas(name):
         ]
 
 
-@pytest.mark.parametrize("plot, runs", [(plot_few_shot, few_shot_runs()), (plot_base_to_new, base_to_new_runs())])
-def test_files(plot, runs, tmp_path):
+@pytest.mark.parametrize(
+    "plot, runs, inches",
+    [
+        (plot_few_shot, few_shot_runs(), 3.25),
+        (plot_base_to_new, base_to_new_runs(), 3.25),
+        (plot_transfer, transfer_runs(), 6.75),
+        (plot_ablation, ablation_runs(), 6.75),
+    ],
+)
+def test_files(plot, runs, inches, tmp_path):
     plot(runs, tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as picture:
-        assert picture.width == 840
+        assert picture.width == 300 * inches
         assert picture.getextrema()[0] != (255, 255)
     plot(runs, tmp_path / "figure.pdf")
     content = (tmp_path / "figure.pdf").read_bytes()
     assert content.startswith(b"%PDF")
     assert b"/Type3" not in content
     assert b"/CreationDate" not in content
+
+
+@pytest.mark.parametrize("panels, methods", [(1, 3), (1, 9), (2, 9), (4, 9)])
+def test_numbers_above_bars_never_touch(panels, methods):
+    datasets = [f"dataset {number}" for number in range(panels)]
+    runs = [base_to_new(f"method {n}", 0.9, 0.8, data=data) for n in range(methods) for data in datasets]
+    figure = base_to_new_figure(runs)
+    figure.canvas.draw()
+    for axes in figure.axes:
+        assert len(axes.texts) == methods
+        assert not touching(axes.texts)
+        assert max(text.get_window_extent().y1 for text in axes.texts) <= axes.get_window_extent().y1 + 1
+        assert axes.get_yticks().max() <= 100
+
+
+def test_numbers_lie_flat_where_there_is_room_for_it():
+    few = base_to_new_figure([base_to_new(f"method {number}", 0.9, 0.8) for number in range(3)])
+    assert {text.get_rotation() for text in few.axes[0].texts} == {0}
+    many = base_to_new_figure([base_to_new(f"method {number}", 0.9, 0.8) for number in range(20)])
+    assert {text.get_rotation() for text in many.axes[0].texts} == {90}
+
+
+def test_ticks_that_would_touch_are_left_out():
+    figure = few_shot_figure(few_shot_runs(["a", "b"], shots=(1, 2, 4, 8, 16, 500)))
+    figure.canvas.draw()
+    for axes in figure.axes:
+        assert not touching(axes.get_xticklabels())
+        names = [tick.get_text() for tick in axes.get_xticklabels()]
+        assert names[-1] == "500"
+        assert names.count("") >= 3
+        assert list(axes.get_xticks()) == [0, 1, 2, 4, 8, 16, 500]
+
+
+@pytest.mark.parametrize(
+    "draw, runs, inches",
+    [
+        (few_shot_figure, few_shot_runs(), 3.25),
+        (base_to_new_figure, base_to_new_runs(), 3.25),
+        (few_shot_figure, few_shot_runs(["a", "b", "c"], seeds=(1,)), 6.75),
+        (base_to_new_figure, base_to_new_runs(["a", "b"]), 6.75),
+        (transfer_figure, transfer_runs(), 6.75),
+        (ablation_figure, ablation_runs(), 6.75),
+    ],
+)
+def test_figures_have_the_width_and_the_fonts_of_a_paper(draw, runs, inches):
+    figure = draw(runs)
+    assert figure.get_figwidth() == inches
+    assert min(font_sizes(figure)) >= 6
+    assert max(font_sizes(figure)) <= 8
+
+
+@pytest.mark.parametrize("protocol", ["cross-dataset", "domain"])
+def test_transfer_has_a_panel_for_source_targets_and_their_average(protocol):
+    figure = transfer_figure(transfer_runs(protocol))
+    assert titles(figure) == ["average of targets", "a (source)", "b", "c"]
+    assert legend(figure) == ["zero-shot CLIP", "CoOp", "CoCoOp"]
+    heights = [[round(bar.get_height(), 2) for bar in axes.patches] for axes in figure.axes]
+    assert heights == [[50, 61.5, 61.5], [80, 90, 90], [40, 51.5, 51.5], [60, 71.5, 71.5]]
+    assert [text.get_text() for text in figure.axes[2].texts] == ["40.0", "51.5", "51.5"]
+    assert_nothing_is_cut_off(figure)
+
+
+def test_a_transfer_figure_is_of_one_source():
+    runs = [*transfer_runs(), run("domain", data="z", z=0.5, b=0.5)]
+    with pytest.raises(ValueError, match=r"learned from one dataset, got \['a', 'z'\]"):
+        transfer_figure(runs)
+    with pytest.raises(ValueError, match="of one model, got no such run"):
+        transfer_figure([])
+
+
+def test_an_ablation_has_a_dot_for_each_setting_and_dataset():
+    figure = ablation_figure([*ablation_runs(["digits", "shapes"]), run("ablation", "cocoop", data="shapes")])
+    assert titles(figure) == ["digits", "shapes"]
+    names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert names == ["CoOp, M = 4", "CoOp, M = 16", "CoCoOp"]
+
+    def dots(axes):
+        return [(round(line.get_xdata()[0], 2), line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "o"]
+
+    assert [dots(axes) for axes in figure.axes] == [[(55.5, 0), (67.5, 1)], [(55.5, 0), (67.5, 1), (50, 2)]]
+    figure.canvas.draw()
+    assert not touching(figure.axes[0].get_yticklabels())
+    assert min(tick.get_window_extent().x0 for tick in figure.axes[0].get_yticklabels()) >= -1
+    with pytest.raises(ValueError, match="of the ablation runs, got no such run"):
+        ablation_figure([run()])
+    with pytest.raises(ValueError, match="`metric` must be one of"):
+        ablation_figure(ablation_runs(), "f1")
 
 
 @pytest.mark.parametrize("draw, protocol", [(few_shot_figure, "few-shot"), (base_to_new_figure, "base-to-new")])

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from peft_coop.evaluation.reports import Run, format_report, load_runs, write_report
 from peft_coop.evaluation.reports.formats import escape_latex, latex, markdown
 from peft_coop.evaluation.reports.lines import Value, make_lines, over_datasets, over_seeds
+from peft_coop.evaluation.reports.paper_tables import PaperTable, make_paper_tables
 from peft_coop.evaluation.reports.published import published, published_base_to_new
 from peft_coop.evaluation.reports.tables import Table, make_tables
 
@@ -374,19 +376,37 @@ n ± 1."""
         )
 
     def test_latex(self):
+        table = PaperTable(
+            caption="On a|b, 50%. n ± 1.",
+            label="few-shot a|b/c_d",
+            headings=(["data_set"], ['CoOp, "a photo"', "CoCoOp"]),
+            groups=[
+                [(["x & y"], [Value(0.5, 0.0123, 3), Value(0.4)]), (["z"], [None, Value(0.3)])],
+                [(["average"], [Value(0.25), Value(0.250004)])],
+            ],
+            num_own=2,
+            lowest=False,
+        )
         assert (
-            latex(self.table)
+            latex(table)
             == r"""\begin{table}
 \centering
-\caption{On a\textbar{}b. n $\pm$ 1.}
-\begin{tabular}{lr}
+\caption{On a\textbar{}b, 50\%. n $\pm$ 1.}
+\label{tab:few-shot-a-b-c-d}
+\par\smallskip
+\small
+\begin{adjustbox}{max width=\linewidth, max totalheight=0.85\textheight}
+\begin{tabular}{lrr}
 \toprule
-method & 50\% of\_x \\
+data\_set & \shortstack[r]{CoOp, ``a \\ photo''} & CoCoOp \\
 \midrule
-CoOp, ``a photo'' & 50.00 $\pm$ 1.23 \\
-a\textbar{}b \& c & -- \\
+x \& y & \textbf{50.00}{\tiny\,$\pm$\,1.23} & 40.00 \\
+z & -- & 30.00 \\
+\midrule
+average & \textbf{25.00} & \textbf{25.00} \\
 \bottomrule
 \end{tabular}
+\end{adjustbox}
 \end{table}"""
         )
 
@@ -394,6 +414,107 @@ a\textbar{}b \& c & -- \\
         assert escape_latex("\\{~^}$#<>") == (
             r"\textbackslash{}\{\textasciitilde{}\textasciicircum{}\}\$\#\textless{}\textgreater{}"
         )
+
+
+def bold_of(table):
+    """The best numbers, by row name (or "base", "new", "H" below it) and heading."""
+    names = [row_names[-1] for group in table.groups for row_names, _ in group]
+    return {(names[row], table.headings[1][column]) for row, column in table.best()}
+
+
+class TestPaperTables:
+    def test_base_to_new_has_datasets_as_rows_and_the_best_of_each(self):
+        runs = [
+            base_to_new("coop", 0.9, 0.3, data="a"),
+            base_to_new("coop", 0.7, 0.5, data="b"),
+            base_to_new("cocoop", 0.8, 0.4, data="a"),
+            base_to_new("linear-probe", 0.95, None, data="a"),
+        ]
+        (table,) = make_paper_tables(runs)
+        assert table.headings == (["dataset", ""], ["linear probe", "CoOp", "CoCoOp"])
+        assert [names for group in table.groups for names, _ in group] == [
+            [name if part == "base" else "", part] for name in ("a", "b", "average") for part in ("base", "new", "H")
+        ]
+        numbers = [[cell and round(cell.mean, 4) for cell in cells] for group in table.groups for _, cells in group]
+        assert numbers[:3] == [[0.95, 0.9, 0.8], [None, 0.3, 0.4], [None, 0.45, 0.5333]]
+        assert numbers[3:] == [[None, 0.7, None], [None, 0.5, None], [None, 0.5833, None]] + [
+            [None, 0.8, None],
+            [None, 0.4, None],
+            [None, 0.5333, None],
+        ]
+        # A single number is no best one.
+        assert bold_of(table) == {("base", "linear probe"), ("new", "CoCoOp"), ("H", "CoCoOp")}
+        assert (table.label, table.lowest) == ("base-to-new demo", False)
+        assert "H is the harmonic mean" in table.caption
+
+    def test_published_numbers_stand_beside_and_are_never_the_best(self):
+        runs = [
+            base_to_new("coop", 0.5, 0.5, data="dtd", model=VIT_B16),
+            base_to_new("cocoop", 0.6, 0.4, data="dtd", model=VIT_B16),
+        ]
+        (table,) = make_paper_tables(runs)
+        assert table.headings[1] == ["CoOp", "CoCoOp", "published: CLIP", "published: CoOp", "published: CoCoOp"]
+        assert table.groups[0][0][1][3] == Value(0.7944)
+        assert bold_of(table) == {("base", "CoCoOp"), ("new", "CoOp"), ("H", "CoOp")}
+        assert "CoCoOp (CVPR 2022), table 1" in table.caption
+        assert make_paper_tables(runs, "ece")[0].headings[1] == ["CoOp", "CoCoOp"]
+
+    def test_few_shot_has_a_table_for_each_number_of_shots(self):
+        runs = [run(shots=shots, data=data, test=shots / 20) for shots in (1, 16) for data in ("a", "b")]
+        runs += [run(method="zero-shot", shots=0, data=data, test=0.3) for data in ("a", "b")]
+        one, sixteen = make_paper_tables(runs)
+        assert [one.label, sixteen.label] == ["few-shot 1 demo", "few-shot 16 demo"]
+        assert "1 training image per class" in one.caption
+        assert "16 training images per class" in sixteen.caption
+        assert bold_of(one) == {(name, "zero-shot CLIP") for name in ("a", "b", "average")}
+        assert bold_of(sixteen) == {(name, "CoOp") for name in ("a", "b", "average")}
+        assert [[names[0] for names, _ in group] for group in one.groups] == [["a", "b"], ["average"]]
+
+    def test_what_looks_equal_is_equally_bold(self):
+        runs = [run(test=0.50001), run(method="cocoop", test=0.50003), run(method="linear-probe", test=0.4)]
+        assert bold_of(make_paper_tables(runs)[0]) == {("digits", "CoOp"), ("digits", "CoCoOp")}
+
+    def test_of_errors_the_lowest_is_the_best(self):
+        runs = [run(), run(method="cocoop")]
+        runs[0].results["test"]["ece"] = 0.1
+        assert bold_of(make_paper_tables(runs, "ece")[0]) == {("digits", "CoOp")}
+
+    @pytest.mark.parametrize("protocol", ["cross-dataset", "domain"])
+    def test_transfer(self, protocol):
+        runs = [
+            run(protocol, data="imagenet", imagenet=0.7, dtd=0.4, food101=0.8),
+            run(protocol, "zero-shot", 0, data="imagenet", imagenet=0.6, dtd=0.5, food101=0.6),
+        ]
+        (table,) = make_paper_tables(runs)
+        assert [[names[0] for names, _ in group] for group in table.groups] == [
+            ["imagenet (source)", "dtd", "food101"],
+            ["average of targets"],
+        ]
+        winners = {
+            "imagenet (source)": "CoOp",
+            "dtd": "zero-shot CLIP",
+            "food101": "CoOp",
+            "average of targets": "CoOp",
+        }
+        assert bold_of(table) == set(winners.items())
+        assert table.label == f"{protocol} imagenet demo"
+
+    def test_an_ablation_has_settings_as_rows_and_the_best_of_each_dataset(self):
+        accuracies = {("a", 4): 0.5, ("a", 16): 0.6, ("b", 4): 0.9, ("b", 16): 0.7}
+        runs = [run("ablation", data=d, settings={"n_ctx": n}, test=value) for (d, n), value in accuracies.items()]
+        (table,) = make_paper_tables(runs)
+        assert table.headings == (["setting"], ["a", "b", "average"])
+        assert bold_of(table) == {("CoOp, M = 16", "a"), ("CoOp, M = 4", "b"), ("CoOp, M = 4", "average")}
+
+    def test_labels_are_distinct(self):
+        runs = [base_to_new("coop", 0.9, 0.8, model=model) for model in ("a/clip", "b/clip", "c/clip")]
+        labels = [table.label for table in make_paper_tables(runs)]
+        assert labels == ["base-to-new clip", "base-to-new clip 2", "base-to-new clip 3"]
+
+    def test_the_caption_counts_seeds(self):
+        runs = [run(seed=seed) for seed in (1, 2, 3)] + [run(method="zero-shot", shots=0, seed=0)]
+        assert "After ±: the sample standard deviation of 3 seeds." in make_paper_tables(runs)[0].caption
+        assert "±" not in make_paper_tables(runs[:1])[0].caption
 
 
 class TestReport:
@@ -425,7 +546,20 @@ class TestReport:
         text = files[0].read_text(encoding="utf-8")
         assert text.startswith(format_report(runs).rstrip("\n"))
         assert text.endswith("![base-to-new_2-my-model](base-to-new_2-my-model.png)\n")
-        assert files[1].read_text(encoding="utf-8").count(r"\begin{tabular}") == 3
+        written = files[1].read_text(encoding="utf-8")
+        assert written.startswith(r"% \usepackage{booktabs,adjustbox}")
+        labels = ["few-shot-16-demo", "base-to-new-demo", "base-to-new-my-model"]
+        assert re.findall(r"\\label{tab:(.*)}", written) == labels
+
+    def test_every_protocol_has_its_figure(self, tmp_path):
+        transfers = [
+            run(protocol, data=data, **{data: 0.5, "c": 0.6})
+            for protocol, data in (("cross-dataset", "a"), ("domain", "a"), ("domain", "b"))
+        ]
+        ablations = [run("ablation", model=model) for model in ("s", "l")]  # models are compared in one figure
+        files = write_report([*transfers, *ablations], tmp_path)
+        pictures = ["cross-dataset.png", "domain_1-a-demo.png", "domain_2-b-demo.png", "ablation.png"]
+        assert [path.name for path in files if path.suffix == ".png"] == pictures
 
     def test_csv_has_every_run_split_metric_and_setting(self, tmp_path):
         words = {"n_ctx": None, "ctx_init": "a, b", "class_specific_context": True}

@@ -14,7 +14,15 @@ from .methods import Classifier, FrozenCLIP, LabelledImages, Method
 from .metrics import metric_path
 from .prompt_methods import PromptClassifier, PromptLearning
 from .protocols import ablation, base_to_new, cross_dataset, domain_generalisation, draw_images, few_shot
-from .reports import format_report, load_runs, plot_base_to_new, plot_few_shot, write_report
+from .reports import (
+    format_report,
+    load_runs,
+    plot_ablation,
+    plot_base_to_new,
+    plot_few_shot,
+    plot_transfer,
+    write_report,
+)
 from .scores import harmonic_mean, scores
 from .training import predict_logits, train_prompt
 from .word_tables import format_words, plot_words
@@ -45,8 +53,10 @@ __all__ = [
     "load_runs",
     "metric_path",
     "nearest_words",
+    "plot_ablation",
     "plot_base_to_new",
     "plot_few_shot",
+    "plot_transfer",
     "plot_words",
     "predict_logits",
     "scores",

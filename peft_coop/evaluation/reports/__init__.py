@@ -1,7 +1,16 @@
 """Tables and figures of finished runs."""
 
-from .figures import plot_base_to_new, plot_few_shot
+from .figures import plot_ablation, plot_base_to_new, plot_few_shot, plot_transfer
 from .runs import Run, load_runs
 from .writing import format_report, write_report
 
-__all__ = ["Run", "format_report", "load_runs", "plot_base_to_new", "plot_few_shot", "write_report"]
+__all__ = [
+    "Run",
+    "format_report",
+    "load_runs",
+    "plot_ablation",
+    "plot_base_to_new",
+    "plot_few_shot",
+    "plot_transfer",
+    "write_report",
+]

@@ -6,14 +6,20 @@ import csv
 import io
 import json
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from .lines import Value, distinct
+from .paper_tables import PaperTable
 from .runs import METRICS, TEXTS, Run
 from .tables import Cell, Table
 
 MISSING = "–"
+# Characters in a line of a column's heading in LaTeX.
+HEADING_WIDTH = 11
+# Columns of numbers that fit a page in a font that is easy to read.
+FEW_COLUMNS = 4
 # In one pass, so that no replacement is replaced again.
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -39,24 +45,61 @@ def markdown(table: Table) -> str:
     return "\n".join([f"## {_escape_markdown(table.title)}", "", head, rule, *body, *note])
 
 
-def latex(table: Table) -> str:
-    """A `table` with a `tabular` in the style of the package booktabs."""
-    caption = escape_latex(f"{table.title}. {table.note}".strip())
-    rows = [_latex_row([label, *map(_text, cells)]) for label, cells in table.rows]
+def latex(table: PaperTable) -> str:
+    r"""A `table` in the style of the package booktabs; adjustbox makes it smaller where it would not fit the page.
+
+    Its `\label` is its kind, data and model, such as "tab:base-to-new-clip-vit-base-patch16".
+    """
+    names, numbers = table.headings
+    best = table.best()
+    groups, row = [], 0
+    for group in table.groups:
+        groups.append([_latex_row(*each, best, row + number) for number, each in enumerate(group)])
+        row += len(group)
     lines = [
         r"\begin{table}",
         r"\centering",
-        f"\\caption{{{caption}}}",
-        f"\\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+        f"\\caption{{{escape_latex(table.caption)}}}",
+        f"\\label{{tab:{slug(table.label)}}}",
+        r"\par\smallskip",
+        r"\small" if len(numbers) <= FEW_COLUMNS else r"\scriptsize\setlength{\tabcolsep}{3pt}",
+        r"\begin{adjustbox}{max width=\linewidth, max totalheight=0.85\textheight}",
+        f"\\begin{{tabular}}{{{'l' * len(names)}{'r' * len(numbers)}}}",
         r"\toprule",
-        _latex_row(table.columns),
+        " & ".join([*map(escape_latex, names), *map(_latex_heading, numbers)]) + r" \\",
         r"\midrule",
-        *rows,
+        "\n\\midrule\n".join("\n".join(group) for group in groups),
         r"\bottomrule",
         r"\end{tabular}",
+        r"\end{adjustbox}",
         r"\end{table}",
     ]
     return "\n".join(lines)
+
+
+def slug(text: str) -> str:
+    """A text of letters, digits, dots and hyphens, for labels and the names of files."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")
+
+
+def _latex_heading(text: str) -> str:
+    """A method's name, in as many lines as it needs to be no wider than its numbers."""
+    lines = textwrap.wrap(escape_latex(text), HEADING_WIDTH, break_long_words=False, break_on_hyphens=False)
+    broken = r" \\ ".join(lines)
+    return f"\\shortstack[r]{{{broken}}}" if len(lines) > 1 else broken
+
+
+def _latex_row(names: Sequence[str], cells: Sequence[Value | None], best: set[tuple[int, int]], row: int) -> str:
+    numbers = [_latex_number(value, (row, column) in best) for column, value in enumerate(cells)]
+    return " & ".join([*map(escape_latex, names), *numbers]) + r" \\"
+
+
+def _latex_number(value: Value | None, is_best: bool) -> str:
+    if value is None:
+        return "--"
+    mean = f"{100 * value.mean:.2f}"
+    spread = "" if value.std is None else f"{{\\tiny\\,$\\pm$\\,{100 * value.std:.2f}}}"
+    return (f"\\textbf{{{mean}}}" if is_best else mean) + spread
 
 
 def escape_latex(text: str) -> str:
@@ -109,7 +152,3 @@ def _escape_markdown(text: str) -> str:
 def _markdown_row(row: Sequence[str], widths: Sequence[int]) -> str:
     cells = [row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))]
     return "| " + " | ".join(cells) + " |"
-
-
-def _latex_row(row: Sequence[str]) -> str:
-    return " & ".join(map(escape_latex, row)) + r" \\"

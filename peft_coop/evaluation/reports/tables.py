@@ -48,12 +48,12 @@ def make_tables(runs: Sequence[Run], metric: str = "accuracy") -> list[Table]:
     return [
         table
         for protocol, builder in BUILDERS.items()
-        for model_runs in _by_model(runs, protocol)
+        for model_runs in runs_by_model(runs, protocol)
         for table in builder(model_runs, metric)
     ]
 
 
-def _by_model(runs: Sequence[Run], protocol: str) -> list[list[Run]]:
+def runs_by_model(runs: Sequence[Run], protocol: str) -> list[list[Run]]:
     """A protocol's runs, model by model; together where models are compared."""
     own = [run for run in runs if run.protocol == protocol]
     if protocol == "ablation":
@@ -141,18 +141,26 @@ def _transfer_tables(runs: Sequence[Run], metric: str) -> Iterator[Table]:
 
 
 def _transfer_table(runs: Sequence[Run], metric: str) -> Table:
-    source = runs[0].data
-    targets = [split for split in distinct(split for run in runs for split in run.results) if split != source]
-
-    average = ["average of targets"] if len(targets) > 1 else []
+    columns = source_and_targets(runs)
 
     def cells(line: Line) -> list[Cell]:
-        single: list[Cell] = [over_seeds(line.by_seed(split, metric)) for split in (source, *targets)]
-        return [*single, over_datasets([line.by_seed(split, metric) for split in targets])] if average else single
+        return [over_datasets([line.by_seed(split, metric) for split in splits]) for splits in columns.values()]
 
+    return _table(transfer_title(runs, metric), list(columns), make_lines(runs), cells)
+
+
+def transfer_title(runs: Sequence[Run], metric: str) -> str:
+    """What was measured, from which source."""
     kind = "Domain generalisation" if runs[0].protocol == "domain" else "Cross-dataset transfer"
-    title = f"{kind} from {source}: {METRICS[metric]} in %, model {runs[0].model}"
-    return _table(title, [f"{source} (source)", *targets, *average], make_lines(runs), cells)
+    return f"{kind} from {runs[0].data}: {METRICS[metric]} in %, model {runs[0].model}"
+
+
+def source_and_targets(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The splits of a transfer's parts by their titles: source, each target, and their average if there are several."""
+    source = runs[0].data
+    targets = [split for split in distinct(split for run in runs for split in run.results) if split != source]
+    average = {"average of targets": targets} if len(targets) > 1 else {}
+    return {f"{source} (source)": [source]} | {split: [split] for split in targets} | average
 
 
 def _ablation_tables(runs: Sequence[Run], metric: str) -> Iterator[Table]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from .figures import base_to_new_figure, few_shot_figure, save_figure
-from .formats import latex, markdown, runs_csv
+from .figures import FIGURES, save_figure
+from .formats import latex, markdown, runs_csv, slug
 from .lines import distinct, model_label
+from .paper_tables import make_paper_tables
 from .runs import Run, load_runs
-from .tables import Table, make_tables
+from .tables import Table, make_tables, runs_by_model
 
 __all__ = ["Run", "Table", "format_report", "load_runs", "make_tables", "write_report"]
 
 NOTE = "Where there are several seeds: mean ± sample standard deviation (divided by n - 1)."
-FIGURES = {"few-shot": few_shot_figure, "base-to-new": base_to_new_figure}
+PACKAGES = r"% \usepackage{booktabs,adjustbox}"
 
 
 def format_report(runs: Sequence[Run], metric: str = "accuracy") -> str:
@@ -34,7 +34,10 @@ def format_report(runs: Sequence[Run], metric: str = "accuracy") -> str:
 
 
 def write_report(runs: Sequence[Run], folder: str | os.PathLike, metric: str = "accuracy") -> list[Path]:
-    """Write `report.md`, `report.tex` (for booktabs), `report.csv` (every run and split) and figures as PNG and PDF.
+    r"""Write `report.md`, `report.tex`, `report.csv` (every run and split) and figures as PNG and PDF.
+
+    `report.tex` is for `\input`, with the packages booktabs and adjustbox: a table for each protocol and model, which
+    fits a page, with a `\label` and the best in bold. Figures are a column (3.25 inches) or a page (6.75 inches) wide.
 
     Args:
         runs: as `load_runs` reads them.
@@ -47,14 +50,14 @@ def write_report(runs: Sequence[Run], folder: str | os.PathLike, metric: str = "
     Raises:
         ValueError: if there is no run, or no such metric.
     """
-    tables, text = make_tables(runs, metric), format_report(runs, metric)
+    text, tables = format_report(runs, metric), make_paper_tables(runs, metric)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     figures = _write_figures(runs, target, metric)
     pictures = [f"![{path.stem}]({path.name})" for path in figures if path.suffix == ".png"]
     contents = {
         "report.md": "\n\n".join([text.rstrip("\n"), *pictures]) + "\n",
-        "report.tex": "\n\n".join([r"% \usepackage{booktabs}", f"% {NOTE}", *map(latex, tables)]) + "\n",
+        "report.tex": "\n\n".join([PACKAGES, f"% {NOTE}", *map(latex, tables)]) + "\n",
         "report.csv": runs_csv(runs),
     }
     for name, content in contents.items():
@@ -63,16 +66,26 @@ def write_report(runs: Sequence[Run], folder: str | os.PathLike, metric: str = "
 
 
 def _write_figures(runs: Sequence[Run], folder: Path, metric: str) -> list[Path]:
-    """One figure per protocol and model; the model is in the file's name where there are several."""
     paths = []
     for protocol, draw in FIGURES.items():
-        own = [run for run in runs if run.protocol == protocol]
-        models = distinct(run.model for run in own)
-        for number, model in enumerate(models, start=1):
-            name = re.sub(r"[^A-Za-z0-9.]+", "-", model_label(model))
-            stem = protocol if len(models) == 1 else f"{protocol}_{number}-{name}"
-            figure = draw([run for run in own if run.model == model], metric)
+        for suffix, own in _runs_by_figure(runs, protocol).items():
+            figure = draw(own, metric)
             for ending in ("png", "pdf"):
-                paths.append(folder / f"{stem}.{ending}")
+                paths.append(folder / f"{protocol}{suffix}.{ending}")
                 save_figure(figure, paths[-1])
     return paths
+
+
+def _runs_by_figure(runs: Sequence[Run], protocol: str) -> dict[str, list[Run]]:
+    """The runs of each figure, by what its file's name ends with where there are several."""
+    by_model = runs_by_model(runs, protocol)
+    if protocol in ("cross-dataset", "domain"):
+        parts = [[run for run in own if run.data == data] for own in by_model for data in distinct(r.data for r in own)]
+        names = [f"{own[0].data} {model_label(own[0].model)}" for own in parts]
+    else:
+        parts, names = by_model, [model_label(own[0].model) for own in by_model]
+    if len(parts) < 2:
+        return dict(zip([""], parts, strict=False))
+    return {
+        f"_{number}-{slug(name)}": own for number, (name, own) in enumerate(zip(names, parts, strict=True), start=1)
+    }
