@@ -103,12 +103,12 @@ def load_adapter(adapter: str, model: str | None) -> tuple[PeftModel, FrozenCLIP
 
 
 def load_images(source: str, options: argparse.Namespace) -> ImageData:
-    """The images of a `--data` argument."""
+    """The images of a `--data` argument; what was read is told."""
     from ..data import load_data
 
     data = load_data(source, skip_corrupt=options.skip_corrupt)
-    if data.skipped:
-        say(f"left out {len(data.skipped)} images of {data.name} that cannot be read, such as {data.skipped[0]}")
+    for line in data.summary.lines():
+        say(line)
     return data
 
 

@@ -7,12 +7,16 @@ from .few_shot import base_and_new_names, few_shot_indices, select_classes
 from .image_data import ImageData
 from .preparation import prepare_images
 from .sources import load_data
+from .summary import DataSummary, LeftOut, SplitSummary
 
 __all__ = [
     "COOP_LAYOUTS",
     "AugmentationCallback",
     "AugmentedImages",
+    "DataSummary",
     "ImageData",
+    "LeftOut",
+    "SplitSummary",
     "base_and_new_names",
     "few_shot_indices",
     "load_data",

@@ -6,15 +6,12 @@ Folder and file names, and the zero-shot templates, are those of the repository 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .coop_readers import (
-    ImageList,
     existing,
     read_imagenet,
     read_imagenet_v2,
@@ -23,9 +20,7 @@ from .coop_readers import (
     read_variant_files,
 )
 from .image_data import DEFAULT_TEMPLATE, ImageData
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from .image_lists import ImageList, make_dataset
 
 
 @dataclass(frozen=True)
@@ -87,27 +82,5 @@ def load_coop(name: str, root: str) -> ImageData:
     # Absolute, as the images are read later, perhaps from elsewhere.
     folder = existing(Path(root).expanduser().absolute() / layout.folder)
     listed = layout.read(folder, folder / layout.images)
-    parts = {split: _dataset(listed, split) for split in listed.splits}
+    parts = {split: make_dataset(listed, split) for split in listed.splits}
     return ImageData(name, listed.class_names, layout.template, **parts)
-
-
-def _dataset(listed: ImageList, split: str) -> Dataset:
-    from datasets import ClassLabel, Dataset, Features, Image
-
-    paths = [path for path, _ in listed.splits[split]]
-    labels = [label for _, label in listed.splits[split]]
-    features = Features({"image": Image(), "label": ClassLabel(names=distinct_names(listed.class_names))})
-    return Dataset.from_dict({"image": paths, "label": labels}, features=features, split=split)
-
-
-def distinct_names(class_names: list[str]) -> list[str]:
-    """Names for a `ClassLabel`, which takes none twice: ImageNet has "missile" and "sunglasses" for two classes each.
-
-    The first class keeps the name, a later one gets its label behind it.
-    """
-    seen: Counter[str] = Counter()
-    names = []
-    for label, name in enumerate(class_names):
-        names.append(f"{name} (class {label})" if seen[name] else name)
-        seen[name] += 1
-    return names

@@ -5,25 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from .image_lists import ImageList
 
 SPLITS = ("train", "val", "test")
 # Where to get a file that is missing.
 INSTRUCTIONS = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
-
-
-@dataclass(frozen=True)
-class ImageList:
-    """Paths and labels, no image read yet.
-
-    Attributes:
-        class_names: in the order of the labels.
-        splits: "train", "val" and "test", each a list of (path, label).
-    """
-
-    class_names: list[str]
-    splits: dict[str, list[tuple[str, int]]]
 
 
 def read_split_file(folder: Path, images: Path, file_name: str) -> ImageList:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
+
+from .summary import DataSummary, LeftOut, summarise
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,6 +28,8 @@ class ImageData:
         test: the same columns.
         flip: whether training may mirror the images; a mirrored digit is another thing.
         skipped: the images that were left out since they cannot be read.
+        left_out: what else was found and not taken for an image of a class, by the reason.
+        notes: what was understood of the source that may not be meant, such as which images are the test.
     """
 
     name: str
@@ -35,3 +40,18 @@ class ImageData:
     test: Dataset
     flip: bool = True
     skipped: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def summary(self) -> DataSummary:
+        """What these images are, counted: classes, images per split, what was left out, and what looks wrong.
+
+        It looks for files that are both in the training and in the test images, which takes some seconds where there
+        are many.
+        """
+        left_out = self.left_out
+        if self.skipped:
+            left_out = (*left_out, LeftOut("cannot be read", self.skipped))
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return summarise(self.name, self.class_names, splits, left_out, self.notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 NAMED_IMAGES = 3
 # Pillow recognises these, but decodes none of their pictures.
 UNDECODED_FORMATS = ("MPEG",)
+# What iPhones take: Pillow reads it with pillow-heif.
+HEIF_SUFFIXES = (".heic", ".heif", ".heics", ".heifs", ".hif")
+GET_HEIF = 'HEIC needs the package pillow-heif: pip install "peft-coop[heic]"'
+
+
+class UnreadableImageError(ValueError):
+    """An image whose file is missing, is no image, or is damaged."""
 
 
 class ImageRows:
@@ -31,7 +38,7 @@ class ImageRows:
         image_column: its name.
 
     Raises:
-        ValueError: if there is no such column, or it holds no images; from indexing, if an image cannot be read.
+        ValueError: if there is no such column, or it holds no images; from indexing, an `UnreadableImageError`.
     """
 
     def __init__(self, dataset: Dataset, image_column: str = "image"):
@@ -92,15 +99,18 @@ def read_image(stored: dict[str, Any], index: int = 0, split: str | None = None)
         split: of the dataset, for the error.
 
     Raises:
-        ValueError: if the file is missing, is no image, or is damaged.
+        UnreadableImageError: if the file is missing, is no image, or is damaged.
     """
+    can_read_heif()
     try:
         return _decoded(stored["path"], stored["bytes"])
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):  # its own text names a buffer in memory
-            reason = "Pillow knows no such image format."
-        raise ValueError(f"The image {image_name(stored, index, split)} cannot be read: {reason}") from error
+            heif = str(stored["path"] or "").lower().endswith(HEIF_SUFFIXES) and not can_read_heif()
+            reason = f"{GET_HEIF}." if heif else "Pillow knows no such image format."
+        name = image_name(stored, index, split)
+        raise UnreadableImageError(f"The image {name} cannot be read: {reason}") from error
 
 
 def _decoded(path: str | None, content: bytes | None) -> Picture:
@@ -122,15 +132,41 @@ def _in_rgb(image: Picture) -> Picture:
 
 
 def is_image_name(path: PurePath) -> bool:
-    """Whether a file is an image by its name: a suffix that Pillow reads, and neither file nor folder hidden."""
+    """Whether a file is an image by its name: a suffix that Pillow reads, and neither file nor folder hidden.
+
+    HEIC counts, whether pillow-heif is installed or not: who reads the image without it is told.
+    """
     hidden = any(part.startswith(".") for part in path.parts)
     return not hidden and path.suffix.lower() in _image_suffixes()
 
 
 @cache
+def can_read_heif() -> bool:
+    """Teach Pillow HEIC, where pillow-heif is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def check_heif(paths: Iterable[str]) -> None:
+    """Refuse images in HEIC where pillow-heif is not installed.
+
+    Raises:
+        ValueError: if there are such; names the first.
+    """
+    unread = [path for path in paths if path.lower().endswith(HEIF_SUFFIXES)]
+    if unread and not can_read_heif():
+        raise ValueError(f"Images in HEIC: {len(unread):,}, such as {unread[0]!r}. {GET_HEIF}.")
+
+
+@cache
 def _image_suffixes() -> frozenset[str]:
     kinds = Image.registered_extensions()
-    return frozenset(suffix for suffix, kind in kinds.items() if kind in Image.OPEN and not _is_undecoded(kind))
+    known = {suffix for suffix, kind in kinds.items() if kind in Image.OPEN and not _is_undecoded(kind)}
+    return frozenset({*known, *HEIF_SUFFIXES})
 
 
 def _is_undecoded(kind: str) -> bool:
@@ -175,6 +211,6 @@ def leave_out_unreadable(parts: Sequence[Dataset]) -> tuple[list[Dataset], list[
 def _can_be_read(images: ImageRows, index: int) -> bool:
     try:
         images[index]
-    except ValueError:
+    except UnreadableImageError:
         return False
     return True

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..demo import load_task
 from .coop_layout import load_coop
+from .folders import read_folder
 from .image_data import DEFAULT_TEMPLATE, ImageData
-from .images import is_image_name, leave_out_unreadable
+from .image_lists import make_dataset
+from .images import leave_out_unreadable
+from .splits import assign_splits
+from .summary import LeftOut
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-VAL_SPLITS = ("validation", "valid", "val")
-TEST_SPLITS = ("test", *VAL_SPLITS)
-SPLIT_FOLDERS = ("train", *TEST_SPLITS)
 TEST_SHARE = 0.2
 # Which column to take where several have the type.
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
+
+
+@dataclass
+class _Splits:
+    """The splits of a source, and what there is to tell of how they were read."""
+
+    splits: Mapping[str, Dataset]
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def load_data(source: str, seed: int = 1, skip_corrupt: bool = False) -> ImageData:
@@ -32,13 +41,14 @@ def load_data(source: str, seed: int = 1, skip_corrupt: bool = False) -> ImageDa
 
     Where there is a test split, a validation split is for validation; without one it is the test. Where there is
     neither, a fifth of each class is. The other images are to train on; none where the source has only a test split.
+    What was read, left out and understood is in the result's `summary`; docs/data.md has the rules.
 
     Args:
         source: one of
 
             - `demo:digits` or `demo:shapes`;
             - `folder:PATH`, with `train/CLASS/IMAGE` and `test/CLASS/IMAGE`, perhaps `val/CLASS/IMAGE`, or only
-              `CLASS/IMAGE`; hidden files are left out; also what `save_to_disk` of `datasets` has written;
+              `CLASS/IMAGE`; also what `save_to_disk` of `datasets` has written;
             - `hub:NAME`, a dataset of the Hub or a folder that `datasets.load_dataset` reads;
             - `coop:NAME@DATA`, such as `coop:oxford_pets@DATA`: one of `COOP_LAYOUTS` in a folder DATA that is laid
               out as the original implementation's.
@@ -46,7 +56,8 @@ def load_data(source: str, seed: int = 1, skip_corrupt: bool = False) -> ImageDa
         skip_corrupt: read every image now, and leave out those that cannot be read, with a warning that counts them.
 
     Raises:
-        ValueError: if the source is of no such kind, does not exist, or has no images with class labels.
+        ValueError: if the source is of no such kind, does not exist, has no images with class labels, or may be
+            understood in more than one way.
         FileNotFoundError: if a file that the layout needs is missing.
     """
     kind, _, place = source.partition(":")
@@ -55,7 +66,7 @@ def load_data(source: str, seed: int = 1, skip_corrupt: bool = False) -> ImageDa
     elif kind == "coop":
         data = _from_coop(source, place)
     elif kind in ("folder", "hub") and place:
-        data = _from_splits(source, _splits(source, kind, place), seed)
+        data = _from_splits(source, _splits(source, kind, place, skip_corrupt), seed)
     else:
         raise ValueError(
             f"Data is one of demo:digits, demo:shapes, folder:PATH, hub:NAME and coop:NAME@DATA, got {source!r}."
@@ -79,7 +90,7 @@ def _from_coop(source: str, place: str) -> ImageData:
     return load_coop(name, root)
 
 
-def _splits(source: str, kind: str, place: str) -> DatasetDict:
+def _splits(source: str, kind: str, place: str, skip_corrupt: bool) -> _Splits:
     from datasets import load_dataset
     from datasets.data_files import EmptyDatasetError
     from datasets.exceptions import DatasetGenerationError
@@ -87,15 +98,20 @@ def _splits(source: str, kind: str, place: str) -> DatasetDict:
     if kind == "folder" and not os.path.isdir(place):
         raise ValueError(f"There is no folder {place!r} (from {source!r}).")
     if any(os.path.isfile(os.path.join(place, name)) for name in ("dataset_dict.json", "state.json")):
-        return _saved(source, place)
+        return _Splits(_saved(source, place))
     try:
-        if kind == "hub":
-            return load_dataset(place)
-        files = {name: _pattern(source, folder) for name, folder in _split_folders(Path(place)).items()}
-        return load_dataset("imagefolder", data_files=files, drop_labels=False)
+        if kind == "folder":
+            return _of_folder(place, skip_corrupt)
+        return _Splits(load_dataset(place))
     # RuntimeError: a folder with a script, which datasets no longer runs.
     except (DatasetGenerationError, EmptyDatasetError, RuntimeError, ValueError) as error:
         raise ValueError(f"{source!r} cannot be read: {error.__cause__ or error}") from error
+
+
+def _of_folder(place: str, skip_corrupt: bool) -> _Splits:
+    reading = read_folder(Path(place), keep_unreadable=skip_corrupt)
+    splits = {split: make_dataset(reading.listed, split) for split in reading.listed.splits}
+    return _Splits(splits, reading.left_out, reading.notes)
 
 
 def _saved(source: str, place: str) -> DatasetDict:
@@ -112,71 +128,66 @@ def _saved(source: str, place: str) -> DatasetDict:
     return splits
 
 
-def _split_folders(place: Path) -> dict[str, Path]:
-    folders = {name: place / name for name in SPLIT_FOLDERS if (place / name).is_dir()}
-    return folders or {"train": place}
-
-
-def _pattern(source: str, folder: Path) -> str:
-    """All files below a folder of classes.
-
-    Given in place of the folder: `datasets` would look for splits in the names of classes and images.
-    """
-    files = [file for file in folder.rglob("*") if is_image_name(file.relative_to(folder))]
-    if not files:
-        raise ValueError(f"there is no image in {str(folder)!r}.")
-    outside = next((file for file in files if file.parent == folder), None)
-    if outside is not None:
-        raise ValueError(
-            f"images must be in folders named after their class, {str(outside)!r} is not. The folders "
-            f"{', '.join(SPLIT_FOLDERS)} are splits, not classes."
-        )
-    special = next(
-        (f for f in files if any(part.startswith("__") for part in f.relative_to(folder).parent.parts)), None
-    )
-    if special is not None:
-        raise ValueError(f"`datasets` leaves out folders whose names begin with '__', rename that of {str(special)!r}.")
-    return os.path.join(glob.escape(str(folder.absolute())), "**")
-
-
-def _from_splits(source: str, splits: DatasetDict, seed: int) -> ImageData:
-    image_column, label_column = _columns(source, next(iter(splits.values())))
+def _from_splits(source: str, read: _Splits, seed: int) -> ImageData:
+    image_column, label_column = _columns(source, next(iter(read.splits.values())), read.notes)
     labelled = {
         name: _image_and_label(split, image_column, label_column)
-        for name, split in splits.items()
+        for name, split in read.splits.items()
         if _has_labels(split, label_column)
     }
     if not labelled:
-        raise ValueError(f"{source!r} has no split whose images all have a label, only {sorted(splits)}.")
+        raise ValueError(f"{source!r} has no split whose images all have a label, only {sorted(read.splits)}.")
+    unlabelled = [name for name in read.splits if name not in labelled]
+    if unlabelled:
+        read.left_out.append(LeftOut("splits whose labels are held back", tuple(unlabelled)))
+    train, val, test = _train_val_test(source, labelled, seed, read)
+    names = test.features["label"].names
+    if len(names) < 2:
+        raise ValueError(f"{source!r} has a single class, {names}: there must be two or more.")
+    name = os.path.basename(os.path.abspath(source.partition(":")[2]))
+    left_out, notes = tuple(read.left_out), tuple(read.notes)
+    return ImageData(name, names, DEFAULT_TEMPLATE, train, val, test, left_out=left_out, notes=notes)
+
+
+def _train_val_test(
+    source: str, splits: dict[str, Dataset], seed: int, read: _Splits
+) -> tuple[Dataset, Dataset, Dataset]:
+    assigned = assign_splits(splits, repr(source))
+    others = [name for name in splits if name not in assigned.values()]
+    if "train" not in assigned and len(others) == 1:
+        assigned["train"] = others.pop()
+        read.notes.append(f"train images are those of the split {assigned['train']!r}")
+    if others and "train" not in assigned:
+        raise ValueError(f"{source!r} has the splits {', '.join(map(repr, splits))}: none is called train.")
+    if others:
+        read.left_out.append(LeftOut("splits of no known name", tuple(others)))
+    if "test" not in assigned and "validation" in assigned:
+        assigned["test"] = assigned.pop("validation")
+        read.notes.append(f"no test images: those of {assigned['test']!r} are the test")
+    parts = {part: splits[name] for part, name in assigned.items()}
+    if "test" not in parts:
+        parts["train"], parts["test"] = _halves(source, parts["train"], seed)
+        read.notes.append(f"no test images: a fifth of each class was drawn for the test (seed {seed})")
+    nothing = _none_of(parts["test"])
+    return parts.get("train", nothing), parts.get("validation", nothing), parts["test"]
+
+
+def _halves(source: str, images: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+    """Images to train on, and a fifth of each class to test on."""
     try:
-        train, val, test = _train_val_test(labelled, seed)
-    except ValueError as error:  # from the stratified draw
-        counts = Counter(next(iter(labelled.values()))["label"])
+        halves = images.train_test_split(TEST_SHARE, seed=seed, stratify_by_column="label")
+    except ValueError as error:
+        counts = Counter(images["label"])
         raise ValueError(
             f"{source!r} has no test split, and too few images to keep a fifth of each class for testing: "
             f"{sum(counts.values())} in {len(counts)} classes, {min(counts.values())} in the smallest. Add images, or "
             "a test split."
         ) from error
-    name = os.path.basename(os.path.abspath(source.partition(":")[2]))
-    return ImageData(name, test.features["label"].names, DEFAULT_TEMPLATE, train, val, test)
+    return halves["train"], halves["test"]
 
 
-def _train_val_test(splits: dict[str, Dataset], seed: int) -> tuple[Dataset, Dataset, Dataset]:
-    test_name = next((name for name in TEST_SPLITS if name in splits), None)
-    val_name = next((name for name in VAL_SPLITS if name in splits and name != test_name), None)
-    others = [name for name in splits if name not in (test_name, val_name)]
-    train_name = "train" if "train" in others else next(iter(others), None)
-    if test_name is not None:
-        test = splits[test_name]
-        train = splits[train_name] if train_name else _none_of(test)
-    else:
-        halves = splits[str(train_name)].train_test_split(TEST_SHARE, seed=seed, stratify_by_column="label")
-        train, test = halves["train"], halves["test"]
-    return train, splits[val_name] if val_name else _none_of(test), test
-
-
-def _columns(source: str, dataset: Dataset) -> tuple[str, str]:
-    """The columns of images and of class labels."""
+def _columns(source: str, dataset: Dataset, notes: list[str]) -> tuple[str, str]:
+    """The columns of images and of class labels; where there are several of a kind, the one taken is noted."""
     from datasets import ClassLabel, Image
 
     images, labels = (
@@ -185,9 +196,14 @@ def _columns(source: str, dataset: Dataset) -> tuple[str, str]:
     if not images or not labels:
         raise ValueError(
             f"{source!r} needs a column of images and one of class labels, it has "
-            f"{ {name: type(type_).__name__ for name, type_ in dataset.features.items()} }."
+            f"{ {name: type(type_).__name__ for name, type_ in dataset.features.items()} }. Where folders are the "
+            "classes, folder:PATH reads them."
         )
-    return _preferred(images, IMAGE_COLUMNS), _preferred(labels, LABEL_COLUMNS)
+    taken = _preferred(images, IMAGE_COLUMNS), _preferred(labels, LABEL_COLUMNS)
+    for column, others, what in zip(taken, (images, labels), ("images", "labels"), strict=True):
+        if len(others) > 1:
+            notes.append(f"{what} are those of the column {column!r}, of {', '.join(map(repr, others))}")
+    return taken
 
 
 def _preferred(columns: Sequence[str], names: Sequence[str]) -> str:

@@ -1,0 +1,112 @@
+"""Images compared by their bytes: which are the same, and what tells one set of images from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .images import image_name, undecoded
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# Rows that are in memory at once.
+ROWS = 256
+# Bytes from the middle of a file that tell most files of one length apart.
+GLANCE = 4096
+
+
+def images_fingerprint(dataset: Dataset, class_names: Sequence[str] = (), image_column: str = "image") -> str:
+    """What tells images, their order, labels and class names from others, wherever they lie.
+
+    Every image's bytes are read, where they are and how they are called does not count.
+
+    Args:
+        dataset: with images and `label`.
+        class_names: in the order of the labels.
+        image_column: the images' column.
+    """
+    digest = hashlib.sha256(json.dumps([list(class_names), list(map(int, dataset["label"]))]).encode())
+    for stored in stored_images(dataset, image_column):
+        digest.update(_digest(stored) or str(stored["path"]).encode())  # an address, or a file that is missing
+    return digest.hexdigest()[:16]
+
+
+def same_images(first: Dataset, second: Dataset) -> Iterator[tuple[str, str]]:
+    """Images of `first` that are in `second` too, byte by byte; the names of both.
+
+    Only files of equal length are read, and only those that are equal in the middle are read whole.
+    """
+    pair = (first, second)
+    keys: list[dict[int, Any]] = [dict(enumerate(_lengths(dataset))) for dataset in pair]
+    rows = _shared_rows(keys)
+    for key in (_glance, _digest):
+        keys = [
+            {row: key(stored) for row, stored in zip(one, stored_images(dataset.select(one)), strict=True)}
+            for dataset, one in zip(pair, rows, strict=True)
+        ]
+        rows = _shared_rows(keys)
+    names = [
+        {
+            row: image_name(stored, row, dataset.split)
+            for row, stored in zip(one, stored_images(dataset.select(one)), strict=True)
+        }
+        for dataset, one in zip(pair, rows, strict=True)
+    ]
+    row_of = {keys[1][row]: row for row in reversed(rows[1])}
+    for row in rows[0]:
+        yield names[0][row], names[1][row_of[keys[0][row]]]
+
+
+def stored_images(dataset: Dataset, image_column: str = "image") -> Iterator[dict[str, Any]]:
+    """`path` and `bytes` of every image, as a dataset keeps them."""
+    for batch in undecoded(dataset, image_column).select_columns([image_column]).iter(ROWS):
+        yield from batch[image_column]
+
+
+def _shared_rows(keys: Sequence[dict[int, Any]]) -> list[list[int]]:
+    shared = set(keys[0].values()) & set(keys[1].values()) - {None}
+    return [[row for row, key in one.items() if key in shared] for one in keys]
+
+
+def _lengths(dataset: Dataset) -> Iterator[int | None]:
+    """Bytes of every image; None of one that is not there. What `datasets` keeps is not read for it."""
+    from pyarrow import compute
+
+    for batch in undecoded(dataset, "image").select_columns(["image"]).with_format("arrow").iter(ROWS):
+        images = batch["image"].combine_chunks()
+        kept = compute.binary_length(compute.struct_field(images, "bytes")).to_pylist()
+        for length, path in zip(kept, compute.struct_field(images, "path").to_pylist(), strict=True):
+            yield length if length is not None else _file_length(path)
+
+
+def _file_length(path: str | None) -> int | None:
+    try:
+        return os.stat(str(path)).st_size
+    except OSError:
+        return None
+
+
+def _glance(stored: dict[str, Any]) -> bytes | None:
+    """Some bytes from the middle."""
+    if stored["bytes"] is not None:
+        middle = len(stored["bytes"]) // 2
+        return stored["bytes"][middle : middle + GLANCE]
+    try:
+        with open(stored["path"], "rb") as file:
+            file.seek(os.fstat(file.fileno()).st_size // 2)
+            return file.read(GLANCE)
+    except OSError:
+        return None
+
+
+def _digest(stored: dict[str, Any]) -> bytes | None:
+    content = stored["bytes"]
+    try:
+        return hashlib.sha256(Path(stored["path"]).read_bytes() if content is None else content).digest()
+    except OSError:
+        return None

@@ -1,0 +1,226 @@
+"""Images in folders that are named after their classes: `CLASS/IMAGE`, or that below `train`, `val` and `test`.
+
+The folders are read here, not by `datasets`: that labels an image by the folder next to it, however deep, and leaves
+out links, formats that it does not know, and folders such as `testing` without a word.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .image_lists import ImageList
+from .images import check_heif, is_image_name
+from .names import alike
+from .splits import SPLIT_NAMES, assign_splits
+from .summary import LeftOut
+
+LAYOUT = "train/CLASS/IMAGE and test/CLASS/IMAGE, perhaps val/CLASS/IMAGE, or only CLASS/IMAGE"
+
+
+@dataclass
+class FolderReading:
+    """What was found in a folder.
+
+    Attributes:
+        listed: classes and images; "train", "validation" or "test" where the folder has them, only "train" otherwise.
+        left_out: what was not taken for an image of a class, by the reason.
+        notes: what was understood that may not be meant.
+    """
+
+    listed: ImageList
+    left_out: list[LeftOut]
+    notes: list[str]
+
+
+@dataclass
+class _Found:
+    """Images by class, and everything else by the reason why it is left out."""
+
+    classes: dict[str, list[str]] = field(default_factory=dict)
+    others: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, reason: str, *paths: Path) -> None:
+        if paths:
+            self.others.setdefault(reason, []).extend(map(str, paths))
+
+
+def read_folder(place: Path, keep_unreadable: bool = False) -> FolderReading:
+    """List the images of a folder; none is opened.
+
+    Args:
+        place: the folder.
+        keep_unreadable: list images in HEIC although nothing here reads them; who reads them is told.
+
+    Raises:
+        ValueError: if it has no image, or may be understood in more than one way; names the file or folder.
+    """
+    place = place.absolute()
+    others = _Found()
+    folders = _split_folders(place, others)
+    found = {split: _read_classes(folder) for split, folder in folders.items()}
+    _check_names(found, folders)
+    _check_classes(place, found, folders)
+    if not keep_unreadable:
+        check_heif(path for one in found.values() for paths in one.classes.values() for path in paths)
+    names = sorted({name for one in found.values() for name in one.classes})
+    labels = {name: label for label, name in enumerate(names)}
+    splits = {split: _in_order(one, labels) for split, one in found.items()}
+    reasons: dict[str, list[str]] = {}
+    for one in (others, *found.values()):
+        for reason, paths in one.others.items():
+            reasons.setdefault(reason, []).extend(paths)
+    left_out = [LeftOut(reason, tuple(sorted(paths))) for reason, paths in reasons.items()]
+    notes = [
+        f"{split} images are those in {folder.name!r}" for split, folder in folders.items() if folder.name != split
+    ]
+    return FolderReading(ImageList(names, splits), left_out, notes if len(folders) > 1 else [])
+
+
+def _split_folders(place: Path, others: _Found) -> dict[str, Path]:
+    """The folders of the splits, or the place itself as the training images."""
+    visible = _visible(place, others)
+    folders = [entry for entry in visible if entry.is_dir()]
+    assigned = assign_splits((folder.name for folder in folders), f"In {str(place)!r}")
+    if not assigned:
+        return {"train": place}
+    splits = {place / name for name in assigned.values()}
+    beside = [folder for folder in folders if folder not in splits]
+    with_images = next((folder for folder in beside if _any_image(folder)), None)
+    if with_images is not None:
+        raise ValueError(
+            f"{str(place)!r} has {', '.join(map(repr, assigned.values()))}, which is a name of a split, and beside it "
+            f"{with_images.name!r}, which holds images and is none. Are these classes? Then put all of them into a "
+            f"folder 'train'. Or splits? They are called {_split_names()}."
+        )
+    others.leave_out("folders without images", *beside)
+    others.leave_out("beside the folders of the splits", *(entry for entry in visible if entry.is_file()))
+    return {split: place / name for split, name in assigned.items()}
+
+
+def _split_names() -> str:
+    return ", ".join(name for names in SPLIT_NAMES.values() for name in names)
+
+
+def _read_classes(place: Path) -> _Found:
+    """The classes below a folder, each with its images in order.
+
+    Raises:
+        ValueError: if an image is not directly in a folder of a class.
+    """
+    found = _Found()
+    for entry in _visible(place, found):
+        if entry.is_dir():
+            _read_class(entry, found)
+        elif is_image_name(Path(entry.name)):
+            raise ValueError(
+                f"Images must be in folders named after their class, {str(entry)!r} is not. A folder of images is "
+                f"{LAYOUT}; {_split_names()} are splits, not classes."
+            )
+        else:
+            found.leave_out("no image by their names", entry)
+    return found
+
+
+def _read_class(folder: Path, found: _Found) -> None:
+    images: list[str] = []
+    for entry in _visible(folder, found):
+        if entry.is_dir():
+            _refuse_images_below(folder, entry, found)
+        elif is_image_name(Path(entry.name)):
+            images.append(str(entry))
+        else:
+            found.leave_out("no image by their names", entry)
+    if images:
+        found.classes[folder.name] = images
+    else:
+        found.leave_out("folders without images", folder)
+
+
+def _refuse_images_below(folder: Path, below: Path, found: _Found) -> None:
+    image = _any_image(below)
+    if image is None:
+        found.leave_out("folders without images", below)
+        return
+    hint = ""
+    if assign_splits((entry.name for entry in folder.iterdir() if entry.is_dir()), f"In {str(folder)!r}"):
+        hint = f" If the data is in {str(folder)!r}, name that folder."
+    raise ValueError(
+        f"{str(image)!r} is in a folder inside {str(folder)!r}: which of the two is its class? Images must be "
+        f"{LAYOUT}.{hint}"
+    )
+
+
+def _visible(folder: Path, found: _Found) -> list[Path]:
+    """What is in a folder, in order; links are followed, and hidden and broken ones are left out."""
+    visible = []
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            found.leave_out("hidden", entry)
+        elif not entry.is_dir() and not entry.is_file():
+            found.leave_out("links that lead nowhere, and what is no file", entry)
+        else:
+            visible.append(entry)
+    return visible
+
+
+def _any_image(folder: Path) -> Path | None:
+    """An image somewhere below a folder; a folder that links lead back to is looked into once."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
+        seen.add(real)
+        for name in sorted(files):
+            if is_image_name(Path(name)):
+                return Path(place) / name
+    return None
+
+
+def _check_names(found: dict[str, _Found], folders: dict[str, Path]) -> None:
+    """Refuse classes that are one class to a reader, and to a CLIP, which reads all names in lower case."""
+    places = {name: folders[split] / name for split, one in found.items() for name in one.classes}
+    for first, second in alike(sorted(places)):
+        raise ValueError(
+            f"{str(places[first])!r} and {str(places[second])!r} are two folders of what reads as one class: their "
+            "names differ in case, in blanks and underscores, or in how letters are encoded. Put them together, "
+            "or rename one."
+        )
+
+
+def _check_classes(place: Path, found: dict[str, _Found], folders: dict[str, Path]) -> None:
+    """Refuse what nothing can be learned or measured from."""
+    empty = next((split for split, one in found.items() if not one.classes), None)
+    if empty is not None:
+        raise ValueError(f"There is no image in {str(folders[empty])!r}; looked for {LAYOUT}.")
+    if "train" in found:
+        for split, one in found.items():
+            foreign = sorted(set(one.classes) - set(found["train"].classes))
+            if foreign:
+                raise ValueError(
+                    f"{str(folders[split] / foreign[0])!r} is a class without training images: "
+                    f"{str(folders['train'])!r} has no folder {foreign[0]!r}{_more(len(foreign) - 1)}. It has "
+                    f"{_some(found['train'].classes)}."
+                )
+    classes = {name for one in found.values() for name in one.classes}
+    if len(classes) < 2:
+        raise ValueError(
+            f"{str(place)!r} has images of a single class, {min(classes)!r}: there must be two or more. Looked for "
+            f"{LAYOUT}."
+        )
+
+
+def _more(count: int) -> str:
+    return f" (nor for {count} more of its classes)" if count else ""
+
+
+def _some(names: Iterable[str], most: int = 5) -> str:
+    listed = sorted(names)
+    return ", ".join(map(repr, listed[:most])) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
+def _in_order(found: _Found, labels: dict[str, int]) -> list[tuple[str, int]]:
+    """By path, as `datasets` has them: the drawn images of a seed stay the same."""
+    return sorted((path, labels[name]) for name, paths in found.classes.items() for path in paths)

@@ -1,0 +1,164 @@
+"""What was read from a source of images, in a few lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from .contents import same_images
+from .names import alike
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# So many names or files are shown of many.
+SHOWN = 5
+SHOWN_FILES = 3
+# Beyond so many images nobody wants to wait for the search of duplicates.
+MOST_COMPARED = 200_000
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Files, folders or splits that are in a source and were not read.
+
+    Attributes:
+        reason: why.
+        names: of them.
+    """
+
+    reason: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """A part of the images.
+
+    Attributes:
+        images: how many.
+        classes: how many classes have an image in it.
+        fewest: images of the class that has fewest of those that have any; 0 where there is no image.
+        most: images of the class that has most.
+    """
+
+    images: int
+    classes: int
+    fewest: int
+    most: int
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What was read from a source.
+
+    Attributes:
+        name: of the data.
+        class_names: in the order of the labels.
+        splits: "train", "val" and "test", counted.
+        left_out: what was found and not read.
+        notes: what was understood, and what looks wrong: classes without images, names that read alike, images that
+            are both in the training and in the test images.
+        duplicates: test images whose file is, byte by byte, a training image too, as (test, training); None where
+            there are too many images to compare.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    splits: dict[str, SplitSummary]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+    duplicates: tuple[tuple[str, str], ...] | None
+
+    def lines(self) -> list[str]:
+        """The summary as text: the first line counts, each further one tells of something left out or noticed."""
+        counts = ", ".join(f"{split} {_counted(one)}" for split, one in self.splits.items() if one.images)
+        names = _some(self.class_names, SHOWN)
+        first = f"{self.name}: {len(self.class_names):,} classes ({names}); images: {counts}"
+        return [
+            first,
+            *(f"left out, {one.reason}: {len(one.names):,} ({_some(one.names, SHOWN_FILES)})" for one in self.left_out),
+            *self.notes,
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary as JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return "\n  ".join(self.lines())
+
+
+def summarise(
+    name: str,
+    class_names: Sequence[str],
+    splits: Mapping[str, Dataset],
+    left_out: Sequence[LeftOut] = (),
+    notes: Sequence[str] = (),
+) -> DataSummary:
+    """Count images by class, and look for what cannot be meant.
+
+    Args:
+        name: of the data.
+        class_names: in the order of the labels.
+        splits: "train", "val" and "test", with `image` and `label`.
+        left_out: what was found and not read.
+        notes: what was understood on the way.
+    """
+    counts = {split: Counter(images["label"]) for split, images in splits.items()}
+    duplicates = None
+    if sum(map(len, splits.values())) <= MOST_COMPARED:
+        duplicates = tuple(same_images(splits["test"], splits["train"]))
+    return DataSummary(
+        name,
+        tuple(class_names),
+        {split: _count(one) for split, one in counts.items()},
+        tuple(left_out),
+        (*notes, *_missing(class_names, counts), *_alike(class_names), *_told(duplicates, splits)),
+        duplicates,
+    )
+
+
+def _count(labels: Counter[int]) -> SplitSummary:
+    if not labels:
+        return SplitSummary(0, 0, 0, 0)
+    return SplitSummary(labels.total(), len(labels), min(labels.values()), max(labels.values()))
+
+
+def _counted(split: SplitSummary) -> str:
+    spread = f"{split.fewest:,}" if split.fewest == split.most else f"{split.fewest:,} to {split.most:,}"
+    return f"{split.images:,} ({spread} a class)"
+
+
+def _missing(class_names: Sequence[str], counts: Mapping[str, Counter[int]]) -> list[str]:
+    """Classes without an image in a split that has images."""
+    notes = []
+    for split, labels in counts.items():
+        missing = [name for label, name in enumerate(class_names) if label not in labels]
+        if labels and missing:
+            notes.append(f"without {split} images: {len(missing):,} of the classes ({_some(missing, SHOWN)})")
+    return notes
+
+
+def _alike(class_names: Sequence[str]) -> list[str]:
+    repeated = [f"{name!r} and {name!r}" for name, count in Counter(class_names).items() if count > 1]
+    pairs = [*repeated, *(f"{first!r} and {second!r}" for first, second in alike(class_names))]
+    return [f"class names that read as one: {_some(pairs, SHOWN)}"] if pairs else []
+
+
+def _told(duplicates: Sequence[tuple[str, str]] | None, splits: Mapping[str, Dataset]) -> list[str]:
+    if duplicates is None:
+        return [f"more than {MOST_COMPARED:,} images: not compared for test images that are trained on"]
+    if not duplicates:
+        return []
+    test, train = duplicates[0]
+    return [
+        f"{len(duplicates):,} of {len(splits['test']):,} test images are training images too, byte by byte, such as "
+        f"{test} and {train}"
+    ]
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
