@@ -13,7 +13,7 @@ from test_prompts import NAMES, build, padded_feature
 from transformers.activations import QuickGELUActivation
 
 from peft_coop import CoCoOpConfig, CoOpConfig
-from peft_coop.prompts import FAMILIES, encode_prompts, install_text_side
+from peft_coop.prompts import FAMILIES, encode_prompts, encoder, install_text_side
 from peft_coop.prompts.activation import LeanQuickGELU
 
 # Position, class-specific, conditional. What stands in the trunk, whether there are nodes before it that need no graph,
@@ -43,6 +43,14 @@ def make_vectors(class_specific, conditional):
 def gradient(features, vectors):
     weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(4))
     return torch.autograd.grad((features * weights).sum(), vectors)[0]
+
+
+def count_passes(monkeypatch):
+    """A list that grows by one for every pass over some prompts."""
+    calls = []
+    run = encoder._Tower.run
+    monkeypatch.setattr(encoder._Tower, "run", lambda *given, **more: calls.append(1) or run(*given, **more))
+    return calls
 
 
 def relative(actual, expected):
@@ -112,11 +120,10 @@ def test_no_graph_where_no_gradient_passes(tower, tokenizer_path, position, need
     assert needs == needs_graph
 
 
-def test_steps_of_a_training_share_the_names_before_the_context(tokenizer_path):
+def test_steps_of_a_training_share_the_names_before_the_context(tokenizer_path, monkeypatch):
     config = CoOpConfig(n_ctx=4, class_names=NAMES, class_token_position="front", tokenizer_name_or_path=tokenizer_path)
     model = get_peft_model(make_clip(), config).train()
-    calls = []
-    model.get_base_model().text_model.encoder.layers[0].register_forward_hook(lambda *_: calls.append(1))
+    calls = count_passes(monkeypatch)
     for _ in range(3):
         model(image_embeds=torch.randn(2, 40), labels=torch.tensor([0, 1])).loss.backward()
     assert len(calls) == 2 + 1 + 1
@@ -161,12 +168,13 @@ def test_lean_activation_equals_the_original():
     torch.testing.assert_close(slopes[1], slopes[0], atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("change", ["none", "weights", "dtype", "trained", "dropout", "inference"])
-def test_names_before_the_context_are_computed_once_for_each_state_of_the_tower(tower, tokenizer_path, change):
+@pytest.mark.parametrize("change", ["none", "weights", "dtype", "trained", "inference"])
+def test_names_before_the_context_are_computed_once_for_each_state_of_the_tower(
+    tower, tokenizer_path, change, monkeypatch
+):
     prompts = build(tokenizer_path, position="front").learned
     vectors = make_vectors(False, False)
-    calls = []
-    tower.text_model.encoder.layers[0].register_forward_hook(lambda *_: calls.append(1))
+    calls = count_passes(monkeypatch)
 
     def encode():
         calls.clear()
@@ -185,16 +193,13 @@ def test_names_before_the_context_are_computed_once_for_each_state_of_the_tower(
             tower.text_model.encoder.layers[0].self_attn.k_proj.weight.mul_(3)
     elif change == "dtype":
         tower.to(torch.bfloat16)
-    elif change == "dropout":
-        tower.text_model.config.attention_dropout = 0.5
-        tower.train()
     elif change == "trained":
         tower.text_model.requires_grad_(True)
     again, passes = encode()
     assert passes == (1 if change == "none" else 2)
     fresh = encode_prompts(tower, FAMILIES["clip"], build(tokenizer_path, position="front").learned, vectors)
     torch.testing.assert_close(again, fresh.detach(), rtol=0, atol=0)
-    if change in ("none", "trained", "dropout"):
+    if change in ("none", "trained"):
         torch.testing.assert_close(again, first, rtol=0, atol=1e-9)
     else:
         assert (again - first).abs().max() > 1e-3

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..module_state import module_settings
 from .augmentation import RandomView
 from .images import check_columns, read_image, undecoded
 from .preparation import prepare_images
@@ -33,8 +34,9 @@ def with_image_embeds(
 ) -> Dataset:
     """Turn images into features that the classifier takes as `image_embeds`.
 
-    The features are kept in `datasets`' cache under a fingerprint of the data, the vision tower's weights, the
-    processor and the views, so that a second run starts at once.
+    The features are kept in `datasets`' cache under a fingerprint of the data, the vision tower's weights and the state
+    of adapters in it, the processor and the views, so that a second run starts at once. They are computed anew where
+    the tower holds hooks or layers that are neither torch's, transformers' nor PEFT's.
 
     Args:
         dataset: with images and integer labels.
@@ -123,13 +125,15 @@ def _cache_file(dataset: Dataset, fingerprint: str) -> str | None:
 def _fingerprint(
     dataset: Dataset, model: nn.Module, image_processor: Any, image_column: str, *settings: str | int
 ) -> str:
-    from datasets.fingerprint import Hasher
+    from datasets.fingerprint import Hasher, generate_random_fingerprint
 
     hasher = Hasher()
     hasher.update(dataset._fingerprint)
     hasher.update([PREPARATION, image_processor.to_json_string(), image_column, *settings])
     if not dataset.cache_files:  # what is in memory may be paths, and the images behind them may change
         hasher.update([_version(stored) for stored in dataset[image_column]])
+    # What somebody else's hooks and layers compute cannot be known by their weights.
+    hasher.update(module_settings(model.vision_model, model.visual_projection) or generate_random_fingerprint())
     for module in (model.vision_model, model.visual_projection):
         for name, weight in module.state_dict().items():
             hasher.update([name, str(weight.dtype), weight.detach().cpu().contiguous().view(torch.uint8).numpy()])

@@ -14,7 +14,15 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput
 from transformers.utils.generic import can_return_tuple, maybe_autocast
 
-from ..prompts import FAMILIES, ClassPrompts, FeatureCache, PromptTensors, TextTowerFamily, encode_prompts
+from ..prompts import (
+    FAMILIES,
+    ClassPrompts,
+    PromptTensors,
+    TextCache,
+    TextTowerFamily,
+    encode_prompts,
+    state_of_text_side,
+)
 from .outputs import PromptClassifierOutput
 
 if TYPE_CHECKING:
@@ -107,9 +115,12 @@ class PromptClassifierMixin(_Module):
     ) -> BaseModelOutputWithPooling:
         """Text features of the active adapter's classes, or of `input_ids` with the learned context put in.
 
-        In evaluation the features of an unconditional prompt are computed once, and again when the context, the
-        classes, the dtype or the device have changed. (Not under `torch.compile`, which computes them in every call,
-        and not if the text tower is trained; weights loaded into a frozen tower are not noticed.)
+        In evaluation the features of an unconditional prompt are computed once, and again when something that they
+        depend on has changed: the context, the classes, dtype, device, autocast, a weight on the text side, or the
+        state of an adapter there (a LoRA's, for example). A weight that is changed in place through `.data` leaves no
+        trace: call `clear_prompt_cache` then. They are computed in every call under `torch.compile`, and where the
+        text side's state cannot be known: with hooks, layers or weights that are neither torch's, transformers' nor
+        PEFT's.
 
         Args:
             image_embeds: `[B, P]`, L2-normalised; needed if the context depends on the image.
@@ -129,13 +140,13 @@ class PromptClassifierMixin(_Module):
             return BaseModelOutputWithPooling(pooler_output=self._encode_learned(prompts, image_embeds))
         prompts = self._class_prompts()
         if layer.disable_adapters:
-            features = self._kept(prompts.zero_shot_cache, None, lambda: self._encode_templates(prompts.zero_shot))
+            features = self._kept(prompts.zero_shot_features, None, lambda: self._encode_templates(prompts.zero_shot))
         elif layer.is_conditional:
             features = self._encode_learned(prompts.learned, image_embeds)
         else:
             vectors = layer.context()
             features = self._kept(
-                prompts.learned_cache, vectors, lambda: self._encode_learned(prompts.learned, image_embeds)
+                prompts.learned_features, vectors, lambda: self._encode_learned(prompts.learned, image_embeds)
             )
         return BaseModelOutputWithPooling(pooler_output=features)
 
@@ -183,6 +194,13 @@ class PromptClassifierMixin(_Module):
         if gigabytes is not None and not (isinstance(gigabytes, int | float) and 0 < gigabytes < math.inf):
             raise ValueError(f"The prompts' memory must be a number of GiB above 0, got {gigabytes!r}.")
         self.prompt_layer.memory = None if gigabytes is None else int(gigabytes * 2**30)
+
+    def clear_prompt_cache(self) -> None:
+        """Forget the text features of all adapters, so that the next call computes them again.
+
+        Needed only after a weight of the text side was changed in place through `.data`: all other changes are noticed.
+        """
+        self.prompt_layer.clear_cache()
 
     @property
     def prompt_layer(self):
@@ -236,18 +254,12 @@ class PromptClassifierMixin(_Module):
         features = [encode_prompts(self, self._prompt_family, prompts) for prompts in templates]
         return features[0] if len(features) == 1 else torch.stack([normalize(each) for each in features]).mean(0)
 
-    def _kept(self, cache: FeatureCache, vectors: Tensor | None, compute: Callable[[], Tensor]) -> Tensor:
+    def _kept(self, cache: TextCache[Tensor], vectors: Tensor | None, compute: Callable[[], Tensor]) -> Tensor:
         """Features from the cache, where they may be reused: in evaluation, and if no gradient must reach them."""
         needs_grad = vectors is not None and vectors.requires_grad and torch.is_grad_enabled()
-        tower = getattr(self, self._prompt_family.text_model)
-        tower_learns = any(weight.requires_grad for weight in tower.encoder.parameters())
-        if self.training or needs_grad or tower_learns or torch.compiler.is_compiling():
-            return compute()
-        weight = self.text_projection.weight
-        device_type = weight.device.type
-        autocasts = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
-        autocast = torch.get_autocast_dtype(device_type) if autocasts else None
-        return cache.get((weight.device, weight.dtype, autocast, torch.is_inference_mode_enabled()), vectors, compute)
+        state = None if self.training or needs_grad else state_of_text_side(self, self._prompt_family)
+        features = cache.get(state, compute, vectors)
+        return features if state is None else features.clone()  # the caller may normalise it in place
 
     def _compare_with_texts(
         self,

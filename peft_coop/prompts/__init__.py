@@ -1,8 +1,9 @@
 """Class names to sequences, sequences to text features. Imports neither PEFT nor the Trainer."""
 
-from .classes import ClassPrompts, FeatureCache, PromptBuilder
+from .cache import TextCache
+from .classes import ClassPrompts, PromptBuilder
 from .context import gaussian_context, shift_by_image
-from .encoder import PromptTensors, encode_prompts
+from .encoder import PromptTensors, encode_prompts, state_of_text_side
 from .installation import install_text_side, remove_text_side
 from .layout import CLASS_TOKEN_POSITIONS, PromptSequences
 from .tokens import NameTokens, PromptTokenizer, check_class_names
@@ -12,12 +13,12 @@ __all__ = [
     "CLASS_TOKEN_POSITIONS",
     "FAMILIES",
     "ClassPrompts",
-    "FeatureCache",
     "NameTokens",
     "PromptBuilder",
     "PromptSequences",
     "PromptTensors",
     "PromptTokenizer",
+    "TextCache",
     "TextTowerFamily",
     "check_class_names",
     "encode_prompts",
@@ -26,4 +27,5 @@ __all__ = [
     "install_text_side",
     "remove_text_side",
     "shift_by_image",
+    "state_of_text_side",
 ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
+from .cache import TextCache
 from .encoder import PromptTensors
 from .layout import (
     PromptSequences,
@@ -18,36 +18,6 @@ from .layout import (
     template_sequences,
 )
 from .tokens import PromptTokenizer, check_class_names, find_tokenizer, warn_of_duplicates
-
-
-class FeatureCache:
-    """The text features of one set of prompts, kept as long as nothing that they depend on changes.
-
-    The learnable vectors are compared by value, since a change through `.data` leaves no other trace. Features are kept
-    for every key at once, so that replicas on several devices do not push out each other's.
-    """
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, tuple[Tensor | None, Tensor]] = {}
-
-    def get(self, key: Hashable, vectors: Tensor | None, compute: Callable[[], Tensor]) -> Tensor:
-        """Return the features kept under `key`, of equal `vectors`, or compute and keep them."""
-        entry = self._entries.get(key)
-        if entry is not None and _same(entry[0], vectors):
-            return entry[1].clone()  # the caller may normalise it in place
-        features = compute()
-        if not features.requires_grad:
-            self._entries[key] = (None if vectors is None else vectors.detach().clone(), features.clone())
-        return features
-
-    def __getstate__(self) -> dict:
-        return {"_entries": {}}  # copies and pickles start empty
-
-
-def _same(kept: Tensor | None, now: Tensor | None) -> bool:
-    if kept is None or now is None:
-        return kept is now
-    return kept.device == now.device and kept.dtype == now.dtype and torch.equal(kept, now)
 
 
 @dataclass
@@ -65,8 +35,15 @@ class ClassPrompts:
     zero_shot: list[PromptTensors]
 
     def __post_init__(self) -> None:
-        self.learned_cache = FeatureCache()
-        self.zero_shot_cache = FeatureCache()
+        self.learned_features: TextCache[Tensor] = TextCache()
+        self.zero_shot_features: TextCache[Tensor] = TextCache()
+
+    def clear(self) -> None:
+        """Forget all that is kept of these prompts."""
+        for features in (self.learned_features, self.zero_shot_features):
+            features.clear()
+        for prompts in (self.learned, *self.zero_shot):
+            prompts.clear()
 
 
 @dataclass

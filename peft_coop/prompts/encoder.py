@@ -6,11 +6,10 @@ the prompts' prefix tree (`tree.py`), by the tower's own layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .attention import KeysAndValues, TreeRows
+from .cache import TextCache, TextState, text_state
 from .layout import PromptSequences
 from .towers import TextTowerFamily
 from .tree import Columns, build_tree
@@ -102,21 +102,13 @@ class PromptTensors:
         self.leaf_columns = torch.from_numpy(leaf_columns)
         self.leaves = torch.from_numpy(tree.leaf_rows * most + slots)
         self._copies: dict[torch.device, PromptTensors] = {}
-        self._frozen_keys: tuple[Any, list[KeysAndValues]] | None = None
+        self.frozen_keys: TextCache[list[KeysAndValues]] = TextCache()
 
-    def frozen_keys(self, state: Any, compute: Callable[[], list[KeysAndValues]]) -> list[KeysAndValues]:
-        """Each layer's keys and values of the frozen nodes: computed once for each state of the tower.
-
-        Args:
-            state: what they depend on; None: they are computed and not kept.
-            compute: computes them.
-        """
-        if state is not None and self._frozen_keys is not None and self._frozen_keys[0] == state:
-            return self._frozen_keys[1]
-        keys = compute()
-        small = sum(2 * key.nbytes for key, _ in keys) <= KEPT_KEYS
-        self._frozen_keys = (state, keys) if state is not None and small else None
-        return keys
+    def clear(self) -> None:
+        """Forget the keys and values that are kept, on every device."""
+        self.frozen_keys.clear()
+        for other in self._copies.values():
+            other.clear()
 
     def to(self, device: torch.device) -> PromptTensors:
         """These prompts on `device`: themselves, or a copy that is made once and kept.
@@ -127,7 +119,7 @@ class PromptTensors:
             return self
         if device not in self._copies:
             other = copy(self)
-            other._frozen_keys = None
+            other.frozen_keys = TextCache()
             with torch.inference_mode(False):  # training may use them later
                 for name in ("trunk", "frozen", "live", "leaf_columns", "leaves"):
                     setattr(other, name, getattr(self, name).to(device))
@@ -135,7 +127,7 @@ class PromptTensors:
         return self._copies[device]
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_copies": {}, "_frozen_keys": None}  # copies and pickles start without
+        return {**self.__dict__, "_copies": {}}  # copies and pickles start without
 
 
 def encode_prompts(
@@ -179,7 +171,9 @@ def _encode_live(tower: _Tower, prompts: PromptTensors, table: Tensor | None, me
     frozen: list[KeysAndValues] = []
     if has_frozen:
         trunk_of_rows = Trunk(prompts.trunk, images[:1], rows)
-        frozen = prompts.frozen_keys(tower.state(), lambda: tower.keys(prompts.frozen, rows, trunk_of_rows))
+        frozen = prompts.frozen_keys.get(
+            tower.state(), lambda: tower.keys(prompts.frozen, rows, trunk_of_rows), worth_keeping=_is_small
+        )
     every_row, every_image = rows.repeat(n_images), images.repeat_interleave(n_rows)
 
     def encode(start: int, stop: int) -> Tensor:
@@ -201,11 +195,21 @@ def _encode_live(tower: _Tower, prompts: PromptTensors, table: Tensor | None, me
     return states.reshape(n_images, n_rows * prompts.leaf_columns.shape[1], -1)
 
 
+def state_of_text_side(model: nn.Module, family: TextTowerFamily) -> TextState | None:
+    """What the features of a dual encoder's prompts depend on beside their ids and vectors, see `text_state`."""
+    return _Tower(model, family).state()
+
+
 def default_memory(device: torch.device) -> int:
     """Bytes that may be kept for the backward pass where nobody has said."""
     if device.type == "cuda":
         return int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
     return CPU_MEMORY
+
+
+def _is_small(keys: list[KeysAndValues]) -> bool:
+    """Whether the keys and values of the frozen nodes are worth their memory."""
+    return sum(2 * key.nbytes for key, _ in keys) <= KEPT_KEYS
 
 
 def _number_within(rows: np.ndarray) -> tuple[np.ndarray, int]:
@@ -248,28 +252,16 @@ class _Tower:
         self.projection = getattr(model, family.text_projection)
         self.is_eager = text_model.config._attn_implementation == "eager"
         self.n_heads = text_model.config.num_attention_heads
-        self.drops = text_model.training and text_model.config.attention_dropout > 0
         self.recomputes = text_model.training and any(layer.gradient_checkpointing for layer in self.layers)
 
     @property
     def device(self) -> torch.device:
         return self.embeddings.token_embedding.weight.device
 
-    def state(self) -> Any:
-        """What the keys and values of ordinary tokens depend on; None where they must be computed in every call.
-
-        That is where the tower is trained or draws dropout, and where code is traced: a compiled graph must not hold
-        what was kept. A change of a weight through `.data` leaves no trace here.
-        """
-        embeddings = (self.embeddings.token_embedding, self.embeddings.position_embedding)
-        weights = [*(each.weight for each in embeddings), *self.layers.parameters()]
-        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or self.drops:
-            return None
-        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
-            return None
-        device = self.device.type
-        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        return autocast, [(weight.data_ptr(), weight._version, weight.dtype) for weight in weights]
+    def state(self) -> TextState | None:
+        """What every encoded prompt depends on; None where nothing may be kept, see `text_state`."""
+        embeddings = self.embeddings.token_embedding, self.embeddings.position_embedding
+        return text_state((*embeddings, self.layers, self.final_layer_norm, self.projection), self.device)
 
     def embed(self, nodes: Nodes, table: Tensor | None, rows: Tensor, images: Tensor) -> Tensor:
         """Hidden states `[N, L, D]` before the first layer, of N pairs of a row and an image."""

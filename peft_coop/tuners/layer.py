@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,6 +54,16 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
             if name == "base_layer":
                 raise
             return getattr(self.base_layer, name)
+
+    def clear_cache(self) -> None:
+        """Forget all that is kept of the adapters' prompts."""
+        for prompts in self.coop_prompts.values():
+            prompts.clear()
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> CoOpEmbeddings:
+        # A model that is rounded and put back (`model.half().float()`) may find its weights where they were before.
+        self.clear_cache()
+        return super()._apply(fn, recurse)
 
     def update_layer(
         self,

@@ -1,0 +1,168 @@
+"""What a module's output depends on beside its inputs: the key of everything that is kept of an output."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+# Classes of these packages read their weights, their buffers and their dropout, and nothing else that changes.
+WEIGHTS_ONLY = ("torch", "transformers", "peft_coop")
+# Classes of these also read settings: which adapters are active, their scale, whether they are merged or disabled.
+WITH_SETTINGS = ("peft",)
+# Hooks of these record outputs and change none.
+RECORDING = ("transformers",)
+DROPOUT = ("p", "dropout", "attention_dropout")
+ORDINARY = (nn.Parameter, Tensor)
+STEPS = "_optimizer_steps"
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleState:
+    """A state of some modules; equal to a later one if their outputs for equal inputs are the same.
+
+    Attributes:
+        settings: see `module_settings`.
+        versions: identity, address, dtype, version and optimizer steps of every weight and buffer.
+        tensors: these weights and buffers. They are not kept alive: another may get the identity of one that is gone.
+        requires_grad: whether one of them does.
+    """
+
+    settings: tuple[Hashable, ...]
+    versions: tuple[Hashable, ...]
+    tensors: tuple[weakref.ref[Tensor], ...]
+    requires_grad: bool
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ModuleState):
+            return NotImplemented
+        if self.versions != other.versions or self.settings != other.settings:
+            return False
+        return all(tensor() is not None for tensor in self.tensors)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def module_state(*modules: nn.Module) -> ModuleState | None:
+    """The present state of some modules and all that they hold.
+
+    A weight counts as changed if it is another tensor, lies elsewhere, has another dtype, or was changed in place, by
+    an optimizer or otherwise. A change in place through `.data` leaves no trace.
+
+    Args:
+        modules: the roots.
+
+    Returns:
+        The state; None where it cannot be known: see `module_settings`, and weights of a special kind (quantised,
+        sharded, traced, made in inference mode).
+    """
+    _count_optimizer_steps()
+    every_module = _walk(modules)
+    settings = _settings(every_module)
+    if settings is None:
+        return None
+    tensors = [
+        tensor
+        for module in every_module
+        for held in (module._parameters, module._buffers)
+        for tensor in held.values()
+        if tensor is not None
+    ]
+    if not all(type(tensor) in ORDINARY for tensor in tensors):
+        return None
+    try:
+        versions = tuple(
+            [(id(each), each.data_ptr(), each.dtype, each._version, vars(each).get(STEPS)) for each in tensors]
+        )
+    except (RuntimeError, NotImplementedError):  # no storage, or no version
+        return None
+    requires_grad = any(tensor.requires_grad for tensor in tensors)
+    return ModuleState(settings, versions, tuple([weakref.ref(tensor) for tensor in tensors]), requires_grad)
+
+
+def module_settings(*modules: nn.Module) -> tuple[Hashable, ...] | None:
+    """Classes of some modules and all that they hold, and the settings of PEFT's layers among them.
+
+    Args:
+        modules: the roots.
+
+    Returns:
+        The settings, which are the same in every process; None where they cannot be known: a hook or a layer of
+        somebody else's, a forward that was replaced, dropout in training, a replica of `nn.DataParallel`.
+    """
+    return _settings(_walk(modules))
+
+
+@cache
+def _count_optimizer_steps() -> None:
+    """Write the steps of every optimizer beside its weights: fused kernels do not count a weight's version up."""
+
+    def count(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                vars(weight)[STEPS] = vars(weight).get(STEPS, 0) + 1
+
+    register_optimizer_step_post_hook(count)
+
+
+def _walk(modules: tuple[nn.Module, ...]) -> list[nn.Module]:
+    every_module = list(modules)
+    for module in every_module:  # which grows
+        every_module.extend([child for child in module._modules.values() if child is not None])
+    return every_module
+
+
+def _settings(modules: list[nn.Module]) -> tuple[Hashable, ...] | None:
+    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+        return None
+    settings: list[Hashable] = []
+    for module in modules:
+        name, package = _origin(module.__class__)
+        has_settings = package in WITH_SETTINGS
+        if not (has_settings or package in WEIGHTS_ONLY) or not _is_plain(module):
+            return None
+        settings.append(name)
+        if has_settings:
+            settings.append(_plain(vars(module)))
+    return tuple(settings)
+
+
+@cache
+def _origin(kind: type) -> tuple[str, str]:
+    """The full name of a class, and its package."""
+    return f"{kind.__module__}.{kind.__qualname__}", kind.__module__.partition(".")[0]
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether calling a module is calling the forward of its class, without chance."""
+    attributes = vars(module)
+    if "forward" in attributes or "_is_replica" in attributes or "parametrizations" in module._modules:
+        return False
+    if module._forward_hooks or module._forward_pre_hooks:
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        if not all((getattr(hook, "__module__", None) or "").partition(".")[0] in RECORDING for hook in hooks):
+            return False
+    if not module.training:
+        return True
+    rates = [attributes.get(name) for name in DROPOUT]
+    return not any(isinstance(rate, float) and rate > 0 for rate in rates)
+
+
+def _plain(value: Any) -> Hashable:
+    """Numbers and texts, and collections of them, as a key; anything else counts as its type."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        return tuple([(str(key), _plain(each)) for key, each in value.items()])
+    if isinstance(value, list | tuple):
+        return tuple([_plain(each) for each in value])
+    if isinstance(value, set | frozenset):
+        return tuple(sorted(map(repr, value)))
+    return _origin(value.__class__)[0]
