@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .options import add_context, add_data, add_model, add_recipe, load_clip, load_images, make_prompt_learning, percent
+from .training_folder import TrainingFolder
 
 if TYPE_CHECKING:
     from ..data import ImageData
-    from ..evaluation import LabelledImages
+    from ..evaluation import FrozenCLIP, LabelledImages
 
 EXAMPLES = """\
 examples:
@@ -20,8 +20,6 @@ examples:
   peft-coop train --data folder:my-images --model openai/clip-vit-base-patch16 --shots 16 --output my-prompt
   peft-coop train --method cocoop --data hub:timm/oxford-iiit-pet --model openai/clip-vit-base-patch16 --output pets
 """
-TRAINING = "training"
-SETTINGS = "settings.json"
 # What a training that goes on must have in common with the one that was stopped.
 SAME = (
     *("data", "model", "method", "shots", "seed", "n_ctx", "ctx_init", "position", "class_specific"),
@@ -63,20 +61,21 @@ def run_train(options: argparse.Namespace) -> None:
     method = make_prompt_learning(options.method, options, data)
     clip = load_clip(options.model)
     images = _draw(data, options)
-    _check_output(options)
-    classifier = method.fit(clip, images, options.seed, options.output / TRAINING)
-    zero_shot = ZeroShot().fit(clip, images, options.seed, options.output / TRAINING)
-    learned, before = (
-        scores(one.logits(data.test, data.class_names), data.test["label"]) for one in (classifier, zero_shot)
-    )
-    classifier.save(options.output)
-    shutil.rmtree(options.output / TRAINING)
+    with TrainingFolder(options.output, _settings(options, clip, images)) as folder:
+        classifier = method.fit(clip, images, options.seed, folder.work)
+        zero_shot = ZeroShot().fit(clip, images, options.seed, folder.work)
+        learned, before = (
+            scores(one.logits(data.test, data.class_names), data.test["label"]) for one in (classifier, zero_shot)
+        )
+        classifier.save(folder.adapter)
+        folder.deliver()
     result = {
         "adapter": str(options.output),
         "num_train": len(images.train),
         **learned,
         "class_names": data.class_names,
         "zero_shot_accuracy": before["accuracy"],
+        "summary": data.summary.as_dict(),
     }
     if options.json:
         print(json.dumps(result))
@@ -103,28 +102,13 @@ def _draw(data: ImageData, options: argparse.Namespace) -> LabelledImages:
     return draw_images(data, options.shots, options.seed)
 
 
-def _check_output(options: argparse.Namespace) -> None:
-    """Write down what is trained in this folder, so that only the same training goes on there."""
-    folder = options.output / TRAINING
-    asked = {name: getattr(options, name) for name in SAME}
-    if (options.output / "adapter_config.json").exists():
-        raise ValueError(f"{options.output} already holds an adapter: give another --output, or remove it.")
-    if (folder / SETTINGS).exists() and any(folder.glob("checkpoint-*")):
-        _compare(folder / SETTINGS, asked)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS).write_text(json.dumps(asked))
+def _settings(options: argparse.Namespace, clip: FrozenCLIP, images: LabelledImages) -> dict[str, Any]:
+    """What is trained, so that only the same training goes on in this folder."""
+    from ..data import images_fingerprint
+    from ..evaluation import clip_fingerprint
 
-
-def _compare(path: Path, asked: dict[str, Any]) -> None:
-    """Refuse checkpoints of another training."""
-    try:
-        found = json.loads(path.read_text())
-        different = next((name for name in SAME if found.get(name) != asked[name]), None)
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): give another --output, or remove it.") from error
-    if different is not None:
-        option = "--" + different.replace("_", "-")
-        raise ValueError(
-            f"{path.parent.parent} holds an unfinished training with {option} {found.get(different)!r}, asked for is "
-            f"{asked[different]!r}: give another --output, or remove it."
-        )
+    return {
+        **{name: getattr(options, name) for name in SAME},
+        "images": images_fingerprint(images.train, images.class_names),
+        "weights": clip_fingerprint(clip),
+    }

@@ -1,6 +1,7 @@
 """Where images come from, which of them are drawn, how they vary, and their features computed once."""
 
 from .augmentation import AugmentationCallback, AugmentedImages
+from .contents import images_fingerprint
 from .coop_layout import COOP_LAYOUTS
 from .features import with_image_embeds
 from .few_shot import base_and_new_names, few_shot_indices, select_classes
@@ -19,6 +20,7 @@ __all__ = [
     "SplitSummary",
     "base_and_new_names",
     "few_shot_indices",
+    "images_fingerprint",
     "load_data",
     "prepare_images",
     "select_classes",

@@ -9,6 +9,7 @@ from .baselines import (
     ZeroShot,
     all_baselines,
 )
+from .fingerprints import clip_fingerprint
 from .interpretation import nearest_words
 from .methods import Classifier, FrozenCLIP, LabelledImages, Method
 from .metrics import metric_path
@@ -43,6 +44,7 @@ __all__ = [
     "ablation",
     "all_baselines",
     "base_to_new",
+    "clip_fingerprint",
     "cross_dataset",
     "domain_generalisation",
     "draw_images",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from peft import PeftModel
 from transformers import ProgressCallback, Trainer
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..data import AugmentationCallback, AugmentedImages
 from ..recipes import Recipe
@@ -65,11 +64,13 @@ def train_prompt(model: PeftModel, train: Any, recipe: Recipe, seed: int, folder
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The last checkpoint that was written to its end; what was cut off is removed."""
-    for checkpoint in folder.glob("checkpoint-*"):
-        if not (checkpoint / "trainer_state.json").exists():  # the Trainer writes it last
-            shutil.rmtree(checkpoint)
-    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    """The last checkpoint that was written to its end: the Trainer writes `trainer_state.json` last."""
+    complete = {
+        int(found[1]): state.parent
+        for state in folder.glob("checkpoint-*/trainer_state.json")
+        if (found := re.fullmatch(r"checkpoint-(\d+)", state.parent.name))
+    }
+    return str(complete[max(complete)]) if complete else None
 
 
 def predict_logits(model: PeftModel, images: Dataset, batch_size: int = BATCH_SIZE) -> np.ndarray:
