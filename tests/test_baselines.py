@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 from transformers import CLIPImageProcessor, CLIPProcessor
 
+from peft_coop.data import COOP_LAYOUTS
 from peft_coop.demo import load_clip, load_processor, load_task
 from peft_coop.evaluation.baselines import (
     ImageEncoderFineTuning,
@@ -137,6 +138,33 @@ def test_ensemble_counts_a_template_once(frozen, images, tmp_path):
     images = replace(images, zero_shot_template="a photo of a {}.")
     assert len(PromptEnsemble(all_templates=True).fit(frozen, images, 1, tmp_path).templates) == 80
     assert len(PromptEnsemble().fit(frozen, images, 1, tmp_path).templates) == 8
+
+
+@pytest.mark.parametrize("data", ["imagenet", "imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"])
+def test_the_ensemble_of_imagenet_and_its_variants_is_imagenets_seven(frozen, images, tmp_path, data):
+    """Nothing of the template "a photo of a {}." is added to them."""
+    assert data in COOP_LAYOUTS
+    images = replace(images, zero_shot_template="a photo of a {}.", data=data)
+    templates = PromptEnsemble().fit(frozen, images, 1, tmp_path).templates
+    assert templates == imagenet_templates(selection=True)
+    assert len(templates) == 7
+
+
+def test_hand_written_prompts_are_each_datasets_own(frozen, images, tmp_path):
+    """What was learned from one dataset and asked for another's classes takes that one's template."""
+    own, other = images.zero_shot_template, "a drawing of a {}."
+    methods = [ZeroShot(), TextBias(num_epochs=1), TextTransform(num_epochs=1), ImageEncoderFineTuning(num_epochs=1)]
+    for method in methods:
+        classifier = method.fit(frozen, images, 1, tmp_path / method.key)
+        assert classifier.templates == [own]
+        assert classifier.for_data("drawings", other).templates == [other]
+        assert classifier.for_data("drawings", other).change is classifier.change
+        assert classifier.for_data("drawings", other).clip is classifier.clip
+    ensemble = PromptEnsemble().fit(frozen, images, 1, tmp_path)
+    assert ensemble.for_data("drawings", other).templates == [*imagenet_templates(selection=True), other]
+    assert ensemble.for_data("imagenet_a", "a photo of a {}.").templates == imagenet_templates(selection=True)
+    only = PromptEnsemble(with_own_template=False).fit(frozen, images, 1, tmp_path)
+    assert only.for_data("drawings", other).templates == imagenet_templates(selection=True)
 
 
 def slow_search(train, val, num_steps: int) -> float:

@@ -173,6 +173,15 @@ def test_benchmark_and_report(folder, tmp_path, capsys):
     assert {"report.md", "report.tex", "report.csv"} <= {path.name for path in (tmp_path / "report").iterdir()}
 
 
+@pytest.mark.parametrize(("options", "start"), [([], (None, "a photo of a")), (["--n-ctx", "2"], (2, None))])
+def test_benchmark_takes_the_papers_context_for_the_protocol(folder, tmp_path, options, start):
+    common = ["--data", f"folder:{folder}", "--seeds", "1", "--epochs", "1", "--shots", "1", "--methods", "coop"]
+    run("benchmark", "base-to-new", *common, "--output", tmp_path / "runs", *options)
+    (path,) = (tmp_path / "runs").rglob("result.json")
+    settings = json.loads(path.read_text())["settings"]
+    assert (settings["n_ctx"], settings["ctx_init"]) == start
+
+
 def test_transfer_and_ablation(folder, tmp_path, capsys):
     common = [
         "--data",

@@ -13,6 +13,7 @@ from peft_coop.data import few_shot_indices, load_data
 from peft_coop.demo import load_clip, load_processor
 from peft_coop.evaluation import (
     FrozenCLIP,
+    PromptEnsemble,
     PromptLearning,
     ZeroShot,
     ablation,
@@ -128,6 +129,58 @@ def test_cross_dataset(clip, digits, tmp_path):
     assert record["results"]["shapes"]["accuracy"] > 0.3  # of 20 classes that were not learned from
     with pytest.raises(ValueError, match=r"a name of its own, got \['digits', 'digits'\]"):
         cross_dataset(clip, digits, [digits], [coop()], tmp_path)
+
+
+def test_zero_shot_on_a_target_is_zero_shot_on_it_alone(clip, digits, tmp_path):
+    """Every dataset has its own template: the source's is another prompt."""
+    shapes = cut(load_data("demo:shapes"), train=40, test=40)
+    methods = [ZeroShot(), PromptEnsemble()]
+    assert shapes.zero_shot_template != digits.zero_shot_template
+    targets = cross_dataset(clip, shapes, [digits], methods, tmp_path / "transfer")
+    alone = few_shot(clip, digits, methods, tmp_path / "alone")
+    for as_target, by_itself in zip(targets, alone, strict=True):
+        assert as_target["results"]["digits"] == by_itself["results"]["test"]
+    with_the_sources = replace(digits, zero_shot_template=shapes.zero_shot_template)
+    (other,) = few_shot(clip, with_the_sources, methods[:1], tmp_path / "other")
+    assert other["results"]["test"] != alone[0]["results"]["test"]
+
+
+def test_a_run_with_another_template_of_a_target_is_another_run(clip, digits, tmp_path):
+    shapes = cut(load_data("demo:shapes"), train=40, test=40)
+    cross_dataset(clip, digits, [shapes], [ZeroShot()], tmp_path)
+    other = replace(shapes, zero_shot_template="a drawing of a {}.")
+    with pytest.raises(ValueError, match=r"result.json is of another run"):
+        cross_dataset(clip, digits, [other], [ZeroShot()], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "start"),
+    [
+        (few_shot, (16, None)),
+        (ablation, (16, None)),
+        (base_to_new, (None, "a photo of a")),
+        (cross_dataset, (None, "a photo of a")),
+        (domain_generalisation, (None, "a photo of a")),
+    ],
+)
+def test_a_prompt_starts_as_the_papers_for_the_protocol(clip, digits, tmp_path, protocol, start):
+    """Unless its context says otherwise."""
+    seen = []
+
+    class Watched(PromptLearning):
+        def fit(self, clip, images, seed, folder):
+            seen.append(self.make_config())
+            return Spy().fit(clip, images, seed, folder)
+
+    methods = [Watched("coop", context) for context in ({}, {"class_token_position": "middle"}, {"n_ctx": 2})]
+    first = [clip] if protocol is ablation else clip
+    others = ([],) if protocol in (cross_dataset, domain_generalisation) else ()
+    shots = {"shots": (1,)} if protocol in (few_shot, ablation) else {"num_shots": 1}
+    records = protocol(first, digits, *others, methods, tmp_path, **shots, seeds=(1,))
+    found = [(record["settings"]["n_ctx"], record["settings"]["ctx_init"]) for record in records]
+    assert found == [start, start, (2, None)]
+    assert [(config.n_ctx, config.ctx_init) for config in seen] == found
+    assert [config.class_token_position for config in seen] == ["end", "middle", "end"]
 
 
 def test_domain_generalisation_with_a_part_of_the_classes(clip, digits, tmp_path):

@@ -7,7 +7,16 @@ import torch
 from conftest import GOLDEN
 from transformers import Trainer, TrainerCallback
 
-from peft_coop.recipes import Recipe, learning_rate, make_optimizer, paper_recipe, trainer_steps
+from peft_coop.evaluation.reports.runs import SPLITS
+from peft_coop.recipes import (
+    PROTOCOLS,
+    Recipe,
+    learning_rate,
+    make_optimizer,
+    paper_context,
+    paper_recipe,
+    trainer_steps,
+)
 
 LEARNING_RATES = json.loads((GOLDEN / "learning_rate.json").read_text())
 
@@ -52,6 +61,23 @@ def test_nothing_to_train_is_an_error():
 )
 def test_the_papers_recipes(method, num_shots, data, num_epochs, batch_size):
     assert paper_recipe(method, num_shots, data) == Recipe(num_epochs, batch_size, 0.002)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_papers_context_vectors(protocol):
+    """Those of the original's scripts, which have a configuration file for each."""
+    words = {"n_ctx": None, "ctx_init": "a photo of a"}
+    random = protocol in ("few-shot", "ablation")
+    assert paper_context("coop", protocol) == ({"n_ctx": 16, "ctx_init": None} if random else words)
+    assert paper_context("cocoop", protocol) == words
+
+
+def test_every_protocol_has_context_vectors():
+    assert sorted(PROTOCOLS) == sorted(SPLITS)
+    with pytest.raises(ValueError, match=r"`protocol` must be one of \('few-shot', .*, got 'few_shot'"):
+        paper_context("coop", "few_shot")
+    with pytest.raises(ValueError, match=r"`method` must be one of .*, got 'maple'"):
+        paper_context("maple")
 
 
 @pytest.mark.parametrize(

@@ -270,10 +270,11 @@ class TestBaseToNew:
         assert cells_of(table) == {"linear probe": [90, None, None, "1"], "CoOp": [50, 50, 50, "1"]}
 
     def test_beside_published_numbers(self):
+        words = {"settings": {"ctx_init": "a photo of a"}}
         runs = [
             base_to_new("zero-shot", 0.9, 0.9, data="oxford_pets", model=VIT_B16),
-            base_to_new("coop", 0.9, 0.9, data="oxford_pets", model=VIT_B16),
-            base_to_new("coop", 0.8, 0.8, data="oxford_pets", model=VIT_B16, shots=4),
+            base_to_new("coop", 0.9, 0.9, data="oxford_pets", model=VIT_B16, **words),
+            base_to_new("coop", 0.8, 0.8, data="oxford_pets", model=VIT_B16, shots=4, **words),
             base_to_new("linear-probe", 0.9, None, data="oxford_pets", model=VIT_B16),
         ]
         (table,) = make_tables(runs)
@@ -286,9 +287,19 @@ class TestBaseToNew:
         }
         assert "Published: CoCoOp (CVPR 2022), table 1; CLIP ViT-B/16, 16 shots" in table.note
 
+    def test_other_starts_than_the_papers_are_not_beside_their_numbers(self):
+        settings = {"ctx_init": None, "n_ctx": 16}
+        (table,) = make_tables([base_to_new("coop", 0.9, 0.8, data="dtd", model=VIT_B16, settings=settings)])
+        assert cells_of(table)["CoOp"][3:6] == [None, None, None]
+
     def test_the_average_of_all_eleven_has_later_methods(self):
         datasets = [name for name in published()["base_to_new"] if name != "average"]
-        average = make_tables([base_to_new("cocoop", 0.9, 0.9, data=data, model=VIT_B16) for data in datasets])[-1]
+        average = make_tables(
+            [
+                base_to_new("cocoop", 0.9, 0.9, data=data, model=VIT_B16, settings={"ctx_init": "a photo of a"})
+                for data in datasets
+            ]
+        )[-1]
         assert cells_of(average) == {
             "CoCoOp": [90, 90, 90, 80.47, 71.69, 75.83, "1"],
             "ProDA": [None, None, None, 81.56, 75.83, 76.65, ""],

@@ -23,8 +23,6 @@ from peft_coop.evaluation import (
     write_report,
 )
 
-# The CoCoOp paper starts both methods from these words here, and their prompts are as long.
-CONTEXT = {"ctx_init": "a photo of a"}
 SMOKE = {"num_shots": 2, "num_epochs": 1, "seeds": [1]}
 
 
@@ -48,7 +46,7 @@ def make_methods(args: argparse.Namespace, data: ImageData) -> list[Method]:
     rate = args.learning_rate or (demo.LEARNING_RATE if args.model == "demo" else None)
     recipe = {"num_epochs": args.num_epochs, "learning_rate": rate}
     recipe = {name: value for name, value in recipe.items() if value is not None}  # the others are the papers'
-    return [ZeroShot(), LinearProbe(), *(PromptLearning(key, CONTEXT, recipe, data.name) for key in ("coop", "cocoop"))]
+    return [ZeroShot(), LinearProbe(), *(PromptLearning(key, {}, recipe, data.name) for key in ("coop", "cocoop"))]
 
 
 def main() -> None:

@@ -68,14 +68,13 @@ def run_demo(options: argparse.Namespace) -> None:
     data = load_data(options.data)
     new_data = data if new_source == options.data else load_data(new_source)
     recipe = {**RECIPE, **({"learning_rate": LEARNING_RATE} if options.model == DEMO else {})}
-    short = {"n_ctx": 4, "ctx_init": None}
-    coop, short_coop = PromptLearning("coop", {"n_ctx": 16}, recipe), PromptLearning("coop", short, recipe)
-    cocoop = PromptLearning("cocoop", short, {**recipe, "batch_size": COCOOP_BATCH})
+    coop = PromptLearning("coop", recipe=recipe)
+    cocoop = PromptLearning("cocoop", recipe={**recipe, "batch_size": COCOOP_BATCH})
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
         say(f"few images per class of {data.name}, and then half of the classes of {new_data.name}")
         curve = few_shot(clip, data, [ZeroShot(), coop], runs, SHOTS, [SEED])
-        rows = base_to_new(clip, new_data, [ZeroShot(), short_coop, cocoop], runs, SHOTS[-1], [SEED])
+        rows = base_to_new(clip, new_data, [ZeroShot(), coop, cocoop], runs, SHOTS[-1], [SEED])
         model = PeftModel.from_pretrained(deepcopy(clip.model), Path(curve[-1]["folder"]) / "adapter")
         model.save_pretrained(options.output / "adapter")
         plot_few_shot(load_runs([runs / "few-shot"]), options.output / "few-shot.png")

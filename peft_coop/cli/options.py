@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ..evaluation import FrozenCLIP, PromptLearning
 
 DEMO = "demo"
+# What `peft_coop.recipes.paper_context` gives.
+CONTEXT = (
+    "as in the papers: 16 random ones for CoOp; 4 from 'a photo of a' for CoCoOp, and for CoOp on other classes or data"
+)
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -37,8 +41,8 @@ def add_data(parser: argparse.ArgumentParser, several: bool = False) -> None:
 def add_context(parser: argparse.ArgumentParser) -> None:
     """The prompt's fields."""
     group = parser.add_argument_group("prompt")
-    group.add_argument("--n-ctx", type=int, help="context vectors (default: 16; CoCoOp: 4)")
-    group.add_argument("--ctx-init", help="words to start from, such as 'a photo of a' (CoOp's default: random)")
+    group.add_argument("--n-ctx", type=int, help=f"context vectors (default: {CONTEXT})")
+    group.add_argument("--ctx-init", help="words that the vectors start from, as many as their tokens")
     group.add_argument(
         "--position", default="end", choices=("end", "middle", "front"), help="where the class name stands"
     )
@@ -123,15 +127,13 @@ def recipe_of(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in changes.items() if value is not None}
 
 
-def context_of(key: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The prompt's fields as the config of this method takes them."""
+def context_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The prompt's fields as the config of a method takes them; what the options leave open is the papers'."""
     context: dict[str, Any] = {"class_token_position": options.position}
     if options.class_specific:
         context["class_specific_context"] = True
     if options.n_ctx is not None or options.ctx_init is not None:
         context.update(n_ctx=options.n_ctx, ctx_init=options.ctx_init)
-    elif key == "cocoop" and options.model == DEMO:
-        context.update(n_ctx=4, ctx_init=None)  # its tokenizer knows few words
     return context
 
 
@@ -148,7 +150,7 @@ def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData)
     """
     from ..evaluation import PromptLearning
 
-    context, recipe = context_of(key, options), recipe_of(options)
+    context, recipe = context_of(options), recipe_of(options)
     flip = data.flip and not options.no_flip
     return PromptLearning(key, context, recipe, data.name, options.augment, flip, options.workers)
 

@@ -98,7 +98,7 @@ def _draw(data: ImageData, options: argparse.Namespace) -> LabelledImages:
     from ..evaluation import LabelledImages, draw_images
 
     if options.shots is None:
-        return LabelledImages(data.class_names, data.zero_shot_template, data.train, data.val)
+        return LabelledImages(data.class_names, data.zero_shot_template, data.train, data.val, data.name)
     return draw_images(data, options.shots, options.seed)
 
 

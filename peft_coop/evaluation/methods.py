@@ -30,12 +30,14 @@ class LabelledImages:
         zero_shot_template: the prompt without learning; "{}" stands for the class name.
         train: columns `image` and `label`, the few images of each class; no image for methods that learn nothing.
         val: the same columns, for choosing what a method has to choose; may have no image.
+        data: the dataset's name.
     """
 
     class_names: list[str]
     zero_shot_template: str
     train: Dataset
     val: Dataset
+    data: str | None = None
 
     @property
     def num_shots(self) -> int:
@@ -110,6 +112,15 @@ class Classifier(ABC):
             ValueError: if the method cannot classify into these classes.
         """
 
+    def for_data(self, data: str, zero_shot_template: str) -> Classifier:
+        """What classifies another dataset's images; itself, unless its prompt is written by hand for each dataset.
+
+        Args:
+            data: the dataset's name.
+            zero_shot_template: the dataset's prompt; "{}" stands for the class name.
+        """
+        return self
+
     def save(self, folder: Path) -> None:  # noqa: B027  most have nothing to keep
         """Write what is worth keeping into a folder."""
 
@@ -128,6 +139,14 @@ class Method(ABC):
     name: str
     takes_new_classes: bool = True
     learns: bool = True
+
+    def for_protocol(self, protocol: str) -> Method:
+        """The method as the papers have it in a protocol; itself, unless what it leaves open depends on that.
+
+        Args:
+            protocol: "few-shot", "base-to-new", "cross-dataset", "domain" or "ablation".
+        """
+        return self
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from transformers import set_seed
 
 from ..configs import DEFAULT_N_CTX, CoCoOpConfig, CoOpConfig
 from ..data import AugmentedImages
-from ..recipes import Recipe, paper_recipe
+from ..recipes import Recipe, paper_context, paper_recipe
 from .methods import Classifier, FrozenCLIP, LabelledImages, Method, columns_of
 from .training import predict_logits, train_prompt
 
@@ -65,7 +65,8 @@ class PromptLearning(Method):
 
     Attributes:
         key: "coop" or "cocoop".
-        context: fields of its config, without classes and template, which come with the images.
+        context: fields of its config, without classes and template, which come with the images. Where neither `n_ctx`
+            nor `ctx_init` is among them, a protocol takes the papers' for it (`peft_coop.recipes.paper_context`).
         recipe: fields of `Recipe` that differ from the paper's for the number of shots.
         data: the dataset's name, for the paper's recipe.
         augment: train on random crops and flips instead of on features that are computed once.
@@ -100,6 +101,12 @@ class PromptLearning(Method):
     def make_config(self, **more: Any) -> CoOpConfig:
         """Its config, with further fields."""
         return CONFIGS[self.key](**self.context, **more)
+
+    def for_protocol(self, protocol: str) -> PromptLearning:
+        """With the papers' context vectors for a protocol, unless it says which."""
+        if "n_ctx" in self.context or "ctx_init" in self.context:
+            return self
+        return replace(self, context={**self.context, **paper_context(self.key, protocol)})
 
     def settings(self) -> dict[str, Any]:
         """The prompt's settings and, where it is not the paper's, the recipe."""

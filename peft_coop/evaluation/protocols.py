@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data import ImageData, base_and_new_names, few_shot_indices, select_classes
+from ..data.features import PREPARATION
 from .methods import Classifier, FrozenCLIP, LabelledImages, Method
 from .runs import Results, RunKey, run_once
 from .scores import scores
@@ -21,7 +22,19 @@ SHOTS = (1, 2, 4, 8, 16)
 SEEDS = (1, 2, 3)
 
 Records = list[dict[str, Any]]
-Tests = dict[str, tuple["Dataset", list[str]]]
+
+
+@dataclass(frozen=True)
+class _Test:
+    """What a split is measured on: images, their classes, and the prompt and name of their dataset."""
+
+    images: Dataset
+    class_names: list[str]
+    data: str
+    zero_shot_template: str
+
+
+Tests = dict[str, _Test]
 
 
 def few_shot(
@@ -50,10 +63,10 @@ def few_shot(
     Raises:
         ValueError: if the data has no training images.
     """
-    tests = {"test": (data.test, data.class_names)}
+    tests = {"test": _test_of(data)}
     plans = [
         _Plan(method, num_shots, seed, draw_images(data, num_shots, seed), tests)
-        for method in methods
+        for method in _as_in(protocol, methods)
         for num_shots, seed in _grid(method, shots, seeds)
     ]
     return _run_all(clip, data, plans, output, protocol)
@@ -89,13 +102,14 @@ def base_to_new(
                 "unified context."
             )
     base, new = base_and_new_names(data.class_names)
+    whole = _test_of(data)
     splits = {
-        "base": (select_classes(data.test, 0, len(base)), base),
-        "new": (select_classes(data.test, len(base), len(new)), new),
+        "base": replace(whole, images=select_classes(data.test, 0, len(base)), class_names=base),
+        "new": replace(whole, images=select_classes(data.test, len(base), len(new)), class_names=new),
     }
     plans = [
         _Plan(method, shots, seed, _only_base(draw_images(data, shots, seed), len(base)), _tests_for(method, splits))
-        for method in methods
+        for method in _as_in("base-to-new", methods)
         for shots, seed in _grid(method, (num_shots,), seeds)
     ]
     return _run_all(clip, data, plans, output, "base-to-new")
@@ -111,6 +125,8 @@ def cross_dataset(
     seeds: Sequence[int] = SEEDS,
 ) -> Records:
     """Learn from one dataset and classify the images of others into their own classes (CoCoOp, section 4.2).
+
+    Prompts that are written by hand are each dataset's own.
 
     Args:
         clip: the pretrained model.
@@ -191,7 +207,8 @@ def draw_images(data: ImageData, num_shots: int, seed: int) -> LabelledImages:
     val: list[int] = []
     if num_shots:
         train, val = few_shot_indices(data.train["label"], data.val["label"], num_shots, seed)
-    return LabelledImages(data.class_names, data.zero_shot_template, data.train.select(train), data.val.select(val))
+    parts = {"train": data.train.select(train), "val": data.val.select(val)}
+    return LabelledImages(data.class_names, data.zero_shot_template, **parts, data=data.name)
 
 
 @dataclass(frozen=True)
@@ -218,13 +235,22 @@ def _transfer(
     names = [data.name for data in (source, *targets)]
     if len(set(names)) < len(names):
         raise ValueError(f"Every dataset must have a name of its own, got {names}.")
-    tests = {data.name: (data.test, data.class_names) for data in (source, *targets)}
+    tests = {data.name: _test_of(data) for data in (source, *targets)}
     plans = [
         _Plan(method, shots, seed, draw_images(source, shots, seed), tests)
-        for method in methods
+        for method in _as_in(protocol, methods)
         for shots, seed in _grid(method, (num_shots,), seeds)
     ]
     return _run_all(clip, source, plans, output, protocol)
+
+
+def _test_of(data: ImageData) -> _Test:
+    return _Test(data.test, data.class_names, data.name, data.zero_shot_template)
+
+
+def _as_in(protocol: str, methods: Sequence[Method]) -> list[Method]:
+    """The methods as the papers have them in a protocol."""
+    return [method.for_protocol(protocol) for method in methods]
 
 
 def _grid(method: Method, shots: Sequence[int], seeds: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -238,10 +264,11 @@ def _grid(method: Method, shots: Sequence[int], seeds: Sequence[int]) -> Iterato
 
 
 def _fingerprint(plan: _Plan) -> str:
-    """What tells these images, labels and class names from others."""
+    """What tells these images, how they are prepared, labels, class names and templates from others."""
     images = plan.images
     parts: list[Any] = [images.class_names, images.zero_shot_template, images.train._fingerprint]
-    parts += [images.val._fingerprint, *((test._fingerprint, names) for test, names in plan.tests.values())]
+    parts += [images.val._fingerprint, PREPARATION]
+    parts += [(each.images._fingerprint, each.class_names, each.zero_shot_template) for each in plan.tests.values()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -286,8 +313,11 @@ def _run(clip: FrozenCLIP, data: ImageData, plan: _Plan, output: Path, protocol:
 
     def measure(classifier: Classifier) -> Results:
         return {
-            split: scores(classifier.logits(images, names), images["label"])
-            for split, (images, names) in plan.tests.items()
+            split: scores(
+                classifier.for_data(test.data, test.zero_shot_template).logits(test.images, test.class_names),
+                test.images["label"],
+            )
+            for split, test in plan.tests.items()
         }
 
     return run_once(key, output, fit, measure)

@@ -6,6 +6,9 @@ import json
 from functools import cache
 from pathlib import Path
 
+# As `peft_coop.data.COOP_LAYOUTS` has them.
+IMAGENET_NAMES = ("imagenet", "imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
+
 
 def imagenet_templates(selection: bool = False) -> list[str]:
     """The templates of CLIP's prompt ensemble; "{}" stands for the class name.
@@ -16,6 +19,21 @@ def imagenet_templates(selection: bool = False) -> list[str]:
     Reference: CLIP (arXiv:2103.00020); the file of the strings names where they were published.
     """
     return list(_read()["selection" if selection else "all"])
+
+
+def ensemble_templates(data: str | None, own: str, all_templates: bool = False) -> list[str]:
+    """The prompts that are averaged for a dataset: the selected 7 of ImageNet, or all 80, and the dataset's own.
+
+    Args:
+        data: the dataset's name. ImageNet and its variants have no other templates than ImageNet's.
+        own: the dataset's template.
+        all_templates: all 80, and not the selected 7.
+
+    Reference: CoOp (arXiv:2109.01134).
+    """
+    templates = imagenet_templates(selection=not all_templates)
+    joins = data not in IMAGENET_NAMES and own not in templates
+    return [*templates, own] if joins else templates
 
 
 @cache

@@ -5,7 +5,7 @@ Shapes: N images, K classes, P projection width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ...configs import CoOpConfig
 from ..methods import Classifier, FrozenCLIP, LabelledImages, Method
-from ..templates import imagenet_templates
+from ..templates import ensemble_templates, imagenet_templates
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -64,12 +64,25 @@ class TextClassifier(Classifier):
         clip: the model whose towers are compared.
         templates: hand-written prompts, averaged.
         change: what was learned to do with the text features, `[K, P]` to `[K, P]`.
+        templates_of: gives the prompts for another dataset, by its name and its own template; None: that template.
     """
 
-    def __init__(self, clip: FrozenCLIP, templates: Sequence[str], change: nn.Module | None = None):
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        templates: Sequence[str],
+        change: nn.Module | None = None,
+        templates_of: Callable[[str, str], Sequence[str]] | None = None,
+    ):
         self.clip = clip
         self.templates = list(templates)
         self.change = change or nn.Identity()
+        self.templates_of = templates_of or (lambda data, own: [own])
+
+    def for_data(self, data: str, zero_shot_template: str) -> TextClassifier:
+        """With the prompts of that dataset, and what was learned."""
+        templates = self.templates_of(data, zero_shot_template)
+        return TextClassifier(self.clip, templates, self.change, self.templates_of)
 
     @torch.no_grad()
     def logits(self, images: Dataset, class_names: Sequence[str]) -> np.ndarray:
@@ -107,7 +120,7 @@ class ZeroShot(Method):
 class PromptEnsemble(Method):
     """CLIP with the average of many hand-written prompts: of normalised text features, normalised again.
 
-    The original adds the data's own template to the 7 selected ones, except on ImageNet.
+    The data's own template joins the 7 selected ones, except on ImageNet and its variants, whose templates these are.
 
     Args:
         all_templates: CLIP's 80 templates for ImageNet, and not the selected 7.
@@ -121,6 +134,7 @@ class PromptEnsemble(Method):
     def __init__(self, all_templates: bool = False, with_own_template: bool = True):
         self.key = "prompt-ensemble-80" if all_templates else "prompt-ensemble"
         self.name = "prompt ensemble, 80 templates" if all_templates else "prompt ensemble"
+        self.all_templates = all_templates
         self.templates = imagenet_templates(selection=not all_templates)
         self.with_own_template = with_own_template
 
@@ -130,6 +144,9 @@ class PromptEnsemble(Method):
 
     def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> TextClassifier:
         """Gather the templates."""
-        own = images.zero_shot_template
-        joins = self.with_own_template and own not in self.templates
-        return TextClassifier(clip, [*self.templates, own] if joins else self.templates)
+        templates = self.templates_of(images.data, images.zero_shot_template)
+        return TextClassifier(clip, templates, templates_of=self.templates_of)
+
+    def templates_of(self, data: str | None, own: str) -> list[str]:
+        """The templates that are averaged for a dataset, by its name and its own template."""
+        return ensemble_templates(data, own, self.all_templates) if self.with_own_template else self.templates

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ...recipes import CONTEXT_WORDS
 from ..scores import harmonic_mean
-from .lines import Line, Value, distinct, make_lines, over_datasets, over_seeds
+from .lines import PROMPT_METHODS, Line, Value, distinct, make_lines, over_datasets, over_seeds
 from .published import NUM_SHOTS, PAPER_NAMES, Row, published, published_base_to_new
 from .runs import METRICS, Run, check_metric
 
@@ -103,7 +104,7 @@ def _base_to_new_table(runs: Sequence[Run], datasets: Sequence[str], metric: str
 
 
 def _beside_published(table: Table, lines: Sequence[Line], paper: dict[str, Row]) -> Table:
-    """Add the papers' numbers: to lines learned from as many images, and below them those of later methods."""
+    """Add the papers' numbers: to lines learned as in the papers, and below them those of later methods."""
     columns = [*table.columns[:-1], "paper: base", "paper: new", "paper: H", table.columns[-1]]
     rows = [
         (label, [*cells[:-1], *_published_cells(line, paper), cells[-1]])
@@ -129,10 +130,12 @@ def base_and_new(line: Line, datasets: Sequence[str], metric: str) -> list[Value
 
 
 def _published_cells(line: Line, paper: dict[str, Row]) -> list[Cell]:
-    """The paper's numbers of a line, if it was learned from as many images."""
+    """The paper's numbers of a line, if it was learned from as many images, and from the paper's start."""
     shots = {run.num_shots for run in line.runs}
+    starts = {run.settings.get("ctx_init") for run in line.runs}
+    same = shots <= {0, NUM_SHOTS} and (line.method not in PROMPT_METHODS or starts == {CONTEXT_WORDS})
     row = paper.get(PAPER_NAMES.get(line.method, ""))
-    return list(row) if row and shots <= {0, NUM_SHOTS} else [None, None, None]
+    return list(row) if row and same else [None, None, None]
 
 
 def _transfer_tables(runs: Sequence[Run], metric: str) -> Iterator[Table]:
