@@ -28,7 +28,7 @@ def make_model(method: str, tokenizer: str):
     # Every rank begins elsewhere: it must take over what rank 0 has.
     torch.manual_seed(int(os.environ.get("RANK", 0)))
     settings = METHODS[method].to_dict() | {"class_names": CLASS_NAMES, "tokenizer_name_or_path": tokenizer}
-    return get_peft_model(clip, CoOpConfig(**settings))
+    return get_peft_model(clip, CoOpConfig(**settings)).double()
 
 
 def make_data(count: int) -> list[dict[str, torch.Tensor]]:

@@ -1,4 +1,4 @@
-"""Two processes (gloo) compute what one process computes on the same global batches."""
+"""Two processes (gloo) compute what one process computes on the same global batches; in float64, so to 1e-9."""
 
 import json
 import math
@@ -54,7 +54,8 @@ def test_two_processes_learn_what_one_learns(results, loop, method, batch_size, 
     # The plain loop notes every micro-batch: their mean is the step's loss.
     parts = len(two["losses"]) // STEPS
     means = [sum(two["losses"][index * parts : (index + 1) * parts]) / parts for index in range(STEPS)]
-    assert means == pytest.approx(one["losses"], rel=5e-6)
+    # The Trainer adds up the losses that it notes in float32, whatever the model's precision.
+    assert means == pytest.approx(one["losses"], rel=1e-6 if loop == "trainer" else 1e-9)
     assert one["losses"][0] != pytest.approx(one["losses"][-1], rel=1e-3)
-    assert two["eval_loss"] == pytest.approx(one["eval_loss"], rel=5e-6)
-    assert math.dist(two["context"], one["context"]) < 1e-5 * math.hypot(*one["context"])
+    assert two["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-9)
+    assert math.dist(two["context"], one["context"]) < 1e-9 * math.hypot(*one["context"])

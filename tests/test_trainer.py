@@ -1,6 +1,10 @@
 """Training with transformers' Trainer, with nothing special set."""
 
 import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,15 +23,18 @@ METHODS = {"coop": CoOpConfig(n_ctx=4), "cocoop": CoCoOpConfig(meta_net_reductio
 # transformers renamed it in 5.x, and warns of the old name.
 CHECKPOINTING = "activation" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient"
 
+# What torch.compile builds its kernels with by default.
+CXX = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+PYTHON_H = Path(sysconfig.get_path("include"), "Python.h")
+
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
 @pytest.fixture
 def make_model(tokenizer_path):
-    def make(method: str = "coop", seed: int = 0):
-        torch.manual_seed(seed)
+    def make(method: str = "coop", seed: int = 0, **text):
         settings = METHODS[method].to_dict() | {"class_names": CLASS_NAMES, "tokenizer_name_or_path": tokenizer_path}
-        clip = make_clip()
+        clip = make_clip(**text)
         torch.manual_seed(seed)
         return get_peft_model(clip, CoOpConfig(**settings))
 
@@ -214,23 +221,23 @@ def test_gradient_accumulation_in_the_trainer(make_model, tmp_path, method, smoo
     """Seven images in one batch, in 4 + 3 and in 2 + 2 + 2 + 1; a step of SGD shows the gradient."""
     steps = {}
     for batches in (1, 2, 4):
-        model = make_model(method)
+        model = make_model(method).double()
         before = weights(model, learned=True)
         settings = {"optim": "sgd", "learning_rate": 1e-3, "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
         settings |= {"label_smoothing_factor": smoothing, "max_steps": 1, "gradient_accumulation_steps": batches}
         settings["per_device_train_batch_size"] = -(-7 // batches)
         Trainer(model, arguments(tmp_path, **settings), train_dataset=make_dataset(7)).train()
         after = weights(model, learned=True)
-        steps[batches] = torch.cat([(after[name] - before[name]).flatten().double() for name in before]) / 1e-3
+        steps[batches] = torch.cat([(after[name] - before[name]).flatten() for name in before]) / 1e-3
     assert steps[1].norm() > 0.1
-    assert relative_difference(steps[2], steps[1]) < 1e-5
-    assert relative_difference(steps[4], steps[1]) < 1e-5
+    assert relative_difference(steps[2], steps[1]) < 1e-9
+    assert relative_difference(steps[4], steps[1]) < 1e-9
 
 
 @every_method
 @pytest.mark.parametrize("num_items", [7, torch.tensor(7), torch.tensor([[7]])])
 def test_num_items_in_batch(make_model, method, num_items):
-    model = make_model(method)
+    model = make_model(method).double()
     pixel_values, labels = make_images(7)
     whole = model(pixel_values=pixel_values, labels=labels).loss
     whole.backward()
@@ -241,8 +248,8 @@ def test_num_items_in_batch(make_model, method, num_items):
         for part in (slice(0, 4), slice(4, 6), slice(6, 7))
     ]
     sum(losses).sum().backward()
-    assert sum(losses).item() == pytest.approx(whole.item(), rel=1e-5)
-    assert relative_difference(gradients(model), expected) < 1e-5
+    assert sum(losses).item() == pytest.approx(whole.item(), rel=1e-9)
+    assert relative_difference(gradients(model), expected) < 1e-9
 
 
 def test_num_items_in_batch_without_labels(make_model):
@@ -261,7 +268,7 @@ def test_bf16(make_model, tmp_path, method):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = model(pixel_values=pixel_values, labels=labels)
     assert output.logits.dtype == output.loss.dtype == torch.float32
-    torch.testing.assert_close(output.logits, expected.logits, atol=0.1, rtol=0)
+    torch.testing.assert_close(output.logits, expected.logits, atol=0.6, rtol=0)
 
     settings = {"bf16": True, "learning_rate": 0.02, "num_train_epochs": 5}
     trainer = Trainer(model, arguments(tmp_path, **settings), train_dataset=data, eval_dataset=data)
@@ -278,14 +285,14 @@ def test_logits_keep_float32_under_autocast(make_model):
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         output = model(image_embeds=image_embeds)
     expected = model.logit_scale.exp() * output.image_embeds @ output.text_embeds.t()
-    torch.testing.assert_close(output.logits, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(output.logits, expected, atol=1e-4, rtol=0)
     assert not torch.equal(output.logits, output.logits.bfloat16().float())
 
 
 @every_method
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_gradient_checkpointing(make_model, tmp_path, method, use_reentrant):
-    model = make_model(method)
+    model = make_model(method).double()
     pixel_values, labels = make_images(4)
     model.train()
     model(pixel_values=pixel_values, labels=labels).loss.backward()
@@ -301,7 +308,7 @@ def test_gradient_checkpointing(make_model, tmp_path, method, use_reentrant):
     assert not output.image_embeds.requires_grad
     in_forward = dict(calls)
     output.loss.backward()
-    assert relative_difference(gradients(model), expected) < 1e-5
+    assert relative_difference(gradients(model), expected) < 1e-9
     # Of the text tower all is computed again, of the frozen vision tower nothing.
     assert calls == {"text": 2 * in_forward["text"], "vision": 1}
 
@@ -313,18 +320,18 @@ def test_gradient_checkpointing_in_the_trainer(make_model, tmp_path, method, use
     checkpointing[f"{CHECKPOINTING}_checkpointing_kwargs"] = {"use_reentrant": use_reentrant}
     learned = []
     for settings in ({}, checkpointing):
-        model = make_model(method)
+        model = make_model(method).double()
         settings |= {"max_steps": 2, "optim": "sgd", "learning_rate": 0.1}
         Trainer(model, arguments(tmp_path, **settings), train_dataset=make_dataset(8)).train()
         learned.append(weights(model, learned=True))
     for name, value in learned[0].items():
-        torch.testing.assert_close(learned[1][name], value)
+        torch.testing.assert_close(learned[1][name], value, atol=1e-9, rtol=0)
 
 
 @every_method
 def test_compiled_training_step(make_model, method):
     """One graph without a break, and none added by later steps."""
-    model = make_model(method).train()
+    model = make_model(method).double().train()
     pixel_values, labels = make_images(4)
     model(pixel_values=pixel_values, labels=labels).loss.backward()
     expected = gradients(model)
@@ -334,14 +341,14 @@ def test_compiled_training_step(make_model, method):
     for _ in range(3):
         model.zero_grad()
         compiled(pixel_values=pixel_values, labels=labels, num_items_in_batch=torch.tensor(4)).loss.backward()
-    assert relative_difference(gradients(model), expected) < 1e-5
+    assert relative_difference(gradients(model), expected) < 1e-9
     assert counters["stats"]["unique_graphs"] == 1
 
 
 @every_method
 def test_compiled_evaluation(make_model, method):
     """One graph without a break, the same logits, and none added by later batches."""
-    model = make_model(method).eval()
+    model = make_model(method).double().eval()
     pixel_values, _ = make_images(4)
     with torch.no_grad():
         expected = model(pixel_values=pixel_values).logits
@@ -350,31 +357,37 @@ def test_compiled_evaluation(make_model, method):
         compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
         for _ in range(3):
             logits = compiled(pixel_values=pixel_values).logits
-    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(logits, expected, atol=1e-9, rtol=0)
     assert counters["stats"]["unique_graphs"] == 1
 
 
-def compiled_and_eager_losses(make_model, folder, backend: str) -> list[list[float]]:
+def compiled_and_eager_losses(make_model, folder, backend: str, train, test=None, **text) -> list[list[float]]:
     losses = []
     for settings in ({}, {"torch_compile": True, "torch_compile_backend": backend}):
         torch._dynamo.reset()
         settings |= {"max_steps": 3, "logging_steps": 1, "learning_rate": 0.01}
-        trainer = Trainer(
-            make_model(), arguments(folder, **settings), train_dataset=make_dataset(12), eval_dataset=make_dataset(6)
-        )
+        model = make_model(**text).double()
+        trainer = Trainer(model, arguments(folder, **settings), train_dataset=train, eval_dataset=test)
         trainer.train()
         losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
-        losses[-1].append(trainer.evaluate()["eval_loss"])
+        if test is not None:
+            losses[-1].append(trainer.evaluate()["eval_loss"])
     return losses
 
 
 def test_torch_compile_in_the_trainer(make_model, tmp_path):
-    eager, compiled = compiled_and_eager_losses(make_model, tmp_path, "aot_eager")
+    eager, compiled = compiled_and_eager_losses(make_model, tmp_path, "aot_eager", make_dataset(12), make_dataset(6))
     assert len(eager) == 4
-    assert compiled == pytest.approx(eager, rel=1e-5)
+    assert compiled == pytest.approx(eager, rel=1e-9)
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which(CXX), reason=f"torch.compile finds no {CXX}")
+@pytest.mark.skipif(not PYTHON_H.is_file(), reason="torch.compile needs Python's headers")
 def test_inductor_in_the_trainer(make_model, tmp_path):
-    eager, compiled = compiled_and_eager_losses(make_model, tmp_path, "inductor")
-    assert compiled == pytest.approx(eager, rel=1e-5)
+    """Every kernel takes a second to compile: so one layer is enough, and images as features."""
+    train = make_dataset(12, embed_with=make_model())
+    with torch._inductor.config.patch(compile_threads=1):
+        eager, compiled = compiled_and_eager_losses(make_model, tmp_path, "inductor", train, num_hidden_layers=1)
+    assert len(eager) == 3
+    assert compiled == pytest.approx(eager, rel=1e-9)
