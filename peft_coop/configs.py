@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from peft import PeftConfig, PeftType, TaskType
 
-from .prompts import CLASS_TOKEN_POSITIONS, FAMILIES, check_class_names
+from .prompts import CLASS_TOKEN_POSITIONS, FAMILIES, check_class_names, check_text
 
 DEFAULT_N_CTX = 16
 
@@ -87,8 +88,10 @@ class CoOpConfig(PeftConfig):
             value = getattr(self, name)
             if name == "n_ctx" and value is None:
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            whole = not isinstance(value, bool) and hasattr(value, "__index__")  # NumPy's whole numbers, too
+            if not whole or operator.index(value) < 1:
                 raise ValueError(f"`{name}` must be a whole number of 1 or more, got {value!r}.")
+            setattr(self, name, operator.index(value))
 
     def _check_texts(self) -> None:
         if self.class_token_position not in CLASS_TOKEN_POSITIONS:
@@ -97,6 +100,8 @@ class CoOpConfig(PeftConfig):
             )
         if self.ctx_init is not None and (not isinstance(self.ctx_init, str) or not self.ctx_init.strip(" _")):
             raise ValueError(f"`ctx_init` must be one word or more, or None, got {self.ctx_init!r}.")
+        if self.ctx_init is not None:
+            check_text(self.ctx_init, "`ctx_init`")
         if not isinstance(self.zero_shot_template, str | list | tuple):
             raise TypeError(f"`zero_shot_template` must be a text or a list of texts, got {self.zero_shot_template!r}.")
         if not isinstance(self.zero_shot_template, str):
@@ -111,6 +116,7 @@ class CoOpConfig(PeftConfig):
                     f"`zero_shot_template` must hold the class name's place, {{}}, once; got {template!r}. "
                     "An example: 'a photo of a {}.'"
                 )
+            check_text(template, "`zero_shot_template`")
 
     @property
     def templates(self) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ def become_classifier(model: nn.Module) -> None:
         return
     base_class: Any = type(model)
     model.__class__ = classifier_class(base_class)
+    model._images_given_as = "pixel_values"
     model.config.keys_to_ignore_at_inference = NOT_PREDICTIONS
 
 

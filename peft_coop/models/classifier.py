@@ -42,7 +42,7 @@ class PromptClassifierMixin(_Module):
     # The Trainer passes `num_items_in_batch`, and the loss is divided by it.
     accepts_loss_kwargs = True
     # What the last forward saw the images as; the Trainer hands it to the metrics.
-    _images_given_as = "pixel_values"
+    _images_given_as: str  # since `become_classifier`, by the latest call
 
     @property
     def main_input_name(self) -> str:

@@ -9,6 +9,7 @@ from functools import cached_property
 from torch import Tensor
 
 from .cache import TextCache
+from .class_names import check_class_names
 from .encoder import PromptTensors
 from .layout import (
     PromptSequences,
@@ -17,7 +18,7 @@ from .layout import (
     spliced_sequences,
     template_sequences,
 )
-from .tokens import PromptTokenizer, check_class_names, find_tokenizer, warn_of_duplicates
+from .tokens import PromptTokenizer, find_tokenizer, warn_of_duplicates
 
 
 @dataclass
@@ -96,8 +97,8 @@ class PromptBuilder:
             TypeError, ValueError: for names that are no names, see `check_class_names`, or prompts that are too long.
         """
         names = check_class_names(class_names)
-        warn_of_duplicates(names)
         name_tokens = self.tokenizer.encode_names(names)
+        warn_of_duplicates(name_tokens)
         self.check_ids([tokens.ids for tokens in name_tokens])
         learned = context_sequences(
             name_tokens,

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .tokens import NameTokens, PromptTokenizer, clean_name
+from .class_names import clean_name
+from .tokens import NameTokens, PromptTokenizer
 
 CLASS_TOKEN_POSITIONS = ("end", "middle", "front")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import AutoTokenizer, CLIPTokenizer
+
+from .class_names import clean_name
 
 
 @dataclass(frozen=True)
@@ -72,52 +73,34 @@ class PromptTokenizer:
 
         CLIP's BPE merges some names with the full stop ("kite (bird of prey)." ends in one token for ")."), so name
         and full stop are tokenised together, and only the length is taken from the name alone.
+
+        Raises:
+            ValueError: if nothing of a name is left.
         """
         texts = [clean_name(name) for name in class_names]
         with_stop = self.encode([f"{text}." for text in texts])
         alone = self.encode(texts)
+        lost = [name for name, name_ids in zip(class_names, alone, strict=True) if not name_ids]
+        if lost:
+            raise ValueError(
+                f"The class name {lost[0]!r} is empty to the tokenizer: it has no token for any part of it."
+            )
         return [
             NameTokens(name, tuple(ids), min(len(name_ids), len(ids)))
             for name, ids, name_ids in zip(class_names, with_stop, alone, strict=True)
         ]
 
 
-def clean_name(name: str) -> str:
-    """A class name as it is put into a prompt: underscores replaced by spaces."""
-    return name.replace("_", " ").strip()
-
-
-def check_class_names(class_names: Sequence[str]) -> list[str]:
-    """Check a list of class names and return it as a list of `str`.
-
-    Raises:
-        TypeError: if it is a single string, or holds something other than strings.
-        ValueError: if it is empty, or one name is.
-    """
-    if isinstance(class_names, str) or not isinstance(class_names, Iterable):
-        raise TypeError(f"`class_names` must be a list of names, got {class_names!r}.")
-    names = list(class_names)
-    if not names:
-        raise ValueError("`class_names` is empty: a classifier needs at least one class name.")
-    for index, name in enumerate(names):
-        if not isinstance(name, str):
-            raise TypeError(
-                f"Every class name must be a string, got {name!r} ({type(name).__name__}) at index {index}."
-            )
-        if not clean_name(name):
-            raise ValueError(
-                f"Class name {index} is empty ({name!r}): every class needs at least one visible character."
-            )
-    return names
-
-
-def warn_of_duplicates(class_names: Sequence[str]) -> None:
-    """Warn of names that occur more than once; allowed, since ImageNet's list has two such names."""
-    twice = sorted(name for name, count in Counter(class_names).items() if count > 1)
-    if twice:
+def warn_of_duplicates(names: Sequence[NameTokens]) -> None:
+    """Warn of names that read alike; allowed, since ImageNet's list has two names twice."""
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for name in names:
+        alike.setdefault(name.ids, []).append(name.name)
+    groups = [" = ".join(map(repr, dict.fromkeys(group))) for group in alike.values() if len(group) > 1]
+    if groups:
         warnings.warn(
-            f"These class names occur more than once, and such classes cannot be told apart by an unified context: "
-            f"{', '.join(map(repr, twice))}.",
+            "These class names occur more than once, or are the same to the tokenizer, and such classes cannot be told "
+            f"apart by a unified context: {', '.join(sorted(groups))}.",
             stacklevel=2,
         )
 
