@@ -28,6 +28,8 @@ class CoOpConfig(PeftConfig):
         meta_net_reduction: the Meta-Net has `projection_dim // meta_net_reduction` hidden units.
         zero_shot_template: the prompt while the adapter is disabled; of a list, the normalised features are averaged.
         tokenizer_name_or_path: the prompt's tokenizer; None: the base model's own name or path.
+        modules_to_save: modules of the base model that are trained and saved with the prompt, by the ends of their
+            dotted names: "visual_projection", "text_model.final_layer_norm". Each adapter has its own copies.
 
     Raises:
         ValueError, TypeError: if a value is not one of those accepted.
@@ -62,6 +64,9 @@ class CoOpConfig(PeftConfig):
     tokenizer_name_or_path: str | None = field(
         default=None, metadata={"help": "The prompt's tokenizer; None: the base model's own name or path."}
     )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules of the base model that are trained and saved with the prompt."}
+    )
 
     # PEFT reads this of every tuner's config; the place is a fact of the model family and no setting.
     target_modules: ClassVar[str] = "|".join(sorted({family.embeddings_path for family in FAMILIES.values()}))
@@ -77,6 +82,7 @@ class CoOpConfig(PeftConfig):
         self._check_switches()
         self._check_numbers()
         self._check_texts()
+        self._check_modules()
 
     def _check_switches(self) -> None:
         for name in ("class_specific_context", "meta_net"):
@@ -117,6 +123,16 @@ class CoOpConfig(PeftConfig):
                     "An example: 'a photo of a {}.'"
                 )
             check_text(template, "`zero_shot_template`")
+
+    def _check_modules(self) -> None:
+        names = self.modules_to_save
+        if names is None:
+            return
+        if isinstance(names, str) or not isinstance(names, list | tuple | set):
+            raise TypeError(f"`modules_to_save` must be a list of names of modules, got {names!r}.")
+        if not all(isinstance(name, str) and name for name in names):
+            raise TypeError(f"`modules_to_save` must hold names of modules, got {names!r}.")
+        self.modules_to_save = sorted(names) if isinstance(names, set) else list(names)
 
     @property
     def templates(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from conftest import TEXT, VISION, make_clip
-from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
+from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
@@ -195,8 +195,10 @@ def test_a_name_that_torch_refuses(clip, model, config, name):
 def test_names_and_methods_that_do_not_fit_the_others(model, config):
     with left_as_it_was(model), pytest.raises(ValueError, match="'default' already exists"):
         model.add_adapter("default", config())
-    with left_as_it_was(model), pytest.raises(ValueError, match="Cannot combine adapters with different peft types"):
-        model.add_adapter("other", LoraConfig(target_modules=["q_proj"]))
+    with left_as_it_was(model), pytest.raises(ValueError, match="PREFIX_TUNING cannot stand beside a learned prompt"):
+        model.add_adapter("other", PrefixTuningConfig(num_virtual_tokens=2))
+    with left_as_it_was(model), pytest.raises(ValueError, match="Target modules .* not found in the base model"):
+        model.add_adapter("other", LoraConfig(target_modules=["no_such_module"]))
 
 
 @pytest.mark.parametrize("method", ["set_adapter", "delete_adapter"])

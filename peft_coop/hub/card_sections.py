@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any
 
@@ -13,6 +13,8 @@ from huggingface_hub import EvalResult
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from peft import PeftConfig, PeftModel
+
+from ..configs import CoOpConfig
 
 SHOWN_CLASSES = 50
 SHOWN_TEMPLATES = 3
@@ -37,7 +39,7 @@ base_model = {base_model}
 adapter = {adapter}
 clip = {model_class}.from_pretrained(base_model)
 model = PeftModel.from_pretrained(clip, adapter{arguments})
-{set_classes}processor = AutoImageProcessor.from_pretrained(base_model)
+{beside}{set_classes}processor = AutoImageProcessor.from_pretrained(base_model)
 
 image = Image.open("image.jpg").convert("RGB")  # any picture of yours
 with torch.no_grad():
@@ -58,8 +60,11 @@ def render(model: PeftModel, adapter_id: str, results: Sequence[EvalResult]) -> 
     sections = [introduction(model), usage(model, adapter_id)]
     if results:
         sections.append(results_table(results))
-    for name, config in model.peft_config.items():
-        of_adapter = f" of {code(name)}" if len(model.peft_config) > 1 else ""
+    prompts = prompts_of(model)
+    if others := others_of(model):
+        sections.append(beside_the_prompt(others))
+    for name, config in prompts.items():
+        of_adapter = f" of {code(name)}" if len(prompts) > 1 else ""
         sections += [f"## Classes{of_adapter}\n\n{class_list(config.class_names)}"]
         sections += [f"## Settings{of_adapter}\n\n{settings_table(config)}"]
     return "\n\n".join(section.strip() for section in sections)
@@ -67,20 +72,48 @@ def render(model: PeftModel, adapter_id: str, results: Sequence[EvalResult]) -> 
 
 def introduction(model: PeftModel) -> str:
     """One paragraph: the base model, and per adapter the method and what it classifies into."""
-    base = hub_base_model(model)
+    base, prompts = hub_base_model(model), prompts_of(model)
     of_base = f"[{base}](https://huggingface.co/{base})" if base else "a CLIP model"
-    frozen = "The vectors stand where a hand-written prompt has its words; CLIP's own weights are unchanged."
-    if len(model.peft_config) == 1:
-        [config] = model.peft_config.values()
+    frozen = f"The vectors stand where a hand-written prompt has its words; {what_of_clip(model)}."
+    if len(prompts) == 1:
+        [config] = prompts.values()
         return f"A prompt for {of_base}, learned with {summary(config)}. {frozen}"
-    lines = [
-        f"- {code(name)}, in {f'the folder {code(name)}' if subfolder(name) else 'this folder'}: {summary(config)}"
-        for name, config in model.peft_config.items()
-    ]
+    lines = [f"- {code(name)}, in {place(name)}: {summary(config)}" for name, config in prompts.items()]
     return f"{len(lines)} prompts for {of_base}, each an adapter. {frozen}\n\n" + "\n".join(lines)
 
 
-def summary(config: PeftConfig) -> str:
+def prompts_of(model: PeftModel) -> dict[str, CoOpConfig]:
+    """The prompts among a model's adapters, by name."""
+    return {name: config for name, config in model.peft_config.items() if isinstance(config, CoOpConfig)}
+
+
+def others_of(model: PeftModel) -> dict[str, PeftConfig]:
+    """The adapters of other methods, by name."""
+    return {name: config for name, config in model.peft_config.items() if not isinstance(config, CoOpConfig)}
+
+
+def what_of_clip(model: PeftModel) -> str:
+    """Half a sentence: what became of the base model's own weights."""
+    if others_of(model):
+        return "CLIP's own weights are changed by the adapters beside it, see below"
+    saved = sorted({name for config in prompts_of(model).values() for name in config.modules_to_save or ()})
+    if saved:
+        return f"of CLIP's own weights, {', '.join(map(code, saved))} were trained, too, and are saved with it"
+    return "CLIP's own weights are unchanged"
+
+
+def place(adapter_name: str) -> str:
+    """Where an adapter is saved, in words."""
+    return f"the folder {code(adapter_name)}" if subfolder(adapter_name) else "this folder"
+
+
+def beside_the_prompt(others: Mapping[str, PeftConfig]) -> str:
+    """The adapters of other methods: they are needed for the numbers that the prompt was trained for."""
+    lines = [f"- {code(name)}, in {place(name)}: {config.peft_type.value}" for name, config in others.items()]
+    return "## Beside the prompt\n\nThese work together with the prompt:\n\n" + "\n".join(lines)
+
+
+def summary(config: CoOpConfig) -> str:
     """The method and the number of vectors and classes, in a few words."""
     method = "CoCoOp" if config.meta_net else "CoOp"
     vectors = "vector" if config.n_ctx == 1 else "vectors"
@@ -94,9 +127,11 @@ def summary(config: PeftConfig) -> str:
 def usage(model: PeftModel, adapter_id: str) -> str:
     """A snippet that runs as printed, and how to reach the other adapters."""
     base = hub_base_model(model)
-    first, *others = sorted(model.peft_config, key=lambda name: name != "default")
+    prompts = prompts_of(model)
+    first, *others = sorted(prompts, key=lambda name: name != "default")
     arguments = "" if first == "default" else f", adapter_name={quote(first)}, subfolder={quote(first)}"
-    has_classes = model.peft_config[first].class_names is not None
+    beside = "".join(f"{load_line(name)}  # works together with the prompt\n" for name in others_of(model))
+    has_classes = prompts[first].class_names is not None
     set_classes = "" if has_classes else 'model.set_classes(["cat", "dog"])  # classes of yours\n'
     in_folder = "" if "/" in adapter_id else "  # or this repository's id on the Hub"
     text = "## How to use it\n\nThis needs the package `peft-coop`.\n\n" + SNIPPET.format(
@@ -104,13 +139,20 @@ def usage(model: PeftModel, adapter_id: str) -> str:
         base_model=quote(base) if base else '"path/to/clip"  # the model that the adapter was trained with',
         adapter=quote(adapter_id) + in_folder,
         arguments=arguments,
+        beside=beside,
         set_classes=set_classes,
     )
     if others:
-        loads = [f"model.load_adapter(adapter, {quote(name)}, subfolder={quote(name)})" for name in others]
+        loads = [load_line(name) for name in others]
         switch = f"model.set_adapter({quote(others[0])})  # from now on this one classifies"
-        text += "\nThe other adapters are loaded beside it:\n\n```python\n" + "\n".join([*loads, switch]) + "\n```\n"
+        text += "\nThe other prompts are loaded beside it:\n\n```python\n" + "\n".join([*loads, switch]) + "\n```\n"
     return text
+
+
+def load_line(adapter_name: str) -> str:
+    """The line of Python that loads one more adapter."""
+    folder = f", subfolder={quote(adapter_name)}" if subfolder(adapter_name) else ""
+    return f"model.load_adapter(adapter, {quote(adapter_name)}{folder})"
 
 
 def results_table(results: Sequence[EvalResult]) -> str:
@@ -139,7 +181,7 @@ def class_list(class_names: Sequence[str] | None) -> str:
     )
 
 
-def settings_table(config: PeftConfig) -> str:
+def settings_table(config: CoOpConfig) -> str:
     """The method's own settings by the names under which a user gives them, with the help texts of the config."""
     own = [field for field in fields(config) if field.name not in NOT_SETTINGS]
     rows = [(f"`{field.name}`", escape(shorten(getattr(config, field.name))), help_of(field)) for field in own]

@@ -97,13 +97,15 @@ class PromptClassifierMixin(_Module):
                 interpolate_pos_encoding=interpolate_pos_encoding,
                 **kwargs,
             )
-        self._images_given_as = "pixel_values" if image_embeds is None else "image_embeds"
+        given_as = "pixel_values" if image_embeds is None else "image_embeds"
         image_embeds = self._embed_images(pixel_values, image_embeds, interpolate_pos_encoding, **kwargs)
         if input_ids is not None:
             return self._compare_with_texts(image_embeds, input_ids, attention_mask, labels, return_loss)
         text_embeds = normalize(self.get_text_features(image_embeds).pooler_output)
         logits = cosine_logits(image_embeds, text_embeds, self.logit_scale)
         loss = None if labels is None else classification_loss(logits, labels, num_items_in_batch)
+        if given_as != self._images_given_as:  # only of a call that went well
+            self._images_given_as = given_as
         return PromptClassifierOutput(loss=loss, logits=logits, image_embeds=image_embeds, text_embeds=text_embeds)
 
     def get_text_features(

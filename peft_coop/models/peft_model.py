@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import CommitInfo
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftMixedModel, PeftModel
 from peft.auto import _BaseAutoPeftModel
 from peft.utils import CONFIG_NAME
 from safetensors import SafetensorError
@@ -20,6 +20,8 @@ from ..configs import CoOpConfig
 from ..hub import eval_results, push_adapters, update_model_card
 from .outputs import PromptClassifierOutput
 
+TRAINER_STATE_NAME = "trainer_state.json"  # as transformers' Trainer has it, which takes seconds to import
+
 
 class PeftModelForImageClassification(PeftModel):
     """A dual encoder with learned prompts, as an image classifier.
@@ -29,6 +31,8 @@ class PeftModelForImageClassification(PeftModel):
     """
 
     def __init__(self, model: nn.Module, peft_config: PeftConfig, adapter_name: str = "default", **kwargs: Any):
+        if isinstance(model, PeftModel | PeftMixedModel):  # its adapters stay where they are, beside the prompt
+            model = model.get_base_model()
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         super().__init__(model, peft_config, adapter_name, **kwargs)
         # `PeftModel.from_pretrained` wraps the base model and then loads the weights: if those turn out not to fit, the
@@ -68,16 +72,67 @@ class PeftModelForImageClassification(PeftModel):
         """The dual encoder; also after the last adapter was deleted."""
         return self.base_model.model
 
+    def add_adapter(
+        self,
+        adapter_name: str,
+        peft_config: PeftConfig,
+        low_cpu_mem_usage: bool = False,
+        autocast_adapter_dtype: bool = True,
+    ) -> None:
+        """Add a prompt, as `PeftModel.add_adapter`, or an adapter of another method beside it, a LoRA for example.
+
+        A further prompt is not active until `set_adapter` chooses it. An adapter of another method works together with
+        the active prompt; the first of its method is active at once.
+
+        Args:
+            adapter_name: its name, which no other adapter has.
+            peft_config: its config.
+            low_cpu_mem_usage: make its weights on the meta device; only before saved ones are loaded.
+            autocast_adapter_dtype: keep its weights in float32 where the base model's are float16 or bfloat16.
+
+        Raises:
+            ValueError: if the name is taken, or the adapter does not fit the model; the model is left as it was.
+        """
+        if isinstance(peft_config, CoOpConfig) or adapter_name in self.peft_config:
+            super().add_adapter(adapter_name, peft_config, low_cpu_mem_usage, autocast_adapter_dtype)
+            return
+        if peft_config.is_prompt_learning or peft_config.is_adaption_prompt:
+            raise ValueError(
+                f"{peft_config.peft_type.value} cannot stand beside a learned prompt: PEFT puts it around the model, "
+                "and not into its layers. LoRA, for example, can."
+            )
+        self.base_model.add_beside(adapter_name, peft_config, low_cpu_mem_usage)
+        self.base_model._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+
+    def set_adapter(self, adapter_name: str, inference_mode: bool = False) -> None:
+        """Choose the active prompt; or, by the name of a LoRA for example, the active adapter of that method.
+
+        Prompts and adapters of other methods are chosen apart: the active ones of each work together.
+
+        Args:
+            adapter_name: its name.
+            inference_mode: whether it is frozen.
+
+        Raises:
+            ValueError: if there is no such adapter.
+        """
+        if adapter_name in self.peft_config and not isinstance(self.peft_config[adapter_name], CoOpConfig):
+            self.base_model.set_adapter(adapter_name, inference_mode)  # `active_adapter` is the prompt
+            return
+        super().set_adapter(adapter_name, inference_mode)
+
     def load_adapter(self, model_id: Any, adapter_name: str, *args: Any, **kwargs: Any) -> Any:
         """Load a trained adapter, as `PeftModel.load_adapter`; if that fails, the model is left as it was.
 
         An adapter that the model has is read from its own subfolder, where several were saved together: the Trainer
-        names the whole checkpoint when it brings back the best one.
+        names the whole checkpoint when it brings back the best one. From such a checkpoint the active adapters of other
+        methods come back, too, since they were trained with the prompt.
 
         Raises:
             ValueError: if the weights cannot be read, or do not fit the config or the model.
         """
         is_new = adapter_name not in self.peft_config
+        saved_together = model_id
         thaw = self._thaw_on_failure if self._awaited in (None, str(model_id)) else None
         if not is_new and thaw is None:
             model_id = own_folder(model_id, adapter_name)
@@ -94,13 +149,25 @@ class PeftModelForImageClassification(PeftModel):
                 ) from error
             raise
         self._thaw_on_failure = None
+        if not is_new and os.path.isfile(os.path.join(saved_together, TRAINER_STATE_NAME)):
+            for other in self.base_model.active_beside():
+                super().load_adapter(own_folder(saved_together, other), other, *args, **kwargs)
         return result
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save the adapters, as `PeftModel.save_pretrained`.
 
-        The base model's embeddings are never part of them, so the Hub is not asked what the base model's were.
+        The base model's embeddings are never part of them, so the Hub is not asked what the base model's were. A
+        warning names weights that are trained and not saved.
         """
+        unsaved = self.base_model.unsaved_weights()
+        if unsaved:
+            shown = ", ".join(unsaved[:5]) + (f" and {len(unsaved) - 5} more" if len(unsaved) > 5 else "")
+            warnings.warn(
+                f"These weights of the base model are trained and are not saved with the adapters: {shown}. Name their "
+                "modules in the config's `modules_to_save`, or save the base model's own weights, too.",
+                stacklevel=2,
+            )
         if len(args) < 3:  # `save_embedding_layers` is the fourth parameter
             kwargs.setdefault("save_embedding_layers", False)
         super().save_pretrained(save_directory, *args, **kwargs)

@@ -181,14 +181,18 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
         return weight.device, weight.dtype
 
 
-def raise_merge_error() -> None:
+def raise_merge_error(others: Sequence[str] = ()) -> None:
     """Say why a prompt cannot be merged.
+
+    Args:
+        others: names of adapters of other methods, which can be.
 
     Raises:
         NotImplementedError: always.
     """
+    way_out = f" The other adapters can be merged by name: `merge_adapter({list(others)})`." if others else ""
     raise NotImplementedError(
         "A learned prompt cannot be merged into the base model: its context vectors are inputs of the text tower, like "
         "words, and there is no weight that they could be added to. Keep the adapter (tens of kilobytes), or use "
-        "`unload()` to get the base model back without it."
+        f"`unload()` to get the base model back without it.{way_out}"
     )

@@ -6,13 +6,25 @@ import os
 from typing import Any
 
 import torch
+from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
 from ..configs import DEFAULT_N_CTX, CoOpConfig
 from ..models import LabelNames, become_classifier, cease_to_be_classifier
 from ..prompts import PromptBuilder, find_family, gaussian_context, install_text_side, remove_text_side
+from .beside import (
+    activate,
+    active_adapters,
+    add_beside,
+    delete_beside,
+    is_layer_of,
+    layer_class,
+    merge_beside,
+    unmerge_beside,
+)
 from .layer import CoOpEmbeddings, raise_merge_error
+from .saved_modules import check_not_shared, check_nothing_inside, check_saved_modules, unsaved_weights
 
 
 class CoOpModel(BaseTuner):
@@ -35,8 +47,29 @@ class CoOpModel(BaseTuner):
     def _prepare_adapter_config(self, peft_config: CoOpConfig, model_config: dict) -> CoOpConfig:
         return peft_config
 
+    def __init__(self, model: nn.Module, peft_config: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        configs = getattr(model, "peft_config", {})  # of adapters that were there before
+        before = dict(configs)
+        if adapter_name in before and not isinstance(before[adapter_name], CoOpConfig):
+            raise ValueError(
+                f"The model has an adapter {adapter_name!r} already, of the method "
+                f"{before[adapter_name].peft_type.value}: "
+                'give the prompt a name of its own, as in `get_peft_model(model, config, adapter_name="prompt")` or '
+                '`PeftModel.from_pretrained(model, folder, adapter_name="prompt")`.'
+            )
+        try:
+            super().__init__(model, peft_config, adapter_name, *args, **kwargs)
+        except Exception:
+            configs.clear()
+            configs.update(before)
+            raise
+
     def _prepare_model(self, peft_config: CoOpConfig, model: nn.Module) -> None:
-        find_family(model)
+        family = find_family(model)
+        check_saved_modules(peft_config.modules_to_save, model, family.embeddings_path)
+        others = [name for name in self.peft_config if self._layer_class(name) is not CoOpEmbeddings]
+        check_not_shared(peft_config.modules_to_save, model, others)
+        check_nothing_inside(model, family.embeddings_path)
 
     @staticmethod
     def _check_target_module_exists(peft_config: CoOpConfig, key: str) -> bool:
@@ -73,6 +106,77 @@ class CoOpModel(BaseTuner):
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         setattr(parent, child_name, new_module)
 
+    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
+        """Choose the active prompt, or an adapter of another method; the other methods' adapters stay as they are."""
+        names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
+        chosen: dict[type, list[str]] = {}
+        for name in names:
+            chosen.setdefault(self._layer_class(name), []).append(name)
+        for layer_cls, of_method in (chosen or {CoOpEmbeddings: []}).items():
+            activate(self.model, of_method, layer_cls, inference_mode)
+        prompts = chosen.get(CoOpEmbeddings, [])
+        if prompts or not names:
+            self.active_adapter = prompts
+
+    def add_beside(self, adapter_name: str, config: PeftConfig, low_cpu_mem_usage: bool = False) -> None:
+        """Add an adapter of another method, a LoRA for example, see `beside.add_beside`.
+
+        Raises:
+            ValueError: if the method cannot stand beside a prompt, or nothing fits; the model is left as it was.
+        """
+        others = [name for name in self.peft_config if self._layer_class(name) is not layer_class(config)]
+        check_not_shared(getattr(config, "modules_to_save", None), self.model, others)
+        add_beside(self.model, adapter_name, config, low_cpu_mem_usage)
+
+    def active_beside(self) -> list[str]:
+        """Names of the active adapters of other methods."""
+        return [name for name in active_adapters(self.model) if self._layer_class(name) is not CoOpEmbeddings]
+
+    def unsaved_weights(self) -> list[str]:
+        """Names of the weights that are trained and that saving the adapters leaves out."""
+        biases_are_saved = any(getattr(config, "bias", "none") != "none" for config in self.peft_config.values())
+        return unsaved_weights(self.model, biases_are_saved)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete a prompt, or an adapter of another method."""
+        if self._layer_class(adapter_name) is CoOpEmbeddings:
+            super().delete_adapter(adapter_name)
+            return
+        config = self.peft_config[adapter_name]
+        if any(adapter_name in layer.merged_adapters for layer in self.model.modules() if is_layer_of(layer, config)):
+            raise ValueError(f"Adapter {adapter_name!r} is merged: call `unmerge_adapter()` before it is deleted.")
+        del self.peft_config[adapter_name]
+        delete_beside(self.model, adapter_name, config)
+
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """Merge adapters of other methods, a LoRA for example, into the base model; the prompt stays a prompt.
+
+        Args:
+            adapter_names: the adapters; they must be named, since a prompt cannot be merged.
+            safe_merge: whether to check for NaN first.
+
+        Raises:
+            NotImplementedError: if no name is given, or the name of a prompt.
+        """
+        names = adapter_names or []
+        if not names or any(self._layer_class(name) is CoOpEmbeddings for name in names):
+            raise_merge_error([name for name in self.peft_config if self._layer_class(name) is not CoOpEmbeddings])
+        merge_beside(self.model, names, CoOpEmbeddings, safe_merge)
+
+    def unmerge_adapter(self) -> None:
+        """Take merged adapters out of the base weights again.
+
+        Raises:
+            NotImplementedError: if there are only prompts.
+        """
+        if all(self._layer_class(name) is CoOpEmbeddings for name in self.peft_config):
+            raise_merge_error()
+        unmerge_beside(self.model, CoOpEmbeddings)
+
+    def _layer_class(self, adapter_name: str) -> type:
+        config = self.peft_config.get(adapter_name)
+        return CoOpEmbeddings if config is None else layer_class(config)
+
     def unload(self) -> nn.Module:
         """Take the adapters out and return the base model, with its own class, keys and label names."""
         layer = self.model.get_submodule(find_family(self.model).embeddings_path)
@@ -83,7 +187,7 @@ class CoOpModel(BaseTuner):
         return model
 
     def _check_merge_allowed(self) -> None:
-        raise_merge_error()
+        raise_merge_error([name for name in self.peft_config if self._layer_class(name) is not CoOpEmbeddings])
 
     @classmethod
     def _remap_adapter_state_dict_for_load(

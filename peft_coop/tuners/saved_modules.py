@@ -1,0 +1,124 @@
+"""Parts of the base model that are trained with a prompt: checks, and what of the training is not saved."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
+from torch import nn
+
+
+def check_saved_modules(names: Sequence[str] | None, model: nn.Module, embeddings_path: str) -> None:
+    """Check `modules_to_save` before the model is touched.
+
+    Args:
+        names: the ends of the modules' dotted names, as PEFT matches them.
+        model: the base model.
+        embeddings_path: the module that the prompt's layer stands at.
+
+    Raises:
+        ValueError: if a name matches no module, or one that holds the prompt itself or other adapters.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for name in names or ():
+        found = [path for path in modules if path.endswith(name) and not is_inside_an_adapter(path, modules)]
+        if not found:
+            kind = "a weight and no module" if name in dict(model.named_parameters()) else "in it nowhere"
+            raise ValueError(
+                f"`modules_to_save` names {name!r}, which is {kind}. Name modules of {type(model).__name__}, such as "
+                "'visual_projection' or 'text_model.final_layer_norm'."
+            )
+        for path in found:
+            check_saved_module(name, path, modules[path], embeddings_path)
+
+
+def check_saved_module(name: str, path: str, module: nn.Module, embeddings_path: str) -> None:
+    """Check one module that `modules_to_save` matches.
+
+    Raises:
+        ValueError: if it cannot be trained beside the prompt.
+    """
+    around = f"{embeddings_path}.".startswith(f"{path}.")
+    if around or path.startswith(f"{embeddings_path}."):
+        raise ValueError(
+            f"`modules_to_save` names {name!r}, and {path!r} {'holds' if around else 'is held by'} the layer that the "
+            "prompt stands in. Name other parts of the model: of the text tower the encoder, its layers and the final "
+            "norm, as in 'text_model.encoder'."
+        )
+    if any(isinstance(part, BaseTunerLayer) for part in module.modules()):
+        raise ValueError(
+            f"`modules_to_save` names {name!r}, and {path!r} holds other adapters: train either them or the module."
+        )
+
+
+def check_not_shared(names: Sequence[str] | None, model: nn.Module, others: Collection[str]) -> None:
+    """Check that no module of `modules_to_save` is trained by an adapter of another method: only one can be active.
+
+    Args:
+        names: the ends of the modules' dotted names.
+        model: the base model.
+        others: the adapters of other methods.
+
+    Raises:
+        ValueError: if one is.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, AuxiliaryTrainingWrapper) and path.endswith(tuple(names or ())):
+            shared = sorted(module._adapters & set(others))
+            if shared:
+                raise ValueError(
+                    f"`modules_to_save` names {path!r}, which adapter {shared[0]!r} of another method trains already: "
+                    "one of the two can have it."
+                )
+
+
+def is_inside_an_adapter(path: str, modules: dict[str, nn.Module]) -> bool:
+    """Whether a module belongs to an adapter, or to one's copy of a module."""
+    parents = (path.rsplit(".", count)[0] for count in range(1, path.count(".") + 1))
+    return any(isinstance(modules[parent], BaseTunerLayer | AuxiliaryTrainingWrapper) for parent in parents)
+
+
+def check_nothing_inside(model: nn.Module, embeddings_path: str) -> None:
+    """Check that no adapter of another method stands inside the embeddings, where it could not be saved for itself.
+
+    Raises:
+        ValueError: if one does.
+    """
+    modules = model.get_submodule(embeddings_path)
+    held = modules.base_layer if isinstance(modules, BaseTunerLayer) else modules
+    inside = [path for path, module in held.named_modules() if isinstance(module, BaseTunerLayer)]
+    if inside:
+        raise ValueError(
+            f"Another adapter stands at {', '.join(f'{embeddings_path}.{path}' for path in inside)}, inside of the "
+            "layer that a prompt needs: leave it out of `target_modules`, or `unload()` the adapter."
+        )
+
+
+def unsaved_weights(model: nn.Module, biases_are_saved: bool) -> list[str]:
+    """Names of the weights that are trained and belong to no adapter, so that saving the adapters leaves them out.
+
+    Args:
+        model: the base model.
+        biases_are_saved: whether an adapter's config says that it saves the base model's biases.
+    """
+    modules = dict(model.named_modules())
+    return [
+        name
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+        and not belongs_to_an_adapter(name, modules)
+        and not (biases_are_saved and name.endswith("bias"))
+    ]
+
+
+def belongs_to_an_adapter(name: str, modules: dict[str, nn.Module]) -> bool:
+    """Whether a weight is an adapter's own, by its dotted name."""
+    parts = name.split(".")
+    for depth in range(1, len(parts)):
+        above, part = modules[".".join(parts[:depth])], parts[depth]
+        if isinstance(above, BaseTunerLayer) and part != "base_layer":
+            return True
+        if isinstance(above, AuxiliaryTrainingWrapper) and part != "original_module":
+            return True
+    return False
