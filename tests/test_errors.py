@@ -197,7 +197,7 @@ def test_names_and_methods_that_do_not_fit_the_others(model, config):
         model.add_adapter("default", config())
     with left_as_it_was(model), pytest.raises(ValueError, match="PREFIX_TUNING cannot stand beside a learned prompt"):
         model.add_adapter("other", PrefixTuningConfig(num_virtual_tokens=2))
-    with left_as_it_was(model), pytest.raises(ValueError, match="Target modules .* not found in the base model"):
+    with left_as_it_was(model), pytest.raises(ValueError, match=r"Target modules .* not found in the base model"):
         model.add_adapter("other", LoraConfig(target_modules=["no_such_module"]))
 
 
