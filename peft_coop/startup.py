@@ -6,9 +6,9 @@ and `--version` need not take. Any module of a package is imported after the pac
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from pathlib import PurePath
 
 PACKAGE = "peft_coop"
 SCRIPT = "peft-coop"
@@ -22,8 +22,8 @@ def starts_as_command() -> bool:
         return False
     if arguments[0] == "-m":  # so Python has it while it looks for the module, and only then
         return sys.orig_argv[-len(arguments)] in (PACKAGE, f"{PACKAGE}.__main__")
-    script = PurePath(arguments[0])
-    return script.stem == SCRIPT and script.suffix in SCRIPT_SUFFIXES
+    name, suffix = os.path.splitext(os.path.basename(arguments[0]))
+    return name == SCRIPT and suffix in SCRIPT_SUFFIXES
 
 
 def let_interrupts_end_the_process() -> None:
