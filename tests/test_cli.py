@@ -9,7 +9,6 @@ import torch
 from coop_layout_files import make_coop_layout
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import TrainerCallback
 
 from peft_coop.cli import demo, main
 from peft_coop.evaluation import training
@@ -101,22 +100,27 @@ def test_an_unreadable_image_is_told_and_the_others_are_classified(adapter, fold
     (folder / "test" / "red" / "broken.png").write_bytes(b"no picture")
     run("predict", "--adapter", adapter, folder / "test" / "red", "--json", code=2)
     captured = capsys.readouterr()
-    assert len(captured.out.splitlines()) == 3
-    assert "broken.png cannot be read" in captured.err
+    *read, broken = [json.loads(line) for line in captured.out.splitlines()]
+    assert [line.keys() for line in read] == [{"file", "label", "probability"}] * 3
+    assert broken["file"] == str(folder / "test" / "red" / "broken.png")
+    assert "broken.png cannot be read: Pillow knows no such image format" in broken["error"]
+    assert broken["error"] in captured.err
+    run("predict", "--adapter", adapter, folder / "test" / "red", code=2)
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_an_interrupted_training_goes_on(folder, tmp_path, capsys, monkeypatch):
-    class Kill(TrainerCallback):
+    class Kill(training.StageCallback):
         def on_epoch_end(self, args, state, control, **kwargs):
             if state.global_step == 3:
                 raise KeyboardInterrupt
 
     command = ["train", "--data", f"folder:{folder}", "--output", tmp_path / "prompt", "--shots", "1", "--epochs", "5"]
-    original = training.ProgressBarOnly
-    monkeypatch.setattr(training, "ProgressBarOnly", Kill)
+    original = training.StageCallback
+    monkeypatch.setattr(training, "StageCallback", Kill)
     run(*command, code=130)
     assert "the same command goes on from here" in last_error(capsys)
-    monkeypatch.setattr(training, "ProgressBarOnly", original)
+    monkeypatch.setattr(training, "StageCallback", original)
     run(*command, "--seed", "2", code=2)
     assert "holds an unfinished training with --seed 1, asked for is 2" in last_error(capsys)
     steps = []

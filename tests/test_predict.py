@@ -73,7 +73,8 @@ def test_every_failure_of_pillow_names_the_file(predict, picture, monkeypatch, e
 
     monkeypatch.setattr(Image.Image, "convert", convert)
     rows, errors = predict(picture.parent, code=2)
-    assert [row["file"] for row in rows] == [str(picture)]
+    assert [row["file"] for row in rows] == [str(picture), str(broken)]
+    assert "Failed to decode" in rows[1]["error"]
     assert "1.png cannot be read: " in errors
     assert "Failed to decode" in errors
 
@@ -81,7 +82,7 @@ def test_every_failure_of_pillow_names_the_file(predict, picture, monkeypatch, e
 def test_a_damaged_ppm_names_the_file(predict, picture):
     (picture.parent / "1.ppm").write_bytes(b"P6 4 x 255 ")
     rows, errors = predict(picture.parent, code=2)
-    assert len(rows) == 1
+    assert ["error" in row for row in rows] == [False, True]
     assert "1.ppm cannot be read: " in errors
 
 
@@ -98,3 +99,67 @@ def test_probabilities_that_are_no_numbers_are_refused(predict, picture, monkeyp
     rows, errors = predict(picture, code=2)
     assert rows == []
     assert "probabilities are not all finite (such as nan)" in errors
+
+
+def lines_of(capsys, *arguments, code=0):
+    assert main(["predict", *map(str, arguments)]) == code
+    captured = capsys.readouterr()
+    return captured.out.splitlines(), captured.err
+
+
+def test_an_image_behind_class_names_is_an_image(picture, capsys):
+    lines, _ = lines_of(capsys, "--class-names", "cat", "dog", picture, "--json")
+    assert [json.loads(line)["file"] for line in lines] == [str(picture)]
+    assert json.loads(lines[0])["label"] in ("cat", "dog")
+    assert lines_of(capsys, picture, "--class-names", "cat", "dog", picture, "--json")[0] == lines * 2
+    assert lines_of(capsys, "--class-names", "cat", "dog", "--json", "--", picture)[0] == lines
+
+
+def test_an_image_between_class_names_is_refused(picture, capsys):
+    _, errors = lines_of(capsys, "--class-names", "cat", picture, "dog", code=2)
+    assert f"--class-names takes all that follows it, also the image {str(picture)!r}" in errors
+
+
+def test_a_folder_behind_class_names_may_be_a_class(picture, capsys, monkeypatch):
+    monkeypatch.chdir(picture.parent.parent)
+    _, errors = lines_of(capsys, "--class-names", "cat", "images", code=2)
+    assert "--class-names has taken 'images': put what to classify first, or behind --" in errors
+    assert lines_of(capsys, picture, "--class-names", "images")[0] == [f"{picture}\timages 100.0%"]
+
+
+def test_a_template_of_ones_own(picture, capsys):
+    common = (picture, "--class-names", "red square", "blue circle", "--json")
+    [before], _ = lines_of(capsys, *common)
+    [after], _ = lines_of(capsys, *common, "--template", "a drawing of a {}.")
+    assert json.loads(before)["probability"] != json.loads(after)["probability"]
+    _, errors = lines_of(capsys, *common, "--template", "a drawing", code=2)
+    assert "--template must hold the class name's place, {}, once, got 'a drawing'" in errors
+    _, errors = lines_of(capsys, picture, "--adapter", "prompt", "--template", "a {}.", code=2)
+    assert "--template is for zero-shot CLIP, and --adapter has a prompt of its own" in errors
+
+
+def test_batches_and_types_give_the_same_labels(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for index in range(5):
+        Image.fromarray(random.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(tmp_path / f"{index}.png")
+    common = (tmp_path, "--class-names", "red square", "blue circle", "--json", "--device", "cpu")
+    whole, told = lines_of(capsys, *common)
+    assert "classifying" not in told
+    in_batches, told = lines_of(capsys, *common, "--eval-batch-size", "2")
+    assert "image 5/5" in told
+    rows = [[json.loads(line) for line in lines] for lines in (whole, in_batches)]
+    for one, other in zip(*rows, strict=True):
+        assert one["file"] == other["file"]
+        assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+    half = [json.loads(line) for line in lines_of(capsys, *common, "--dtype", "bfloat16")[0]]
+    gaps = [abs(one["probability"] - other["probability"]) for one, other in zip(rows[0], half, strict=True)]
+    assert 1e-6 < max(gaps) < 0.1
+
+
+def test_quiet_prints_results_and_errors_only(picture, capsys):
+    (picture.parent / "1.png").write_bytes(b"no image")
+    names = ("--class-names", "cat", "dog")
+    lines, told = lines_of(capsys, picture.parent, *names, "--quiet", "--eval-batch-size", "1", code=2)
+    assert len(lines) == 1
+    [line] = told.splitlines()
+    assert line.startswith("peft-coop: The image ")

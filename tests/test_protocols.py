@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel
-from transformers import TrainerCallback
 
 from peft_coop.data import few_shot_indices, load_data
 from peft_coop.demo import load_clip, load_processor
@@ -221,16 +220,16 @@ def test_a_killed_training_goes_on_to_the_same_prompt(clip, digits, tmp_path, mo
     images = draw_images(digits, 2, seed=1)
     whole = method.fit(clip, images, 1, tmp_path / "whole").logits(digits.test, digits.class_names)
 
-    class Kill(TrainerCallback):
+    class Kill(training.StageCallback):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 7:
                 raise KeyboardInterrupt
 
-    original = training.ProgressBarOnly
-    monkeypatch.setattr(training, "ProgressBarOnly", Kill)
+    original = training.StageCallback
+    monkeypatch.setattr(training, "StageCallback", Kill)
     with pytest.raises(KeyboardInterrupt):  # noqa: PT011  it has no message
         method.fit(clip, images, 1, tmp_path / "killed")
-    monkeypatch.setattr(training, "ProgressBarOnly", original)
+    monkeypatch.setattr(training, "StageCallback", original)
     assert [path.name for path in (tmp_path / "killed").iterdir()] == ["checkpoint-6"]
     (tmp_path / "killed" / "checkpoint-8").mkdir()  # killed while it was written
     steps = []

@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .loading import load_clip, load_images
 from .options import (
     DEMO,
     add_context,
     add_data,
+    add_device,
     add_model,
+    add_quiet,
     add_recipe,
-    load_clip,
-    load_images,
     make_prompt_learning,
     say,
 )
@@ -88,6 +89,7 @@ def _add_protocol(protocols: Any, name: str, text: str, run: Callable) -> argpar
     add_data(parser, several=True)
     if name == "ablation":
         parser.add_argument("--model", nargs="+", default=[DEMO], help="one or more models, as names or folders")
+        add_device(parser)
     else:
         add_model(parser)
         add_context(parser)
@@ -102,6 +104,7 @@ def _add_protocol(protocols: Any, name: str, text: str, run: Callable) -> argpar
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
     parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
     add_recipe(parser)
+    add_quiet(parser)
     parser.set_defaults(run=run)
     return parser
 
@@ -110,7 +113,7 @@ def run_few_shot(options: argparse.Namespace) -> None:
     """Accuracy over shots."""
     from ..evaluation import few_shot
 
-    clip = load_clip(options.model)
+    clip = load_clip(options.model, options)
     for data in load_all(options.data, options):
         few_shot(clip, data, make_methods(options, data), options.output, options.shots, options.seeds)
     _report(options.output / "few-shot")
@@ -120,7 +123,7 @@ def run_base_to_new(options: argparse.Namespace) -> None:
     """Base and new classes."""
     from ..evaluation import base_to_new
 
-    clip = load_clip(options.model)
+    clip = load_clip(options.model, options)
     for data in load_all(options.data, options):
         base_to_new(clip, data, make_methods(options, data), options.output, options.shots, options.seeds)
     _report(options.output / "base-to-new")
@@ -141,7 +144,7 @@ def run_domain(options: argparse.Namespace) -> None:
 
 
 def _run_transfer(options: argparse.Namespace, protocol: Callable, name: str) -> None:
-    clip = load_clip(options.model)
+    clip = load_clip(options.model, options)
     targets = [load_images(source, options) for source in options.targets]
     for data in load_all(options.data, options):
         methods = make_methods(options, data)
@@ -155,7 +158,7 @@ def run_ablation(options: argparse.Namespace) -> None:
 
     for name in options.model:
         of_model = argparse.Namespace(**{**vars(options), "model": name})
-        clip = load_clip(name)
+        clip = load_clip(name, options)
         for data in load_all(options.data, options):
             methods = _grid(of_model, data)
             ablation([clip], data, methods, options.output, (options.shots,), options.seeds)

@@ -1,4 +1,4 @@
-"""`peft-coop evaluate` and `peft-coop predict`."""
+"""`peft-coop predict`: classify image files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import DEMO, add_data, add_model, load_adapter, load_clip, load_images, percent
+from ..progress import stage
+from .loading import TEMPLATE_WITH_ADAPTER, checked_template, load_adapter, load_clip
+from .options import DEMO, add_model, add_quiet, add_template, percent, whole_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,82 +24,75 @@ BATCH_SIZE = 32
 
 
 def add_commands(commands: Any) -> None:
-    """Add `evaluate` and `predict`."""
-    parser = commands.add_parser(
-        "evaluate",
-        help="measure an adapter, or zero-shot CLIP, on labelled images",
-        description="Accuracy, macro-averaged accuracy and expected calibration error on the test images. The classes "
-        "are the data's: a unified context classifies into any. Without --adapter it is zero-shot CLIP.",
-    )
-    parser.add_argument("--adapter", help="folder or Hub name of a saved prompt")
-    add_data(parser)
-    add_model(parser, default=None)
-    parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="default: test")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=run_evaluate)
-
+    """Add `predict`."""
     parser = commands.add_parser(
         "predict",
         help="classify image files",
-        description="Classify image files, and those in folders. An image that cannot be read is told and left out; "
-        "the exit code is 2 then.",
+        description="Classify image files, and those in folders. An image that cannot be read is told, and its line of "
+        "--json has an `error`; the exit code is 2 then.",
     )
-    parser.add_argument("images", nargs="+", type=Path, help="image files, and folders of them")
+    parser.add_argument("images", nargs="*", type=Path, help="image files, and folders of them")
     parser.add_argument("--adapter", help="folder or Hub name of a saved prompt")
-    parser.add_argument("--class-names", nargs="+", help="other classes than the adapter's; needed without --adapter")
+    parser.add_argument(
+        "--class-names",
+        nargs="+",
+        metavar="NAME",
+        help="other classes than the adapter's; needed without --adapter. Ends at the next option, or at --",
+    )
+    add_template(parser)
     add_model(parser, default=None)
-    parser.add_argument("--top-k", type=int, default=1, help="labels per image (default: 1)")
+    parser.add_argument("--top-k", type=whole_number, default=1, help="labels per image (default: 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    add_quiet(parser)
     parser.set_defaults(run=run_predict)
-
-
-def run_evaluate(options: argparse.Namespace) -> None:
-    """Measure and print."""
-    from ..evaluation import PromptClassifier, ZeroShot, draw_images, scores
-
-    data = load_images(options.data, options)
-    images = getattr(data, options.split)
-    if not len(images):
-        raise ValueError(f"{data.name} has no {options.split} images.")
-    if options.adapter:
-        model, clip = load_adapter(options.adapter, options.model)
-        classifier: Any = PromptClassifier(model, clip)
-    else:
-        clip = load_clip(options.model or DEMO)
-        classifier = ZeroShot().fit(clip, draw_images(data, 0, 0), 0, Path())
-    result = {
-        **scores(classifier.logits(images, data.class_names), images["label"]),
-        "class_names": data.class_names,
-        "data": options.data,
-        "split": options.split,
-        "model": clip.name,
-        "adapter": options.adapter,
-    }
-    if options.json:
-        print(json.dumps(result))
-        return
-    what = options.adapter or f"zero-shot {clip.name}, {data.zero_shot_template!r}"
-    print(f"{data.name}: {result['num_examples']:,} {options.split} images of {len(data.class_names)} classes, {what}")
-    print(f"  accuracy                     {percent(result['accuracy']):>6}%")
-    print(f"  macro-averaged accuracy      {percent(result['macro_accuracy']):>6}%")
-    print(f"  expected calibration error   {percent(result['ece']):>6}%")
 
 
 def run_predict(options: argparse.Namespace) -> int:
     """Classify and print; 2 if an image could not be read."""
-    files = list(_files(options.images))
-    if options.top_k < 1:
-        raise ValueError(f"--top-k must be 1 or more, got {options.top_k}.")
+    files = list(_files(_images(options)))
     model, clip = _classifier(options)
+    size = options.eval_batch_size or BATCH_SIZE
     unread = 0
-    for start in range(0, len(files), BATCH_SIZE):
-        batch = files[start : start + BATCH_SIZE]
-        read = [(path, image) for path in batch if (image := _open(path)) is not None]
-        unread += len(batch) - len(read)
-        if read:
-            probabilities = _probabilities(model, clip, [image for _, image in read])
-            _print_batch([path for path, _ in read], probabilities, model.class_names, options)
+    with stage("classifying", len(files), "image", shown=len(files) > size) as progress:
+        for start in range(0, len(files), size):
+            batch = [(path, _open(path)) for path in files[start : start + size]]
+            pictures = [image for _, image in batch if not isinstance(image, str)]
+            rows = iter(_probabilities(model, clip, pictures) if pictures else ())
+            for path, image in batch:
+                if isinstance(image, str):
+                    unread += 1
+                    line = json.dumps({"file": str(path), "error": image}) if options.json else None
+                else:
+                    line = _line(path, next(rows), model.class_names, options)
+                if line is not None:
+                    progress.write(line)
+            progress.update(len(batch))
     return 2 if unread else 0
+
+
+def _images(options: argparse.Namespace) -> list[Path]:
+    """What to classify: also the image files that --class-names has taken along, as it takes all that follows it.
+
+    Raises:
+        ValueError: if there is nothing to classify, or an image stands between class names.
+    """
+    names: list[str] = options.class_names or []
+    while names and _is_image(names[-1]):
+        options.images.append(Path(names.pop()))
+    between = next((name for name in names if _is_image(name)), None)
+    if between is not None:
+        raise ValueError(f"--class-names takes all that follows it, also the image {between!r}: put the images first.")
+    if not options.images:
+        folders = [name for name in names if Path(name).is_dir()]
+        hint = f"; --class-names has taken {folders[-1]!r}: put what to classify first, or behind --" if folders else ""
+        raise ValueError(f"Name image files, or folders of them{hint}.")
+    return options.images
+
+
+def _is_image(name: str) -> bool:
+    from ..data.images import is_image_name
+
+    return is_image_name(Path(name)) and Path(name).is_file()
 
 
 def _classifier(options: argparse.Namespace) -> tuple[PeftModel, FrozenCLIP]:
@@ -106,14 +101,19 @@ def _classifier(options: argparse.Namespace) -> tuple[PeftModel, FrozenCLIP]:
     from ..configs import CoOpConfig
 
     if options.adapter:
-        model, clip = load_adapter(options.adapter, options.model)
+        if options.template is not None:
+            raise ValueError(TEMPLATE_WITH_ADAPTER)
+        model, clip = load_adapter(options.adapter, options)
         if options.class_names:
             model.set_classes(options.class_names)
         return model, clip
     if not options.class_names:
         raise ValueError("Give --adapter, or --class-names for zero-shot CLIP.")
-    clip = load_clip(options.model or DEMO)
-    model = get_peft_model(clip.model, CoOpConfig(class_names=options.class_names)).eval()
+    fields: dict[str, Any] = (
+        {} if options.template is None else {"zero_shot_template": checked_template(options.template)}
+    )
+    clip = load_clip(DEMO if options.model is None else options.model, options)
+    model = get_peft_model(clip.model, CoOpConfig(class_names=options.class_names, **fields)).eval()
     model.base_model.disable_adapter_layers()
     return model, clip
 
@@ -138,14 +138,15 @@ def _files(paths: list[Path]) -> Iterator[Path]:
         yield from found
 
 
-def _open(path: Path) -> Picture | None:
+def _open(path: Path) -> Picture | str:
+    """The picture, or why it cannot be read, which is told."""
     from ..data.images import read_image
 
     try:
         return read_image({"path": str(path.absolute()), "bytes": None})
     except ValueError as error:
         print(f"peft-coop: {error}", file=sys.stderr)
-        return None
+        return str(error)
 
 
 def _probabilities(model: PeftModel, clip: FrozenCLIP, images: list[Picture]) -> np.ndarray:
@@ -171,16 +172,11 @@ def _probabilities(model: PeftModel, clip: FrozenCLIP, images: list[Picture]) ->
     return probabilities
 
 
-def _print_batch(files: list[Path], probabilities: np.ndarray, names: list[str], options: argparse.Namespace) -> None:
-    import numpy as np
-
-    for file, row in zip(files, probabilities, strict=True):
-        best = [(names[index], float(row[index])) for index in np.argsort(-row)[: options.top_k]]
-        if options.json:
-            result: dict[str, Any] = {"file": str(file), "label": best[0][0], "probability": best[0][1]}
-            if options.top_k > 1:
-                result["top"] = [{"label": label, "probability": probability} for label, probability in best]
-            print(json.dumps(result), flush=True)
-        else:
-            labels = "\t".join(f"{label} {percent(probability)}%" for label, probability in best)
-            print(f"{file}\t{labels}", flush=True)
+def _line(file: Path, row: np.ndarray, names: list[str], options: argparse.Namespace) -> str:
+    best = [(names[index], float(row[index])) for index in (-row).argsort()[: options.top_k]]
+    if not options.json:
+        return "\t".join([str(file), *(f"{label} {percent(probability)}%" for label, probability in best)])
+    result: dict[str, Any] = {"file": str(file), "label": best[0][0], "probability": best[0][1]}
+    if options.top_k > 1:
+        result["top"] = [{"label": label, "probability": probability} for label, probability in best]
+    return json.dumps(result)

@@ -9,7 +9,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import DEMO, add_model, load_clip, percent, say
+from .loading import load_clip
+from .options import DEMO, add_model, add_quiet, percent, say
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -46,6 +47,7 @@ def add_commands(commands: Any) -> None:
         "or --data if that is given)",
     )
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for adapter and plot")
+    add_quiet(parser)
     parser.set_defaults(run=run_demo)
 
 
@@ -63,7 +65,7 @@ def run_demo(options: argparse.Namespace) -> None:
 
     started = time.monotonic()
     options.output.mkdir(parents=True, exist_ok=True)
-    clip = load_clip(options.model)
+    clip = load_clip(options.model, options)
     new_source = options.base_new_data or (DEMO_NEW_DATA if options.data == DEMO_DATA else options.data)
     data = load_data(options.data)
     new_data = data if new_source == options.data else load_data(new_source)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
-from . import benchmark, classify, demo, report, tools, train
+from . import benchmark, classify, demo, evaluate, report, tools, train
 from .options import quieten
 
 DESCRIPTION = """\
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None, before_run: Callable[[], None] 
     try:
         if before_run:
             before_run()
-        quieten()
+        quieten(options.quiet)
         return options.run(options) or 0
     except ModuleNotFoundError as error:
         hint = 'pip install "peft-coop[cli]" (in a clone: pip install ".[cli]") has what the commands need.'
@@ -131,6 +131,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=versions(), help="print versions and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (demo, train, classify, benchmark, report, tools):
+    for module in (demo, train, evaluate, classify, benchmark, report, tools):
         module.add_commands(commands)
     return parser

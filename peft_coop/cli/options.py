@@ -5,27 +5,63 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from peft import PeftModel
+from ..progress import show_progress
 
+if TYPE_CHECKING:
     from ..data import ImageData
-    from ..evaluation import FrozenCLIP, PromptLearning
+    from ..evaluation import PromptLearning
 
 DEMO = "demo"
 # What `peft_coop.recipes.paper_context` gives.
 CONTEXT = (
     "as in the papers: 16 random ones for CoOp; 4 from 'a photo of a' for CoCoOp, and for CoOp on other classes or data"
 )
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+DTYPES = ("float32", "bfloat16", "float16")
+
+_tells = True
 
 
 def add_model(parser: argparse.ArgumentParser, default: str | None = DEMO) -> None:
     """`--model`."""
     told = f"default: {default}" if default else "default: the one that the adapter was learned for"
     parser.add_argument("--model", default=default, help=f"Hub name or folder of a CLIP, or 'demo' ({told})")
+    add_device(parser)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Where and how the model runs."""
+    group = parser.add_argument_group("the model's place")
+    group.add_argument("--device", help="such as cpu, cuda or cuda:1 (default: the GPU if there is one)")
+    group.add_argument(
+        "--dtype", choices=DTYPES, help="of the weights (default: as they were saved; prompts learn best in float32)"
+    )
+    group.add_argument(
+        "--eval-batch-size",
+        type=whole_number,
+        metavar="N",
+        help="images that go through the model at once where nothing is trained (default: 64)",
+    )
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """`--quiet`."""
+    parser.add_argument("--quiet", action="store_true", help="print results and errors only: no progress, no notes")
+
+
+def add_template(parser: argparse.ArgumentParser) -> None:
+    """`--template`."""
+    parser.add_argument(
+        "--template", help="the zero-shot prompt, such as 'a photo of a {}, a type of pet.' (default: the data's own)"
+    )
+
+
+def whole_number(text: str) -> int:
+    """A whole number of 1 or more, as a type of an option."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text!r}")
+    return int(text)
 
 
 def add_data(parser: argparse.ArgumentParser, several: bool = False) -> None:
@@ -64,56 +100,6 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--no-flip", action="store_true", help="with --augment: never mirror an image")
     group.add_argument("--workers", type=int, default=0, help="with --augment: processes that load images")
-
-
-def load_clip(name: str) -> FrozenCLIP:
-    """See `FrozenCLIP.from_pretrained`; the tiny CLIP gets one thread."""
-    import torch
-
-    from ..evaluation import FrozenCLIP
-
-    clip = FrozenCLIP.from_pretrained(name)
-    if clip.name == DEMO:
-        torch.set_num_threads(1)  # it is too small to share out: threads that wait for each other cost more
-    return clip
-
-
-def load_adapter(adapter: str, model: str | None) -> tuple[PeftModel, FrozenCLIP]:
-    """A saved adapter on its base model, or on `model`, and the base model with its processor.
-
-    Raises:
-        ValueError: if there is no such adapter, or it does not say what it was learned for.
-    """
-    from peft import PeftConfig, PeftModel
-
-    from ..configs import CoOpConfig
-
-    folder = Path(adapter)
-    if folder.is_dir() and not any((folder / name).exists() for name in WEIGHTS):
-        raise ValueError(f"The folder {adapter!r} holds no adapter: none of {', '.join(WEIGHTS)}.")
-    try:
-        config = PeftConfig.from_pretrained(adapter)
-    except KeyError as error:
-        raise ValueError(f"The adapter {adapter!r} is of the method {error}, which is not known here.") from error
-    if not isinstance(config, CoOpConfig):
-        raise ValueError(f"The adapter {adapter!r} is no prompt, but of the method {config.peft_type!s}.")
-    name = model or config.base_model_name_or_path
-    if not name:
-        raise ValueError(f"The adapter {adapter!r} does not say which model it is for: give --model.")
-    if model is None and Path(name).is_absolute() and not Path(name).exists():
-        raise ValueError(f"The adapter {adapter!r} is for {name!r}, which is not on this machine: give --model.")
-    clip = load_clip(name)
-    return PeftModel.from_pretrained(clip.model, adapter).eval(), clip
-
-
-def load_images(source: str, options: argparse.Namespace) -> ImageData:
-    """The images of a `--data` argument; what was read is told."""
-    from ..data import load_data
-
-    data = load_data(source, skip_corrupt=options.skip_corrupt)
-    for line in data.summary.lines():
-        say(line)
-    return data
 
 
 def recipe_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -155,8 +141,15 @@ def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData)
     return PromptLearning(key, context, recipe, data.name, options.augment, flip, options.workers)
 
 
-def quieten() -> None:
-    """Keep library chatter out of a command's output; this process is the user's, not an import."""
+def quieten(everything: bool = False) -> None:
+    """Keep library chatter out of a command's output; this process is the user's, not an import.
+
+    Args:
+        everything: also what `say` tells.
+    """
+    global _tells
+    _tells = not everything
+    show_progress(not everything)
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -165,8 +158,9 @@ def quieten() -> None:
 
 
 def say(text: str) -> None:
-    """Tell what is being done."""
-    print(f"> {text}", file=sys.stderr, flush=True)
+    """Tell what is being done, unless `--quiet` was given."""
+    if _tells:
+        print(f"> {text}", file=sys.stderr, flush=True)
 
 
 def percent(fraction: float) -> str:

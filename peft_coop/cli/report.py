@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .options import say
+from .options import add_quiet, say
 
 METRICS = ("accuracy", "macro_accuracy", "ece")
 
@@ -22,6 +22,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="folders that hold results of `peft-coop benchmark`")
     parser.add_argument("--metric", choices=METRICS, default="accuracy", help="default: accuracy")
     parser.add_argument("--output", type=Path, help="folder for files (default: `report` in the first folder)")
+    add_quiet(parser)
     parser.set_defaults(run=run_report)
 
 

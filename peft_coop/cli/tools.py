@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .options import add_model, load_adapter, load_clip
+from .loading import load_adapter, load_clip
+from .options import add_device, add_model, add_quiet
 
 CONVERT_EXAMPLES = """\
 examples:
@@ -32,6 +33,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--classes", nargs="+", help="of a class-specific context, those to look at (default: all)")
     parser.add_argument("--plot", type=Path, help="also draw them into this PNG")
     parser.add_argument("--json", action="store_true", help="print one JSON object a vector")
+    add_quiet(parser)
     parser.set_defaults(run=run_interpret)
 
     parser = commands.add_parser(
@@ -46,11 +48,13 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--to-original", action="store_true", help="from an adapter to the original's format")
     parser.add_argument("--output", type=Path, required=True, help="the adapter's folder; or the checkpoint's file")
     parser.add_argument("--model", help="the CLIP that it was learned with; with --to-original, the adapter says")
+    add_device(parser)
     parser.add_argument("--class-names", nargs="+", help="the classes, as a human writes them")
     parser.add_argument("--data", help="or where to take them from, such as coop:oxford_pets@DATA")
     parser.add_argument(
         "--position", default="end", choices=("end", "middle", "front"), help="where the class name stood in training"
     )
+    add_quiet(parser)
     parser.set_defaults(run=run_convert)
 
     parser = commands.add_parser(
@@ -62,6 +66,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--repo", required=True, help="such as me/pets-coop")
     parser.add_argument("--private", action="store_true", help="only for you")
     add_model(parser, default=None)
+    add_quiet(parser)
     parser.set_defaults(run=run_push)
 
 
@@ -69,7 +74,7 @@ def run_interpret(options: argparse.Namespace) -> None:
     """Print the nearest words."""
     from ..evaluation import format_words, nearest_words, plot_words
 
-    model, _ = load_adapter(options.adapter, options.model)
+    model, _ = load_adapter(options.adapter, options)
     words = nearest_words(model, options.top_k, options.whole_words, options.classes)
     if options.plot:
         plot_words(words, options.plot)
@@ -87,7 +92,7 @@ def run_convert(options: argparse.Namespace) -> None:
     if options.to_original:
         if options.class_names or options.data:
             raise ValueError("--class-names and --data are for the other direction: an adapter knows its classes.")
-        model, _ = load_adapter(options.source, options.model)
+        model, _ = load_adapter(options.source, options)
         export_original(model, options.output)
         print(f"Wrote {options.output}, a checkpoint of the original's format.")
         return
@@ -98,7 +103,7 @@ def run_convert(options: argparse.Namespace) -> None:
         names = load_data(options.data).class_names
     if not options.model:
         raise ValueError("Give --model, the CLIP that the checkpoint was learned with.")
-    clip = load_clip(options.model)
+    clip = load_clip(options.model, options)
     position = options.position
     convert_original(options.source, clip.model, options.output, class_names=names, class_token_position=position)
     print(f"Wrote {options.output}, an adapter for {clip.name}.")
@@ -106,6 +111,6 @@ def run_convert(options: argparse.Namespace) -> None:
 
 def run_push(options: argparse.Namespace) -> None:
     """Push the adapter and its card."""
-    model, _ = load_adapter(options.adapter, options.model)
+    model, _ = load_adapter(options.adapter, options)
     place = model.push_to_hub(options.repo, private=options.private)
     print(f"Pushed to {place}.")

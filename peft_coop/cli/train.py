@@ -7,7 +7,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_context, add_data, add_model, add_recipe, load_clip, load_images, make_prompt_learning, percent
+from .loading import load_clip, load_images
+from .options import (
+    add_context,
+    add_data,
+    add_model,
+    add_quiet,
+    add_recipe,
+    add_template,
+    make_prompt_learning,
+    percent,
+    whole_number,
+)
 from .training_folder import TrainingFolder
 
 if TYPE_CHECKING:
@@ -23,7 +34,7 @@ examples:
 # What a training that goes on must have in common with the one that was stopped.
 SAME = (
     *("data", "model", "method", "shots", "seed", "n_ctx", "ctx_init", "position", "class_specific"),
-    *("epochs", "batch_size", "learning_rate", "augment", "no_flip"),
+    *("epochs", "batch_size", "learning_rate", "augment", "no_flip", "dtype", "template"),
 )
 
 
@@ -39,6 +50,7 @@ def add_commands(commands: Any) -> None:
     )
     add_data(parser)
     add_model(parser)
+    add_template(parser)
     parser.add_argument("--method", choices=("coop", "cocoop"), default="coop", help="default: coop")
     parser.add_argument("--shots", type=_shots, default=16, help="images per class, or 'all' (default: 16)")
     parser.add_argument("--seed", type=int, default=1, help="of the drawn images and of the training (default: 1)")
@@ -46,6 +58,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_context(parser)
     add_recipe(parser)
+    add_quiet(parser)
     parser.set_defaults(run=run_train)
 
 
@@ -59,7 +72,7 @@ def run_train(options: argparse.Namespace) -> None:
 
     data = load_images(options.data, options)
     method = make_prompt_learning(options.method, options, data)
-    clip = load_clip(options.model)
+    clip = load_clip(options.model, options)
     images = _draw(data, options)
     with TrainingFolder(options.output, _settings(options, clip, images)) as folder:
         classifier = method.fit(clip, images, options.seed, folder.work)
@@ -87,11 +100,7 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def _shots(text: str) -> int | None:
-    if text == "all":
-        return None
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, or 'all', got {text!r}")
-    return int(text)
+    return None if text == "all" else whole_number(text)
 
 
 def _draw(data: ImageData, options: argparse.Namespace) -> LabelledImages:

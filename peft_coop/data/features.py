@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..module_state import module_settings
+from ..progress import stage, without_datasets_bars
 from .augmentation import RandomView
 from .images import check_columns, read_image, undecoded
 from .preparation import prepare_images
@@ -76,21 +77,22 @@ def with_image_embeds(
             ]
         features = torch.stack([_features(model, view) for view in pixel_values], dim=1)  # [B, views, P]
         labels = [label for label in batch[label_column] for _ in range(views)]
+        progress.update(len(images))
         return {"image_embeds": features.flatten(0, 1).numpy(), "label": labels}
 
     augmentation = [views, seed, flip] if views > 1 else []
     stored = undecoded(dataset, image_column)
     fingerprint = _fingerprint(stored, model, image_processor, image_column, label_column, *augmentation)
-    return stored.map(
-        embed,
-        batched=True,
-        with_indices=True,
-        batch_size=batch_size,
-        remove_columns=dataset.column_names,
-        new_fingerprint=fingerprint,
-        cache_file_name=_cache_file(stored, fingerprint),
-        desc="Image features",
-    )
+    with without_datasets_bars(), stage("image features", len(dataset), "image", counts=False) as progress:
+        return stored.map(
+            embed,
+            batched=True,
+            with_indices=True,
+            batch_size=batch_size,
+            remove_columns=dataset.column_names,
+            new_fingerprint=fingerprint,
+            cache_file_name=_cache_file(stored, fingerprint),
+        )
 
 
 def _features(model: nn.Module, pixel_values: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.Image import Image as Picture
 
+from ..progress import stage
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -185,11 +187,9 @@ def leave_out_unreadable(parts: Sequence[Dataset]) -> tuple[list[Dataset], list[
     Returns:
         The datasets without the unreadable images, and the names of these. A warning counts them.
     """
-    from tqdm.auto import tqdm
-
     kept, skipped = [], []
     total = sum(len(part) for part in parts)
-    with tqdm(total=total, desc="Checking images", unit="image") as progress:
+    with stage("checking images", total, "image") as progress:
         for part in parts:
             images, readable = ImageRows(part), []
             for index in range(len(part)):

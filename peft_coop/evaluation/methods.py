@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoProcessor, CLIPProcessor
+from transformers import CLIPProcessor
 
 from ..data import with_image_embeds
 from ..demo import MODEL_PATH
-from ..prompts import find_family
+from .pretrained import DEMO, load_dual_encoder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -52,31 +52,34 @@ class FrozenCLIP:
         model: the dual encoder.
         processor: its tokenizer and image processor.
         name: its Hub name or path, for results.
+        batch_size: images that go through it at once where it is not trained; None: 64, or 256 features.
     """
 
-    def __init__(self, model: nn.Module, processor: CLIPProcessor, name: str):
+    def __init__(self, model: nn.Module, processor: CLIPProcessor, name: str, batch_size: int | None = None):
         self.model = model.eval()
         self.processor = processor
         self.name = name
+        self.batch_size = batch_size
         self._features: dict[str, Dataset] = {}
 
     @classmethod
-    def from_pretrained(cls, name: str) -> FrozenCLIP:
-        """Load a CLIP and its processor, on the GPU if there is one.
+    def from_pretrained(
+        cls,
+        name: str,
+        device: str | torch.device | None = None,
+        dtype: str | None = None,
+        batch_size: int | None = None,
+    ) -> FrozenCLIP:
+        """Load a CLIP and its processor; see `load_dual_encoder` for the errors.
 
         Args:
             name: a Hub name or a folder; "demo" is the tiny one that ships with the package.
-
-        Raises:
-            OSError: if there is no such model.
-            ValueError: if it is no dual encoder that prompts can be learned for.
+            device: where to; None: the GPU if there is one.
+            dtype: of its weights, such as "bfloat16"; None: as they were saved.
+            batch_size: images that go through it at once where it is not trained.
         """
-        path = MODEL_PATH if name == "demo" else name
-        model = AutoModel.from_pretrained(path)
-        find_family(model)
-        processor = AutoProcessor.from_pretrained(path)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(model.to(device), processor, "demo" if path == MODEL_PATH else name)
+        model, processor = load_dual_encoder(name, device, dtype)
+        return cls(model, processor, DEMO if model.name_or_path == MODEL_PATH else name, batch_size)
 
     @property
     def device(self) -> torch.device:
@@ -87,7 +90,8 @@ class FrozenCLIP:
         """The images' features, columns `image_embeds` and `label`; computed once for each dataset."""
         key = images._fingerprint
         if key not in self._features:
-            self._features[key] = with_image_embeds(images, self.model, self.processor.image_processor)
+            at_once: dict[str, Any] = {} if self.batch_size is None else {"batch_size": self.batch_size}
+            self._features[key] = with_image_embeds(images, self.model, self.processor.image_processor, **at_once)
         return self._features[key]
 
     def image_embeds(self, images: Dataset) -> Tensor:

@@ -16,7 +16,7 @@ from ..configs import DEFAULT_N_CTX, CoCoOpConfig, CoOpConfig
 from ..data import AugmentedImages
 from ..recipes import Recipe, paper_context, paper_recipe
 from .methods import Classifier, FrozenCLIP, LabelledImages, Method, columns_of
-from .training import predict_logits, train_prompt
+from .training import BATCH_SIZE, predict_logits, train_prompt
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,13 +40,16 @@ class PromptClassifier(Classifier):
         embeds = self.clip.with_image_embeds(images)
         if self.model.active_peft_config.class_specific_context:
             columns = columns_of(class_names, self.learned_names, "A class-specific context")
-            return predict_logits(self.model, embeds)[:, columns]
+            return self._logits(embeds)[:, columns]
         self.model.set_classes(list(class_names))
         try:
-            return predict_logits(self.model, embeds)
+            return self._logits(embeds)
         finally:
             if self.learned_names:
                 self.model.set_classes(self.learned_names)
+
+    def _logits(self, embeds: Dataset) -> np.ndarray:
+        return predict_logits(self.model, embeds, self.clip.batch_size or BATCH_SIZE)
 
     def save(self, folder: Path) -> None:
         """Write the adapter."""

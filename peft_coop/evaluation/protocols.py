@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data import ImageData, base_and_new_names, few_shot_indices, select_classes
 from ..data.features import PREPARATION
+from ..progress import stage
 from .methods import Classifier, FrozenCLIP, LabelledImages, Method
 from .runs import Results, RunKey, run_once
 from .scores import scores
@@ -283,13 +284,12 @@ def _tests_for(method: Method, splits: Tests) -> Tests:
 
 
 def _run_all(clip: FrozenCLIP, data: ImageData, plans: Sequence[_Plan], output: Path, protocol: str) -> Records:
-    from tqdm.auto import tqdm
-
     records = []
-    with tqdm(plans, desc=f"{protocol} on {data.name}", unit="run") as progress:
-        for plan in progress:
-            progress.set_postfix_str(f"{plan.method.name}, {plan.num_shots} shots, seed {plan.seed}")
+    with stage(f"{protocol} on {data.name}", len(plans), "run") as progress:
+        for plan in plans:
+            progress.doing(f"{plan.method.name}, {plan.num_shots} shots, seed {plan.seed}")
             records.append(_run(clip, data, plan, output, protocol))
+            progress.update()
     return records
 
 

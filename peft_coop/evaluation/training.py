@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from peft import PeftModel
-from transformers import ProgressCallback, Trainer
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerState
 
 from ..data import AugmentationCallback, AugmentedImages
+from ..progress import Stage, stage
 from ..recipes import Recipe
 
 if TYPE_CHECKING:
@@ -23,11 +24,24 @@ SAVES = 10
 BATCH_SIZE = 256
 
 
-class ProgressBarOnly(ProgressCallback):
-    """The Trainer's progress bar without the dictionaries that it prints between."""
+class StageCallback(TrainerCallback):
+    """A training as a stage of what is under way, in place of the Trainer's own bar.
 
-    def on_log(self, *args: Any, **kwargs: Any) -> None:
-        """Print nothing."""
+    Args:
+        training: the stage; the Trainer says how many steps it has.
+    """
+
+    def __init__(self, training: Stage):
+        self.training = training
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """See `TrainerCallback`; a training that goes on does not begin at 0."""
+        self.training.total = state.max_steps
+        self.training.skip(state.global_step)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """See `TrainerCallback`."""
+        self.training.update(state.global_step - self.training.done)
 
 
 def train_prompt(model: PeftModel, train: Any, recipe: Recipe, seed: int, folder: Path, **arguments: Any) -> None:
@@ -57,10 +71,11 @@ def train_prompt(model: PeftModel, train: Any, recipe: Recipe, seed: int, folder
         optimizers=recipe.optimizers(model, trainer_arguments, len(train)),
     )
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(ProgressBarOnly)
     if isinstance(train, AugmentedImages):
         trainer.add_callback(AugmentationCallback)
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    with stage("training", total=1) as training:
+        trainer.add_callback(StageCallback(training))
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
 
 
 def last_checkpoint(folder: Path) -> str | None:

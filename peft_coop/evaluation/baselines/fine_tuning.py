@@ -201,7 +201,7 @@ class ImageEncoderFineTuning(_GradientMethod):
         optimizer = AdamW(parameters, lr=recipe.learning_rate, weight_decay=ENCODER_WEIGHT_DECAY)
         total_steps = recipe.num_epochs * recipe.steps_per_epoch(len(labels))
         train(loss_of, len(labels), recipe, (optimizer, CosineAnnealingLR(optimizer, total_steps)), seed, folder)
-        tuned = FrozenCLIP(model.requires_grad_(False), clip.processor, clip.name)
+        tuned = FrozenCLIP(model.requires_grad_(False), clip.processor, clip.name, clip.batch_size)
         return TextClassifier(tuned, [images.zero_shot_template])
 
     def _pixels(self, clip: FrozenCLIP, train_images: Dataset, seed: int) -> Callable[[Tensor, int], Tensor]:

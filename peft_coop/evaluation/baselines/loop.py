@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers.utils.logging import tqdm
 
+from ...progress import stage
 from ...recipes import Recipe
 
 # How often in a training its state is saved.
@@ -45,14 +45,17 @@ def train(
     state = _TrainingState(folder / "training_state.pt", optimizer, scheduler, generator)
     steps, interval = recipe.steps_per_epoch(num_images), max(1, recipe.num_epochs // SAVES)
     first = state.load()
-    for epoch in tqdm(range(first, recipe.num_epochs), initial=first, total=recipe.num_epochs, unit="epoch"):
-        for indices in torch.randperm(num_images, generator=generator).split(recipe.batch_size)[:steps]:
-            optimizer.zero_grad()
-            loss_of(indices, epoch).backward()
-            optimizer.step()
-            scheduler.step()
-        if (epoch + 1) % interval == 0:
-            state.save(epoch + 1)
+    with stage("training", recipe.num_epochs, "epoch") as training:
+        training.skip(first)
+        for epoch in range(first, recipe.num_epochs):
+            for indices in torch.randperm(num_images, generator=generator).split(recipe.batch_size)[:steps]:
+                optimizer.zero_grad()
+                loss_of(indices, epoch).backward()
+                optimizer.step()
+                scheduler.step()
+            if (epoch + 1) % interval == 0:
+                state.save(epoch + 1)
+            training.update()
 
 
 class _TrainingState:

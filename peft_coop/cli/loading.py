@@ -1,0 +1,82 @@
+"""The models, adapters and images that the options name."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .options import DEMO, say
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from ..data import ImageData
+    from ..evaluation import FrozenCLIP
+
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+TEMPLATE_WITH_ADAPTER = "--template is for zero-shot CLIP, and --adapter has a prompt of its own: leave one out."
+
+
+def load_clip(name: str, options: argparse.Namespace) -> FrozenCLIP:
+    """See `FrozenCLIP.from_pretrained`; the tiny CLIP gets one thread."""
+    import torch
+
+    from ..evaluation import FrozenCLIP
+
+    clip = FrozenCLIP.from_pretrained(name, options.device, options.dtype, options.eval_batch_size)
+    if clip.name == DEMO:
+        torch.set_num_threads(1)  # it is too small to share out: threads that wait for each other cost more
+    return clip
+
+
+def load_adapter(adapter: str, options: argparse.Namespace) -> tuple[PeftModel, FrozenCLIP]:
+    """A saved adapter on its base model, or on `--model`, and the base model with its processor.
+
+    Raises:
+        ValueError: if there is no such adapter, or it does not say what it was learned for.
+    """
+    from peft import PeftConfig, PeftModel
+
+    from ..configs import CoOpConfig
+
+    model, folder = options.model, Path(adapter)
+    if folder.is_dir() and not any((folder / name).exists() for name in WEIGHTS):
+        raise ValueError(f"The folder {adapter!r} holds no adapter: none of {', '.join(WEIGHTS)}.")
+    try:
+        config = PeftConfig.from_pretrained(adapter)
+    except KeyError as error:
+        raise ValueError(f"The adapter {adapter!r} is of the method {error}, which is not known here.") from error
+    if not isinstance(config, CoOpConfig):
+        raise ValueError(f"The adapter {adapter!r} is no prompt, but of the method {config.peft_type!s}.")
+    name = config.base_model_name_or_path if model is None else model
+    if not name:
+        raise ValueError(f"The adapter {adapter!r} does not say which model it is for: give --model.")
+    if model is None and Path(name).is_absolute() and not Path(name).exists():
+        raise ValueError(f"The adapter {adapter!r} is for {name!r}, which is not on this machine: give --model.")
+    clip = load_clip(name, options)
+    return PeftModel.from_pretrained(clip.model, adapter).eval(), clip
+
+
+def load_images(source: str, options: argparse.Namespace) -> ImageData:
+    """The images of a `--data` argument, with the prompt of `--template` if that is given; what was read is told."""
+    from ..data import load_data
+
+    data = load_data(source, skip_corrupt=options.skip_corrupt)
+    if getattr(options, "template", None) is not None:
+        data = replace(data, zero_shot_template=checked_template(options.template))
+    for line in data.summary.lines():
+        say(line)
+    return data
+
+
+def checked_template(template: str) -> str:
+    """The zero-shot prompt of `--template`.
+
+    Raises:
+        ValueError: if "{}" does not stand in it once.
+    """
+    if template.count("{}") != 1:
+        raise ValueError(f"--template must hold the class name's place, {{}}, once, got {template!r}.")
+    return template
