@@ -76,13 +76,25 @@ def test_accelerate_loop_launched_by_accelerate(tmp_path):
     assert len(adapter(tmp_path)) == 5
 
 
-def test_benchmark_measures_a_small_case(tmp_path):
+def test_benchmark_measures_three_forms_and_two_sources_of_features(tmp_path):
     run("benchmark/bench.py", "--smoke", "--output", tmp_path / "results.json")
-    [row] = json.loads((tmp_path / "results.json").read_text())["table"]
-    assert row["positions"]["padded"] == 5 * 77
-    assert row["positions"]["ideal"] <= row["positions"]["tree"] < 50
-    assert row["ratio"] > 1  # twenty times fewer positions, so that no busy machine can turn it round
-    assert row["peak_bytes"] > 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    [row] = results["table"]
+    positions = row["positions"]
+    assert (positions["padded"], positions["trimmed"]) == (5 * 77, 5 * 10)
+    assert positions["ideal"] <= positions["tree"] == 25
+    assert row["difference"] < 1e-5  # the forms compute the same features
+    assert min(row[name] for name in ("seconds", "trimmed_seconds", "padded_seconds", "peak_bytes")) > 0
+    for name in ("ratio", "trimmed_ratio"):
+        assert row[name] == pytest.approx(row[f"{name.replace('ratio', '') or 'padded_'}seconds"] / row["seconds"])
+    assert [cached["batch"] for cached in results["cached"]] == [4, 2]
+    for cached in results["cached"]:
+        assert cached["ratio"] == pytest.approx(cached["pixels_seconds"] / cached["cached_seconds"])
+        assert cached["head_seconds"] > 0
+    run("benchmark/report.py", "--folder", tmp_path)
+    written = (tmp_path / "results.md").read_text()
+    assert "| OxfordPets (5), unified, end, M = 4 | 385 | 50 | 25 | 25 |" in written
+    assert "| from pixels | from features computed once | ratio | linear head on these |" in written
 
 
 def test_few_shot_on_a_folder_learns_saves_and_loads(tmp_path):

@@ -1,6 +1,6 @@
-"""The text side of prompt learning: the prefix tree against prompts padded to 77 positions.
+"""The text side of prompt learning: the prefix tree against prompts padded to 77 positions and to the longest one.
 
-Both run in one process, in turn, on ViT-B/16's text tower with random weights.
+All run in one process, in turn, on ViT-B/16's text tower with random weights.
 """
 
 import argparse
@@ -13,18 +13,17 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from cases import HERE, LAYERS, WIDTH, Case, counts, flops, load_names, sequences_of, table_cases
-from peft import get_peft_model
-from reference import PaddedReference, objective
+from cases import HERE, LAYERS, WIDTH, Case, counts, flops, make_vectors, sequences_of, table_cases
+from image_side import cached_features, inference
+from reference import LENGTH, Reference, objective
+from timing import timed
 from tqdm import tqdm
 from transformers import CLIPConfig, CLIPModel
 
-from peft_coop import CoOpConfig
-from peft_coop.demo import MODEL_PATH
 from peft_coop.prompts import FAMILIES, PromptTensors, encode_prompts, install_text_side
 
-PADDED_AT_ONCE = 100  # classes; more do not fit into memory together
-REFERENCE_IMAGES = 2  # CoCoOp's reference is timed on so many images and multiplied
+REFERENCE_IMAGES = 2  # CoCoOp's padded form is timed on so many images and multiplied
+COMPARED = 100  # classes whose features are compared between the forms
 
 
 def make_clip() -> CLIPModel:
@@ -38,11 +37,6 @@ def make_clip() -> CLIPModel:
     clip.eval().requires_grad_(False)
     install_text_side(clip.text_model)
     return clip
-
-
-def make_vectors(case: Case) -> torch.Tensor:
-    shape = (case.images, case.n_vectors, WIDTH) if case.images else (case.n_vectors, WIDTH)
-    return (torch.randn(shape) * 0.02).requires_grad_()
 
 
 def tree_step(clip, prompts, vectors, memory=None):
@@ -62,47 +56,62 @@ def matrix_speed(seconds: float = 0.3) -> float:
     return done / (time.perf_counter() - started)
 
 
-def timed(function) -> float:
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
+def compare(clip, prompts, vectors, references) -> float:
+    """The largest difference of normalised features between the tree and other forms.
+
+    It is the warm-up of all, too: the first touch of so much memory costs seconds.
+    """
+    tree_step(clip, prompts, vectors)
+    first = vectors[:1] if vectors.dim() == 3 else vectors
+    features = encode_prompts(clip, FAMILIES["clip"], prompts, first)[..., :COMPARED, :]
+    others = [reference.features(first, slice(0, COMPARED)) for reference in references]
+    for other in others:
+        objective(other).backward()
+    normalised = [torch.nn.functional.normalize(each.detach().float(), dim=-1) for each in (features, *others)]
+    return max((other - normalised[0]).abs().max().item() for other in normalised[1:])
 
 
 def measure(clip, case: Case, repeats: int) -> dict:
-    """Time one case: the two forms in turn, with the machine's matrix speed in between."""
+    """Time one case: the forms in turn, with the machine's matrix speed in between."""
     sequences = sequences_of(case)
-    prompts, padded = PromptTensors(sequences), PaddedReference(clip, sequences)
-    vectors = make_vectors(case)
-    reference_vectors = vectors.detach()[:REFERENCE_IMAGES].requires_grad_() if case.images else vectors
-    scale = case.images / len(reference_vectors) if case.images else 1
-
-    def run_padded():
-        if case.images:
-            padded.step_per_image(reference_vectors)
-        else:
-            padded.step(vectors, PADDED_AT_ONCE)
-
-    tree_step(clip, prompts, vectors)  # warm-up of both: the first touch of so much memory costs seconds
-    objective(padded.features(reference_vectors[0] if case.images else vectors, slice(0, PADDED_AT_ONCE))).backward()
-    tree_times, padded_times, speeds = [], [], []
+    prompts, vectors = PromptTensors(sequences), make_vectors(case)
+    padded, trimmed = Reference(clip, sequences, LENGTH), Reference(clip, sequences)
+    few = vectors.detach()[:REFERENCE_IMAGES].requires_grad_() if case.images else vectors
+    scale = case.images / len(few) if case.images else 1
+    steps = {
+        "tree": lambda: tree_step(clip, prompts, vectors),
+        "trimmed": lambda: trimmed.step_by_images(vectors) if case.images else trimmed.step(vectors),
+        # As the original implementation, which takes one image after the other.
+        "padded": lambda: padded.step_by_images(few, 1) if case.images else padded.step(vectors),
+    }
+    difference = compare(clip, prompts, vectors, (padded, trimmed))
+    times, speeds = {name: [] for name in steps}, []
     for _ in range(repeats):
         speeds.append(matrix_speed())
-        tree_times.append(median(timed(lambda: tree_step(clip, prompts, vectors)) for _ in range(3)))
+        times["tree"].append(median(timed(steps["tree"]) for _ in range(3)))
         speeds.append(matrix_speed())
-        padded_times.append(scale * timed(run_padded))
-    seconds, padded_seconds = median(tree_times), median(padded_times)
-    positions = counts(case, sequences)
+        times["trimmed"].append(timed(steps["trimmed"]))
+        times["padded"].append(scale * timed(steps["padded"]))
+    seconds, positions = median(times["tree"]), counts(case, sequences)
     return {
         **asdict(case),
         "label": case.label,
         "positions": positions,
+        "difference": difference,
         "seconds": seconds,
-        "padded_seconds": padded_seconds,
-        "ratio": median(one / other for one, other in zip(padded_times, tree_times, strict=True)),
+        "padded_seconds": median(times["padded"]),
+        "trimmed_seconds": median(times["trimmed"]),
+        "ratio": ratio(times["padded"], times["tree"]),
+        "trimmed_ratio": ratio(times["trimmed"], times["tree"]),
         "share": flops(positions["step"]) / seconds / median(speeds),
         "gigaflops": median(speeds) / 1e9,
         "peak_bytes": in_own_process(case)["peak_bytes"],
     }
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    """The median of the rounds' ratios."""
+    return median(one / other for one, other in zip(slow, fast, strict=True))
 
 
 def in_own_process(case: Case, memory: int | None = None) -> dict:
@@ -154,34 +163,15 @@ def epoch_seconds(clip) -> dict:
     return {"steps": 50, "seconds": time.perf_counter() - started}
 
 
-def inference() -> dict:
-    """Classifying images: seconds per batch of the bare vision tower, and of the whole model after its first batch."""
-    torch.manual_seed(0)
-    vision = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, patch_size=32)
-    clip = CLIPModel(CLIPConfig(vision_config=vision, projection_dim=WIDTH)).eval()
-    names = [row.name for row in load_names()["Caltech101"]]
-    # The weights are random, so any tokenizer whose ids exist will do; this one needs no download.
-    config = CoOpConfig(n_ctx=16, class_names=names, tokenizer_name_or_path=MODEL_PATH)
-    model = get_peft_model(clip, config).eval()
-    images = torch.randn(32, 3, 224, 224)
-    bare, whole = [], []
-    with torch.no_grad():
-        model(pixel_values=images)
-        for _ in range(7):
-            bare.append(timed(lambda: clip.get_image_features(images)))
-            whole.append(timed(lambda: model(pixel_values=images)))
-    ratios = [one / other for one, other in zip(whole, bare, strict=True)]
-    return {"images": len(images), "vision_seconds": median(bare), "seconds": median(whole), "ratio": median(ratios)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=HERE / "results.json")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--only", help="measure again what contains this text: a case's label, 'growth', 'epoch' or 'inference'"
+        "--only",
+        help="measure again what contains this text: a case's label, 'growth', 'epoch', 'inference' or 'cached'",
     )
-    parser.add_argument("--smoke", action="store_true", help="one small case, in seconds")
+    parser.add_argument("--smoke", action="store_true", help="one small case and a small image tower, in seconds")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak_of:
@@ -197,11 +187,13 @@ def main() -> None:
         progress.set_description(case.label)
         rows[case.label] = row = measure(clip, case, 1 if options.smoke else options.repeats)
         peak = row["peak_bytes"] / 2**30
-        tqdm.write(f"{row['ratio']:6.1f} x  share {row['share']:.0%}  {peak:.2f} GiB  {case.label}")
+        ratios = f"{row['ratio']:6.1f} x  {row['trimmed_ratio']:6.1f} x"
+        tqdm.write(f"{ratios}  share {row['share']:.0%}  {peak:.2f} GiB  {case.label}")
         results["table"] = list(rows.values())
         options.output.write_text(json.dumps(results, indent=1))
-    others = {"growth": growth, "epoch": lambda: epoch_seconds(clip), "inference": inference}
-    for name, run in {} if options.smoke else others.items():
+    cached = {"cached": lambda: cached_features(1 if options.smoke else options.repeats, small=options.smoke)}
+    others = {"growth": growth, "epoch": lambda: epoch_seconds(clip), "inference": inference} | cached
+    for name, run in (cached if options.smoke else others).items():
         if not options.only or options.only in name:
             results[name] = run()
             options.output.write_text(json.dumps(results, indent=1))

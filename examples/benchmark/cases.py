@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from peft_coop.prompts import NameTokens
 from peft_coop.prompts.layout import context_sequences
 from peft_coop.prompts.tree import build_tree
@@ -71,8 +73,14 @@ def sequences_of(case: Case):
     return context_sequences(names, Specials(), VOCAB, case.n_ctx, case.position, case.class_specific)
 
 
+def make_vectors(case: Case) -> torch.Tensor:
+    """Learnable vectors, `[R, D]` or, for CoCoOp, `[B, R, D]`."""
+    shape = (case.images, case.n_vectors, WIDTH) if case.images else (case.n_vectors, WIDTH)
+    return (torch.randn(shape) * 0.02).requires_grad_()
+
+
 def counts(case: Case, sequences) -> dict[str, int]:
-    """Positions: padded, computed by the rows, distinct prefixes, and of these those of a step after the first.
+    """Positions: padded, trimmed to the longest prompt, computed by the rows, distinct prefixes, and of a later step.
 
     Names before the context are computed in the first step only.
     """
@@ -80,6 +88,7 @@ def counts(case: Case, sequences) -> dict[str, int]:
     images = case.images or 1
     return {
         "padded": images * 77 * case.n_cls,
+        "trimmed": images * max(map(len, sequences.ids)) * case.n_cls,
         "tree": images * tree.n_computed,
         "ideal": images * tree.n_nodes,
         "step": images * (tree.n_nodes - (names_first(sequences) if tree.frozen.ids.size else 0)),

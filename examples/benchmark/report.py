@@ -1,5 +1,6 @@
 """Turn `results.json` into a table (`results.md`) and a picture of the cost over the number of classes."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -12,18 +13,18 @@ def table(results: dict) -> str:
     lines = [
         f"torch {results['torch']}, {results['threads']} threads, float32, forward and backward of the text side.",
         "",
-        "| data (classes), method, name position, M | positions: padded | tree | ideal | seconds: padded | tree "
-        "| ratio | share of matrix speed | peak memory |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| data (classes), method, name position, M | positions: padded | trimmed | tree | ideal "
+        "| seconds: padded | trimmed | tree | padded / tree | trimmed / tree | share of matrix speed | peak memory |",
+        f"|---|{'--:|' * 11}",
     ]
     for row in results["table"]:
         positions = row["positions"]
         cells = [
             row["label"],
-            *(f"{positions[kind]:,}" for kind in ("padded", "tree", "ideal")),
-            f"{row['padded_seconds']:.2f}",
-            f"{row['seconds']:.3f}",
-            f"**{row['ratio']:.1f}**",
+            *(number(positions, kind, "{:,}") for kind in ("padded", "trimmed", "tree", "ideal")),
+            *(number(row, kind, "{:.2f}") for kind in ("padded_seconds", "trimmed_seconds")),
+            number(row, "seconds", "{:.3f}"),
+            *(number(row, kind, "**{:.1f}**") for kind in ("ratio", "trimmed_ratio")),
             f"{row['share']:.0%}",
             f"{row['peak_bytes'] / 2**30:.2f} GiB",
         ]
@@ -47,7 +48,27 @@ def table(results: dict) -> str:
             f"Classifying a batch of {inference['images']} images takes {inference['ratio']:.3f} times what the bare "
             "vision tower takes (ViT-B/32, 102 classes, median of 7).",
         ]
+    lines += cached_table(results.get("cached", []))
     return "\n".join(lines) + "\n"
+
+
+def number(row: dict, key: str, form: str) -> str:
+    """A number, or a dash in rows that were measured before there was such a column."""
+    return form.format(row[key]) if key in row else "–"
+
+
+def cached_table(rows: list[dict]) -> list[str]:
+    """Training from pixels against training from features computed once."""
+    lines = [
+        "",
+        "| a training step of ViT-B/16 | from pixels | from features computed once | ratio | linear head on these |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        name = row["label"] if "batch" in row["label"] else f"{row['label']}, batch {row['batch']}"
+        seconds = f"{row['pixels_seconds']:.2f} s | {row['cached_seconds']:.3f} s | **{row['ratio']:.1f}**"
+        lines.append(f"| {name} | {seconds} | {row['head_seconds'] * 1000:.2f} ms |")
+    return lines if rows else []
 
 
 def plot_growth(rows: list[dict], path: Path) -> None:
@@ -72,10 +93,13 @@ def plot_growth(rows: list[dict], path: Path) -> None:
 
 
 def main() -> None:
-    results = json.loads((HERE / "results.json").read_text())
-    (HERE / "results.md").write_text(table(results))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=HERE, help="where results.json lies and the others go")
+    folder = parser.parse_args().folder
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "results.md").write_text(table(results))
     if "growth" in results:
-        plot_growth(results["growth"], HERE / "cost-over-classes.png")
+        plot_growth(results["growth"], folder / "cost-over-classes.png")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ itself.
 
 Everything here works on integers.
 
-Reference: prompts packed as trees are known from the training of language models ("Prompt Trees", Scaled Cognition,
-2025).
+References: computing shared prefixes once, forward and backward, is known from the training of language models: Prefix
+Grouper (arXiv:2506.05433) for one prefix of a group, Tree Training (arXiv:2511.00413) and "Prompt Trees: Training-time
+Prefix Caching" (Scaled Cognition, 2025) for trees.
 """
 
 from __future__ import annotations
