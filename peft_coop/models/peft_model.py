@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import CommitInfo
 from peft import PeftConfig, PeftMixedModel, PeftModel
 from peft.auto import _BaseAutoPeftModel
-from peft.utils import CONFIG_NAME
+from peft.utils import CONFIG_NAME, AuxiliaryTrainingWrapper
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel
@@ -173,6 +173,9 @@ class PeftModelForImageClassification(PeftModel):
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def _release_base_model(self, thaw: Sequence[nn.Parameter]) -> None:
+        for module in self.modules():
+            if isinstance(module, AuxiliaryTrainingWrapper):
+                module.set_adapter([])  # `unload` leaves the active copies behind, which may be read in part
         self.base_model.unload()
         for parameter in thaw:
             parameter.requires_grad = True

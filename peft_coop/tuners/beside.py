@@ -92,6 +92,25 @@ def add_beside(model: nn.Module, adapter_name: str, config: PeftConfig, low_cpu_
             activate_saved_modules(model)
         for weight, was_trained in trained:
             weight.requires_grad = was_trained
+    if not (before or config.inference_mode):
+        train_biases(model, getattr(config, "bias", "none"), layer_cls)
+
+
+def train_biases(model: nn.Module, which: str, layer_cls: type[BaseTunerLayer]) -> None:
+    """Train the base model's biases that an adapter of another method asks for and saves.
+
+    Args:
+        model: the base model.
+        which: as PEFT's configs have it: "none", "all", or those of the method's own layers only ("lora_only").
+        layer_cls: the class of the method's layers.
+    """
+    if which == "all":
+        biases = [weight for name, weight in model.named_parameters() if name.endswith(".bias") and "coop_" not in name]
+    else:
+        layers = [module for module in model.modules() if which != "none" and isinstance(module, layer_cls)]
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+    for bias in biases:
+        bias.requires_grad = True
 
 
 def delete_beside(model: nn.Module, adapter_name: str, config: PeftConfig) -> None:
