@@ -3,6 +3,7 @@
 from .augmentation import AugmentationCallback, AugmentedImages
 from .contents import images_fingerprint
 from .coop_layout import COOP_LAYOUTS
+from .draws import draw_indices
 from .features import with_image_embeds
 from .few_shot import base_and_new_names, few_shot_indices, select_classes
 from .image_data import ImageData
@@ -19,6 +20,7 @@ __all__ = [
     "LeftOut",
     "SplitSummary",
     "base_and_new_names",
+    "draw_indices",
     "few_shot_indices",
     "images_fingerprint",
     "load_data",

@@ -21,6 +21,7 @@ from .coop_readers import (
 )
 from .image_data import DEFAULT_TEMPLATE, ImageData
 from .image_lists import ImageList, make_dataset
+from .original_pickles import PREPROCESSED, SPLIT_FEWSHOT, OriginalLists
 
 
 @dataclass(frozen=True)
@@ -83,4 +84,19 @@ def load_coop(name: str, root: str) -> ImageData:
     folder = existing(Path(root).expanduser().absolute() / layout.folder)
     listed = layout.read(folder, folder / layout.images)
     parts = {split: make_dataset(listed, split) for split in listed.splits}
-    return ImageData(name, listed.class_names, layout.template, **parts)
+    lists = OriginalLists(folder, folder / layout.images)
+    notes = _notes(name, lists) if listed.splits["train"] else ()
+    return ImageData(name, listed.class_names, layout.template, **parts, notes=notes, original_lists=lists)
+
+
+def _notes(name: str, lists: OriginalLists) -> tuple[str, ...]:
+    """Where the few images of a draw come from."""
+    draws = lists.draws()
+    kept = [f"the few images of a draw are those that {SPLIT_FEWSHOT} has for it ({', '.join(draws)})"] if draws else []
+    if name == "imagenet" and not (lists.folder / PREPROCESSED).exists():
+        others = "of other draws" if draws else "of a draw"
+        kept.append(
+            f"the few images {others} are not those of the original, which lists ImageNet's as its file system does: "
+            f"they are with its {PREPROCESSED} or {SPLIT_FEWSHOT} in {lists.folder.name}"
+        )
+    return tuple(kept)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .image_lists import ImageList
+from .original_pickles import PREPROCESSED, Item, OriginalLists
 
 SPLITS = ("train", "val", "test")
 # Where to get a file that is missing.
@@ -89,7 +90,8 @@ def read_variant_files(folder: Path, images: Path) -> ImageList:
 def read_imagenet(folder: Path, images: Path) -> ImageList:
     """Read ImageNet's folders `train` and `val`, of one folder per class; the labels follow the sorted folders.
 
-    The validation images are the test, and none are left for validation: the original tests on them too.
+    The validation images are the test, and none are left for validation: the original tests on them too. The images
+    are sorted, or in the order of the original's `preprocessed.pkl`, if that is there.
 
     Args:
         folder: of the dataset, with `classnames.txt`.
@@ -97,7 +99,8 @@ def read_imagenet(folder: Path, images: Path) -> ImageList:
 
     Raises:
         FileNotFoundError: if a file or folder is missing.
-        ValueError: if a folder has no class name, or the two splits have other folders.
+        ValueError: if a folder has no class name, the two splits have other folders, or `preprocessed.pkl` cannot be
+            read or lists other images.
     """
     train, test = (existing(images / split) for split in ("train", "val"))
     folders = _subfolders(train)
@@ -106,7 +109,23 @@ def read_imagenet(folder: Path, images: Path) -> ImageList:
         raise ValueError(f"{train} and {test} must have the same class folders, only one has {differing[0]!r}.")
     names = _names_of_folders(folder, folders)
     splits = {"train": _images_of_folders(train, folders), "val": [], "test": _images_of_folders(test, folders)}
+    kept = OriginalLists(folder, images).preprocessed()
+    if kept is not None:
+        splits = {split: _in_order(entries, kept.get(split, []), folder) for split, entries in splits.items()}
     return ImageList(names, splits)
+
+
+def _in_order(entries: list[tuple[str, int]], items: list[Item], folder: Path) -> list[tuple[str, int]]:
+    """Images in the order of a list of the original's."""
+    ordered = [(item.path, item.label) for item in items]
+    if entries and sorted(ordered) != sorted(entries):
+        differing = min(set(ordered) ^ set(entries), default=ordered[0])
+        only = "here" if differing in entries else "in the list"
+        raise ValueError(
+            f"{folder / PREPROCESSED} lists other images, or some twice: {differing[0]} of class {differing[1]} is "
+            f"only {only}. Remove the list if it is of other images."
+        )
+    return ordered if entries else []
 
 
 def read_imagenet_variant(folder: Path, images: Path) -> ImageList:

@@ -18,7 +18,10 @@ MAX_VAL_SHOTS = 4
 def few_shot_indices(
     train_labels: Sequence[int], val_labels: Sequence[int], num_shots: int, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Draw the images that the original implementation draws for a seed.
+    """Draw the images that the original implementation draws for a seed, if it lists them in this order.
+
+    It does with a `split_zhou_*.json` and with FGVC Aircraft's files. ImageNet's it lists as its file system does, so
+    that only its own lists tell which it drew (`draw_indices`).
 
     Python's generator is seeded once; the classes are visited in the order in which they first appear, each giving a
     sample of its images, or all where it has fewer; the validation images follow.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from .original_pickles import OriginalLists
 from .summary import DataSummary, LeftOut, summarise
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class ImageData:
         skipped: the images that were left out since they cannot be read.
         left_out: what else was found and not taken for an image of a class, by the reason.
         notes: what was understood of the source that may not be meant, such as which images are the test.
+        original_lists: where the original implementation may have kept its draws.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ImageData:
     skipped: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    original_lists: OriginalLists | None = None
 
     @cached_property
     def summary(self) -> DataSummary:

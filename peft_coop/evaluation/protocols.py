@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data import ImageData, base_and_new_names, few_shot_indices, select_classes
+from ..data import ImageData, base_and_new_names, draw_indices, select_classes
 from ..data.features import PREPARATION
 from ..progress import stage
 from .methods import Classifier, FrozenCLIP, LabelledImages, Method
@@ -192,7 +192,7 @@ def ablation(
 
 
 def draw_images(data: ImageData, num_shots: int, seed: int) -> LabelledImages:
-    """The few images per class that the original draws for a seed.
+    """The few images per class that the original draws for a seed; see `peft_coop.data.draw_indices`.
 
     Args:
         data: images to draw from.
@@ -200,14 +200,14 @@ def draw_images(data: ImageData, num_shots: int, seed: int) -> LabelledImages:
         seed: of the draw.
 
     Raises:
-        ValueError: if the data has no training images.
+        ValueError: if the data has no training images, or a draw that the original has kept is of other images.
     """
     if num_shots and not len(data.train):
         raise ValueError(f"{data.name} has no training images, only {len(data.test):,} to test on.")
     train: list[int] = []
     val: list[int] = []
     if num_shots:
-        train, val = few_shot_indices(data.train["label"], data.val["label"], num_shots, seed)
+        train, val = draw_indices(data, num_shots, seed)
     parts = {"train": data.train.select(train), "val": data.val.select(val)}
     return LabelledImages(data.class_names, data.zero_shot_template, **parts, data=data.name)
 
