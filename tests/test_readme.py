@@ -1,5 +1,6 @@
 """The README's snippets run as they stand, with the demo's CLIP and digits in the place of downloads."""
 
+import importlib
 import re
 import shlex
 from dataclasses import fields
@@ -48,6 +49,25 @@ def test_every_option_is_in_the_table():
     assert "n_ctx" in own
     for option in own:
         assert f"| `{option}` |" in text, option
+
+
+@pytest.mark.parametrize(
+    "row, case",
+    [
+        ("CoOp, 100 classes of Caltech101", ("Caltech101", 100)),
+        ("CoOp, 100 classes of FGVCAircraft", ("FGVCAircraft", 100)),
+        ("CoOp, 1,000 classes of ImageNet", ("ImageNet", 1000)),
+        ("CoOp, 100 classes of Caltech101, class-specific", ("Caltech101", 100, 16, "end", True)),
+        ("CoCoOp, 37 classes of OxfordPets, 8 images", ("OxfordPets", 37, 4, "end", False, 8)),
+    ],
+)
+def test_the_positions_that_the_readme_counts(row, case, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples" / "benchmark")
+    cases = importlib.import_module("cases")
+    chosen = cases.Case(*case)
+    positions = cases.counts(chosen, cases.sequences_of(chosen))
+    counted = " | ".join(f"{positions[form]:,}" for form in ("padded", "trimmed", "tree"))
+    assert f"| {row} | {counted} |" in README.read_text(encoding="utf-8")
 
 
 def test_the_other_pages_snippets_run(capsys):
