@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .loading import TEMPLATE_WITH_ADAPTER, load_adapter, load_clip, load_images
-from .options import DEMO, add_data, add_model, add_quiet, add_template, percent
+from .options import DEMO, add_data, add_model, add_quiet, add_template, check_new, percent, say
+
+if TYPE_CHECKING:
+    from ..data import ImageData
+    from ..evaluation import Classifier, FrozenCLIP, Predictions
 
 
 def add_commands(commands: Any) -> None:
@@ -23,6 +27,20 @@ def add_commands(commands: Any) -> None:
     add_data(parser)
     add_model(parser, default=None)
     parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="default: test")
+    parser.add_argument("--per-class", action="store_true", help="also the accuracy of every class")
+    parser.add_argument(
+        "--confusion-matrix",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="also how often each class was taken for which: printed, and into .csv, .png, .pdf or .svg files",
+    )
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="FILE",
+        help="of every image its truth, prediction and probability, into a .csv or .jsonl",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_template(parser)
     add_quiet(parser)
@@ -30,34 +48,80 @@ def add_commands(commands: Any) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    """Measure and print."""
-    from ..evaluation import PromptClassifier, ZeroShot, draw_images, scores
+    """Measure, print and write.
 
-    if options.adapter and options.template is not None:
-        raise ValueError(TEMPLATE_WITH_ADAPTER)
+    Raises:
+        ValueError: if the data has no such images, or a file is there or has an unknown ending.
+    """
+    from ..evaluation import Predictions, scores, write_confusion
+
+    _check_files(options)
     data = load_images(options.data, options)
     images = getattr(data, options.split)
     if not len(images):
         raise ValueError(f"{data.name} has no {options.split} images.")
-    if options.adapter:
-        model, clip = load_adapter(options.adapter, options)
-        classifier: Any = PromptClassifier(model, clip)
-    else:
-        clip = load_clip(DEMO if options.model is None else options.model, options)
-        classifier = ZeroShot().fit(clip, draw_images(data, 0, 0), 0, Path())
+    classifier, clip = _classifier(options, data)
+    logits = classifier.logits(images, data.class_names)
+    predictions = Predictions.from_logits(logits, images["label"], data.class_names)
     result = {
-        **scores(classifier.logits(images, data.class_names), images["label"]),
+        **scores(logits, images["label"]),
         "class_names": data.class_names,
         "data": options.data,
         "split": options.split,
         "model": clip.name,
         "adapter": options.adapter,
     }
+    if options.predictions:
+        predictions.write(options.predictions, images)
+    for path in options.confusion_matrix or ():
+        write_confusion(predictions, path)
     if options.json:
-        print(json.dumps(result))
-        return
-    what = options.adapter or f"zero-shot {clip.name}, {data.zero_shot_template!r}"
+        print(json.dumps(result | _details(predictions, options)))
+    else:
+        _print(result, predictions, data, options)
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Refuse what could not be written before anything is measured."""
+    from ..evaluation.confusion import PICTURES
+    from ..evaluation.predictions import SUFFIXES, check_suffix
+
+    if options.predictions:
+        check_suffix(check_new(options.predictions), SUFFIXES)
+    for path in options.confusion_matrix or ():
+        check_suffix(check_new(path), (".csv", *PICTURES))
+
+
+def _classifier(options: argparse.Namespace, data: ImageData) -> tuple[Classifier, FrozenCLIP]:
+    from ..evaluation import PromptClassifier, ZeroShot, draw_images
+
+    if not options.adapter:
+        clip = load_clip(DEMO if options.model is None else options.model, options)
+        return ZeroShot().fit(clip, draw_images(data, 0, 0), 0, Path()), clip
+    if options.template is not None:
+        raise ValueError(TEMPLATE_WITH_ADAPTER)
+    model, clip = load_adapter(options.adapter, options)
+    return PromptClassifier(model, clip), clip
+
+
+def _details(predictions: Predictions, options: argparse.Namespace) -> dict[str, Any]:
+    details: dict[str, Any] = {"per_class": predictions.per_class()} if options.per_class else {}
+    if options.confusion_matrix is not None:
+        details["confusion_matrix"] = predictions.confusion().tolist()
+    return details
+
+
+def _print(result: dict[str, Any], predictions: Predictions, data: ImageData, options: argparse.Namespace) -> None:
+    from ..evaluation import format_confusion, format_per_class
+
+    what = options.adapter or f"zero-shot {result['model']}, {data.zero_shot_template!r}"
     print(f"{data.name}: {result['num_examples']:,} {options.split} images of {len(data.class_names)} classes, {what}")
     print(f"  accuracy                     {percent(result['accuracy']):>6}%")
     print(f"  macro-averaged accuracy      {percent(result['macro_accuracy']):>6}%")
     print(f"  expected calibration error   {percent(result['ece']):>6}%")
+    if options.per_class:
+        print(f"\n{format_per_class(predictions)}")
+    if options.confusion_matrix is not None:
+        print(f"\n{format_confusion(predictions)}")
+    for path in (*([options.predictions] if options.predictions else ()), *(options.confusion_matrix or ())):
+        say(f"wrote {path}")

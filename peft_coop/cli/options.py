@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..progress import show_progress
@@ -55,6 +56,17 @@ def add_template(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--template", help="the zero-shot prompt, such as 'a photo of a {}, a type of pet.' (default: the data's own)"
     )
+
+
+def check_new(path: Path) -> Path:
+    """A file that is to be written.
+
+    Raises:
+        ValueError: if there is something of this name: nothing is written over.
+    """
+    if path.exists():
+        raise ValueError(f"{path} is there already: give another name, or remove it.")
+    return path
 
 
 def whole_number(text: str) -> int:

@@ -9,10 +9,12 @@ from .baselines import (
     ZeroShot,
     all_baselines,
 )
+from .confusion import format_confusion, format_per_class, write_confusion
 from .fingerprints import clip_fingerprint
 from .interpretation import nearest_words
 from .methods import Classifier, FrozenCLIP, LabelledImages, Method
 from .metrics import metric_path
+from .predictions import Predictions
 from .prompt_methods import PromptClassifier, PromptLearning
 from .protocols import ablation, base_to_new, cross_dataset, domain_generalisation, draw_images, few_shot
 from .reports import (
@@ -35,6 +37,7 @@ __all__ = [
     "LabelledImages",
     "LinearProbe",
     "Method",
+    "Predictions",
     "PromptClassifier",
     "PromptEnsemble",
     "PromptLearning",
@@ -49,6 +52,8 @@ __all__ = [
     "domain_generalisation",
     "draw_images",
     "few_shot",
+    "format_confusion",
+    "format_per_class",
     "format_report",
     "format_words",
     "harmonic_mean",
@@ -63,5 +68,6 @@ __all__ = [
     "predict_logits",
     "scores",
     "train_prompt",
+    "write_confusion",
     "write_report",
 ]

@@ -89,17 +89,23 @@ def scores(logits: ArrayLike, labels: ArrayLike) -> dict[str, Any]:
         ValueError: if there is no image, shapes do not fit, a label is no class, a logit is no number or
             plus infinity, or a row has no finite one.
     """
-    values, true = _rows_and_labels(logits, labels, "logits")
+    values, true = check_logits(logits, labels)
     predictions = values.argmax(axis=1)
     return {
         "accuracy": accuracy(predictions, true),
         "macro_accuracy": macro_accuracy(predictions, true),
-        "ece": expected_calibration_error(_softmax(values), true),
+        "ece": expected_calibration_error(softmax(values), true),
         "num_examples": len(true),
     }
 
 
-def _softmax(logits: NDArray) -> NDArray:
+def check_logits(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Logits and labels as arrays, float64 and int64; arguments and errors are those of `scores`."""
+    return _rows_and_labels(logits, labels, "logits")
+
+
+def softmax(logits: NDArray) -> NDArray:
+    """Probabilities `[N, K]` of logits `[N, K]`."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
