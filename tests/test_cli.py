@@ -237,6 +237,33 @@ def test_a_folder_as_the_originals_runs_through_every_protocol(tmp_path, capsys)
     assert counted == {name: len(files[name].labels["test"]) for name in ("imagenet", "imagenetv2", "imagenet_a")}
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_unreadable_image_names_the_option_that_helps_and_it_helps(folder, tmp_path, capsys, split):
+    (folder / split / "red" / "1.png").write_bytes(b"no picture")
+    common = ["benchmark", "few-shot", "--data", f"folder:{folder}", "--shots", "3", "--seeds", "1", "--epochs", "2"]
+    command = [*common, "--methods", "coop", "--output", tmp_path / "runs"]
+    run(*command, code=2)
+    error = last_error(capsys)
+    assert "1.png cannot be read" in error
+    assert error.endswith("--skip-corrupt leaves out what cannot be read.")
+    run(*command, "--skip-corrupt")
+    assert "left out, cannot be read: 1 " in capsys.readouterr().err
+
+
+def test_a_damaged_result_does_not_keep_a_report_back(folder, tmp_path, capsys):
+    common = ["--data", f"folder:{folder}", "--output", tmp_path / "runs", "--methods", "zero-shot"]
+    run("benchmark", "few-shot", *common)
+    broken = tmp_path / "runs" / "few-shot" / "other" / "result.json"
+    broken.parent.mkdir()
+    broken.write_text("{")
+    run("benchmark", "few-shot", *common)
+    assert f"> Left out: {broken} is no JSON" in capsys.readouterr().err
+    run("report", tmp_path / "runs")
+    captured = capsys.readouterr()
+    assert f"> Left out: {broken} is no JSON" in captured.err
+    assert "zero-shot CLIP" in captured.out
+
+
 def test_interpret(adapter, tmp_path, capsys):
     run("interpret", "--adapter", adapter, "--top-k", "2", "--plot", tmp_path / "words.png", "--json")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -1,14 +1,17 @@
 """The protocols on the demo's CLIP and a few images of its tasks, with trainings that are cut short."""
 
 import json
+import shutil
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel
 
-from peft_coop.data import few_shot_indices, load_data
+from peft_coop.data import few_shot_indices, load_data, select_classes
 from peft_coop.demo import load_clip, load_processor
 from peft_coop.evaluation import (
     FrozenCLIP,
@@ -23,6 +26,7 @@ from peft_coop.evaluation import (
     few_shot,
     training,
 )
+from peft_coop.evaluation.locks import locked
 from peft_coop.evaluation.methods import Classifier, Method
 
 SHORT = {"num_epochs": 2, "learning_rate": 0.02}
@@ -148,7 +152,9 @@ def test_a_run_with_another_template_of_a_target_is_another_run(clip, digits, tm
     shapes = cut(load_data("demo:shapes"), train=40, test=40)
     cross_dataset(clip, digits, [shapes], [ZeroShot()], tmp_path)
     other = replace(shapes, zero_shot_template="a drawing of a {}.")
-    with pytest.raises(ValueError, match=r"result.json is of another run"):
+    with pytest.raises(
+        ValueError, match=r"result.json was done with other images, classes or zero-shot prompt to test on"
+    ):
         cross_dataset(clip, digits, [other], [ZeroShot()], tmp_path)
 
 
@@ -264,8 +270,74 @@ def test_images_of_another_dataset_with_this_name_are_not_taken_for_these(clip, 
     few_shot(clip, digits, [ZeroShot()], tmp_path)
     few_shot(clip, digits, [ZeroShot()], tmp_path)
     other = replace(digits, test=digits.test.select(range(30)))
-    with pytest.raises(ValueError, match=r"result.json is of another run: its images is"):
+    with pytest.raises(
+        ValueError, match=r"result.json was done with other images, classes or zero-shot prompt to test on, in 'test'"
+    ):
         few_shot(clip, other, [ZeroShot()], tmp_path)
+
+
+def test_a_further_seed_after_a_class_is_gone_is_refused(clip, digits, tmp_path):
+    few_shot(clip, digits, [coop()], tmp_path, shots=(1,), seeds=(1,))
+    fewer = replace(
+        digits,
+        class_names=digits.class_names[:9],
+        train=select_classes(digits.train, 0, 9),
+        test=select_classes(digits.test, 0, 9),
+    )
+    with pytest.raises(ValueError, match=r"seed1.result.json was done with other images or classes"):
+        few_shot(clip, fewer, [coop()], tmp_path, shots=(1,), seeds=(2,))
+    assert len(list(tmp_path.rglob("result.json"))) == 1
+
+
+def test_another_model_of_the_same_name_is_told(clip, digits, tmp_path):
+    few_shot(clip, digits, [ZeroShot()], tmp_path)
+    other = FrozenCLIP(load_clip(), load_processor(), "demo")
+    with torch.no_grad():
+        other.model.logit_scale.add_(0.1)
+    with pytest.raises(ValueError, match=r"result.json was done with another model of this name"):
+        few_shot(other, digits, [ZeroShot()], tmp_path)
+
+
+def test_the_same_images_elsewhere_are_the_same_run(clip, digits, tmp_path):
+    """Read from files in two places."""
+    records = []
+    for place in ("one", "two"):
+        for split, images in (("train", digits.train), ("test", digits.test)):
+            for index, row in enumerate(images.select(range(20))):
+                file = tmp_path / place / "digits" / split / f"{row['label']}" / f"{index}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                row["image"].save(file)
+        train = {path.name for path in (tmp_path / place / "digits" / "train").iterdir()}
+        for folder in (tmp_path / place / "digits" / "test").iterdir():
+            if folder.name not in train:
+                shutil.rmtree(folder)
+        data = load_data(f"folder:{tmp_path / place / 'digits'}")
+        records.append(few_shot(clip, data, [ZeroShot()], tmp_path / "runs"))
+    assert records[0] == records[1]
+
+
+class Turns(Spy):
+    """Lets another process's run end while it learns."""
+
+    def __init__(self, other):
+        super().__init__()
+        self.other = other
+
+    def fit(self, clip, images, seed, folder):
+        if seed == 2:
+            self.other.close()
+        return super().fit(clip, images, seed, folder)
+
+
+def test_runs_that_another_process_does_are_waited_for_at_the_end(clip, digits, tmp_path):
+    first = few_shot(clip, digits, [Spy()], tmp_path / "first", shots=(1,), seeds=(1,))[0]
+    busy = tmp_path / "runs" / Path(first["folder"]).relative_to(tmp_path / "first")
+    with ExitStack() as other:
+        other.enter_context(locked(busy))
+        method = Turns(other)
+        records = few_shot(clip, digits, [method], tmp_path / "runs", shots=(1,), seeds=(1, 2))
+    assert [seed for _, seed in method.given] == [2, 1]
+    assert [record["seed"] for record in records] == [1, 2]
 
 
 def test_mirrored_images_are_another_setting():

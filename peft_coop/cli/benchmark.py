@@ -212,8 +212,13 @@ def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
 
 def _report(folder: Path) -> None:
     from ..evaluation import format_report, load_runs, write_report
+    from ..evaluation.locks import locked
 
-    runs = load_runs([folder])
-    write_report(runs, folder / "report")
+    left_out: list[str] = []
+    runs = load_runs([folder], left_out)
+    for reason in left_out:
+        say(reason)
+    with locked(folder, wait=True):  # another benchmark may end at the same time
+        write_report(runs, folder / "report")
     print(format_report(runs))
     say(f"wrote tables and figures to {folder / 'report'}")

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None, before_run: Callable[[], None] 
     except BrokenPipeError as error:
         return CLOSED_OUTPUT if closed_output(sys.stdout) or closed_output(sys.stderr) else _refuse(one_line(error))
     except bad_input() as error:
-        return _refuse(one_line(error))
+        return _refuse(one_line(error) + _way_out(error, options))
     except KeyboardInterrupt:
         print("\npeft-coop: stopped; the same command goes on from here.", file=sys.stderr)
         return INTERRUPTED
@@ -100,6 +100,15 @@ def closed_output(stream: TextIO) -> bool:
 def _refuse(reason: str) -> int:
     print(f"peft-coop: {reason}", file=sys.stderr)
     return 2
+
+
+def _way_out(error: Exception, options: argparse.Namespace) -> str:
+    """The option that helps, where there is one."""
+    from ..data.images import UnreadableImageError
+
+    if isinstance(error, UnreadableImageError) and getattr(options, "skip_corrupt", None) is False:
+        return " --skip-corrupt leaves out what cannot be read."
+    return ""
 
 
 def one_line(error: Exception) -> str:

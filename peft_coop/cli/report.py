@@ -30,7 +30,10 @@ def run_report(options: argparse.Namespace) -> None:
     """Read, print and write."""
     from ..evaluation import format_report, load_runs, write_report
 
-    runs = load_runs(options.runs)
+    left_out: list[str] = []
+    runs = load_runs(options.runs, left_out)
+    for reason in left_out:
+        say(reason)
     first = options.runs[0]
     output = options.output or (first if first.is_dir() else first.parent) / "report"
     write_report(runs, output, options.metric)

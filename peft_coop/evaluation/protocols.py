@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data import ImageData, base_and_new_names, draw_indices, select_classes
+from ..data import ImageData, base_and_new_names, draw_indices, images_fingerprint, select_classes
 from ..data.features import PREPARATION
 from ..progress import stage
+from .fingerprints import clip_fingerprint
+from .locks import BusyError
 from .methods import Classifier, FrozenCLIP, LabelledImages, Method
-from .runs import Results, RunKey, run_once
+from .runs import Results, RunKey, check_company, run_once
 from .scores import scores
 
 if TYPE_CHECKING:
@@ -264,15 +267,6 @@ def _grid(method: Method, shots: Sequence[int], seeds: Sequence[int]) -> Iterato
             yield num_shots, seed
 
 
-def _fingerprint(plan: _Plan) -> str:
-    """What tells these images, how they are prepared, labels, class names and templates from others."""
-    images = plan.images
-    parts: list[Any] = [images.class_names, images.zero_shot_template, images.train._fingerprint]
-    parts += [images.val._fingerprint, PREPARATION]
-    parts += [(each.images._fingerprint, each.class_names, each.zero_shot_template) for each in plan.tests.values()]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
 def _only_base(images: LabelledImages, count: int) -> LabelledImages:
     """The drawn images of the first classes: drawn from all classes before, as in the original."""
     train, val = (select_classes(part, 0, count) for part in (images.train, images.val))
@@ -284,32 +278,25 @@ def _tests_for(method: Method, splits: Tests) -> Tests:
 
 
 def _run_all(clip: FrozenCLIP, data: ImageData, plans: Sequence[_Plan], output: Path, protocol: str) -> Records:
-    records = []
+    """Do the runs that nobody else is doing, and then wait for the others."""
+    keys = _run_keys(clip, data, plans, protocol)
+    check_company(keys, output)
+    records: dict[int, dict[str, Any]] = {}
     with stage(f"{protocol} on {data.name}", len(plans), "run") as progress:
-        for plan in plans:
-            progress.doing(f"{plan.method.name}, {plan.num_shots} shots, seed {plan.seed}")
-            records.append(_run(clip, data, plan, output, protocol))
-            progress.update()
-    return records
+        for wait in (False, True):
+            for number in [number for number in range(len(plans)) if number not in records]:
+                plan = plans[number]
+                doing = "waiting for another process: " if wait else ""
+                progress.doing(f"{doing}{plan.method.name}, {plan.num_shots} shots, seed {plan.seed}")
+                with suppress(BusyError):
+                    records[number] = _run(clip, plan, keys[number], output, wait)
+                    progress.update()
+    return [records[number] for number in range(len(plans))]
 
 
-def _run(clip: FrozenCLIP, data: ImageData, plan: _Plan, output: Path, protocol: str) -> dict[str, Any]:
-    method = plan.method
-    settings = {"num_shots": plan.num_shots, **method.settings()}
-    key = RunKey(
-        protocol,
-        data.name,
-        clip.name,
-        method.key,
-        method.name,
-        settings,
-        plan.seed,
-        list(plan.tests),
-        _fingerprint(plan),
-    )
-
+def _run(clip: FrozenCLIP, plan: _Plan, key: RunKey, output: Path, wait: bool) -> dict[str, Any]:
     def fit(folder: Path) -> Classifier:
-        return method.fit(clip, plan.images, plan.seed, folder)
+        return plan.method.fit(clip, plan.images, plan.seed, folder)
 
     def measure(classifier: Classifier) -> Results:
         return {
@@ -320,4 +307,46 @@ def _run(clip: FrozenCLIP, data: ImageData, plan: _Plan, output: Path, protocol:
             for split, test in plan.tests.items()
         }
 
-    return run_once(key, output, fit, measure)
+    return run_once(key, output, fit, measure, wait)
+
+
+def _run_keys(clip: FrozenCLIP, data: ImageData, plans: Sequence[_Plan], protocol: str) -> list[RunKey]:
+    """What identifies the runs; every image that one depends on is read for it."""
+    known: dict[tuple[str, ...], str] = {}
+
+    def fingerprint(images: Dataset, names: Sequence[str]) -> str:
+        key = (images._fingerprint, *names)
+        if key not in known:
+            known[key] = images_fingerprint(images, names)
+        return known[key]
+
+    def learned_from(images: LabelledImages) -> str:
+        parts = [fingerprint(part, images.class_names) for part in (images.train, images.val)]
+        return _hash([*parts, images.zero_shot_template, PREPARATION])
+
+    def tested_on(test: _Test) -> str:
+        return _hash([fingerprint(test.images, test.class_names), test.zero_shot_template, PREPARATION])
+
+    pool = _hash([data.class_names, *(list(map(int, part["label"])) for part in (data.train, data.val))])
+    weights = clip_fingerprint(clip)
+    return [
+        RunKey(
+            protocol,
+            data.name,
+            clip.name,
+            plan.method.key,
+            plan.method.name,
+            {"num_shots": plan.num_shots, **plan.method.settings()},
+            plan.seed,
+            list(plan.tests),
+            learned_from(plan.images),
+            {split: tested_on(test) for split, test in plan.tests.items()},
+            pool,
+            weights,
+        )
+        for plan in plans
+    ]
+
+
+def _hash(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

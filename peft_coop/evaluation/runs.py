@@ -8,12 +8,13 @@ import re
 import shutil
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .locks import locked
 from .methods import Classifier
 
 RESULT = "result.json"
@@ -22,6 +23,16 @@ RUN = "run.json"
 CHECKPOINTS = "checkpoints"
 ADAPTER = "adapter"
 PACKAGES = ("torch", "transformers", "peft")
+
+# What a training does not depend on.
+OF_MEASURING = ("splits", "tests", "pool")
+# Fingerprints in words.
+CHANGED = {
+    "images": "other images or classes to learn from, or another zero-shot prompt",
+    "tests": "other images, classes or zero-shot prompt to test on",
+    "pool": "other images or classes to draw from",
+    "weights": "another model of this name: its weights, tokenizer or image processor have changed",
+}
 
 Results = dict[str, dict[str, Any]]
 
@@ -39,7 +50,10 @@ class RunKey:
         settings: the method's settings and the number of shots, as JSON.
         seed: of the drawn images and of the training.
         splits: what it is measured on.
-        images: a fingerprint of all images, labels and class names.
+        images: a fingerprint of the drawn images, their classes and the zero-shot prompt.
+        tests: of the images, classes and zero-shot prompt of each split.
+        pool: of the classes and numbers of the images that were drawn from.
+        weights: of the pretrained model.
     """
 
     protocol: str
@@ -51,15 +65,26 @@ class RunKey:
     seed: int
     splits: list[str]
     images: str
+    tests: dict[str, str]
+    pool: str
+    weights: str
+
+    def table_folder(self, output: Path) -> Path:
+        """Where the results lie that are compared with this one, and averaged with it."""
+        return output / self.protocol / _short(self.data) / _short(self.model)
 
     def folder(self, output: Path) -> Path:
         """Where its result lies: readable, and one for every combination of settings."""
         parts = [self.method, *(f"{_short(key)}={_short(value)}" for key, value in self.settings.items() if value)]
-        return output / self.protocol / _short(self.data) / _short(self.model) / "_".join(parts) / f"seed{self.seed}"
+        return self.table_folder(output) / "_".join(parts) / f"seed{self.seed}"
 
 
 def run_once(
-    key: RunKey, output: Path, fit: Callable[[Path], Classifier], measure: Callable[[Classifier], Results]
+    key: RunKey,
+    output: Path,
+    fit: Callable[[Path], Classifier],
+    measure: Callable[[Classifier], Results],
+    wait: bool = False,
 ) -> dict[str, Any]:
     """Do a run whose result is not there yet, write its result, and return it.
 
@@ -70,33 +95,93 @@ def run_once(
         output: the folder of all runs.
         fit: learns, with a folder for checkpoints.
         measure: gives the scores of each split, as `scores` computes them.
+        wait: if another process is doing this run, until it has ended.
 
     Returns:
         What is in `result.json`, and the run's `folder`, which also holds what was learned, in `adapter`.
 
     Raises:
         ValueError: if the folder holds the result of another run.
+        BusyError: if another process is doing this run, and `wait` is not set.
     """
     folder = key.folder(output)
-    identity = asdict(key)
-    if (folder / RESULT).exists():
-        return {**_read(folder / RESULT, identity), "folder": str(folder)}
-    if (folder / RUN).exists():
-        _read(folder / RUN, identity)  # the checkpoints are those of this run
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / RUN, identity)
+    if not (folder / RESULT).exists():
+        with locked(folder, wait):
+            if not (folder / RESULT).exists():  # the other process may have written it
+                _do(key, folder, fit, measure)
+    return {**_read(folder / RESULT, asdict(key)), "folder": str(folder)}
+
+
+def check_company(keys: Iterable[RunKey], output: Path) -> None:
+    """Refuse to add runs to a table whose finished ones had other images, classes or weights.
+
+    They would be averaged over seeds, and compared.
+
+    Args:
+        keys: the runs to be done.
+        output: the folder of all runs.
+
+    Raises:
+        ValueError: names a finished run that does not fit, and what differs.
+    """
+    first = {key.table_folder(output): key for key in keys}
+    for folder, key in first.items():
+        for path in sorted(folder.rglob(RESULT)):
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue  # told by who reads it for its result
+            if not isinstance(record, dict):
+                continue
+            reason = differing(shared_traits(record), shared_traits(asdict(key)))
+            if reason is not None:
+                raise ValueError(
+                    f"{path} was done with {reason}: it stands in the same tables as what is asked for now. Give "
+                    "another output folder, or remove it."
+                )
+
+
+def shared_traits(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run must have in common with those that it is compared with: weights, pool, and the images of a split."""
+    tests = {f"tests, {split}": value for split, value in (record.get("tests") or {}).items()}
+    return {**{name: record.get(name) for name in ("weights", "pool")}, **tests}
+
+
+def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
+    """In what the traits of two runs differ, in words; None where they do not."""
+    name = next((name for name in first if name in second and first[name] != second[name]), None)
+    if name is None:
+        return None
+    if None in (first[name], second[name]):
+        return "an older version, which did not write down its images and weights"
+    kind, _, split = name.partition(", ")
+    return CHANGED[kind] + (f", in {split!r}" if split else "")
+
+
+def _do(key: RunKey, folder: Path, fit: Callable[[Path], Classifier], measure: Callable[[Classifier], Results]) -> None:
+    _claim(folder, asdict(key))
     started = time.monotonic()
     classifier = fit(folder / CHECKPOINTS)
     results = measure(classifier)
     classifier.save(folder / ADAPTER)
     seconds = round(time.monotonic() - started, 2)
     versions = {package: version(package) for package in PACKAGES}
-    record = {**identity, "results": results, "seconds": seconds, "versions": versions}
-    _write(folder / RESULT, record)
+    _write(folder / RESULT, {**asdict(key), "results": results, "seconds": seconds, "versions": versions})
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     (folder / RUN).unlink()
-    return {**record, "folder": str(folder)}
+
+
+def _claim(folder: Path, identity: dict[str, Any]) -> None:
+    """Write down what is done in this folder; checkpoints that are there must be of the same training."""
+    checkpoints = folder / CHECKPOINTS
+    if checkpoints.is_dir() and any(checkpoints.iterdir()):
+        if not (folder / RUN).exists():
+            raise ValueError(
+                f"{checkpoints} holds files, and no {RUN} beside it says of which run: remove it, or give another "
+                "output folder."
+            )
+        _read(folder / RUN, {name: value for name, value in identity.items() if name not in OF_MEASURING})
+    _write(folder / RUN, identity)
 
 
 def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
@@ -109,8 +194,8 @@ def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     for name, value in identity.items():
         if record.get(name) != value:
             raise ValueError(
-                f"{path} is of another run: its {name} is {record.get(name)!r}, asked for is {value!r}. "
-                "Give another output folder."
+                f"{path} is of another run: its {name} is {record.get(name)!r}, asked for is {value!r}"
+                f"{f' ({CHANGED[name]})' if name in CHANGED else ''}. Give another output folder."
             )
     return record
 

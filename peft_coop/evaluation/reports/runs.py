@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-RESULT = "result.json"
+from ..runs import RESULT, differing, shared_traits
+
 # What must be measured, by protocol; the splits of the others are named after datasets.
 SPLITS = {"few-shot": ("test",), "base-to-new": ("base",), "cross-dataset": (), "domain": (), "ablation": ("test",)}
 # What is measured of each split, and as people read it.
@@ -32,6 +34,8 @@ class Run:
         seed: of the drawn images and of the training.
         results: by split, the metrics as fractions and `num_examples`.
         path: the file it was read from.
+        identity: fingerprints of the model's weights, the images to draw from and those of each split; none in results
+            of older versions.
     """
 
     protocol: str
@@ -43,6 +47,7 @@ class Run:
     seed: int
     results: dict[str, dict[str, Any]]
     path: Path = field(default=Path(RESULT), compare=False)
+    identity: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def num_shots(self) -> int:
@@ -50,21 +55,40 @@ class Run:
         return self.settings["num_shots"]
 
 
-def load_runs(paths: Iterable[str | os.PathLike] | str | os.PathLike) -> list[Run]:
+def load_runs(paths: Iterable[str | os.PathLike] | str | os.PathLike, left_out: list[str] | None = None) -> list[Run]:
     """Read every `result.json` in and below folders.
+
+    A damaged file in a folder is left out, as one that is cut off must not keep the others back; one that is given by
+    its name is an error.
 
     Args:
         paths: folders, or result files of any name.
+        left_out: takes a sentence for every file that was left out; a warning tells where it is not given.
 
     Raises:
-        ValueError: if there is none, one is no result, or two are of the same run.
+        ValueError: if there is no result, a file that is given is none, two are of the same run, or runs that would be
+            averaged or compared had other images or weights.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    named = {Path(path).resolve() for path in given if not Path(path).is_dir()}
     files = {file.resolve(): file for path in given for file in _files(Path(path))}
-    if not files:
-        raise ValueError(f"There is no {RESULT} in {', '.join(map(str, given)) or 'no folder at all'}.")
-    runs = [_read_run(file) for file in files.values()]
+    runs, damaged = [], []
+    for real, file in files.items():
+        try:
+            runs.append(_read_run(file))
+        except ValueError as error:
+            if real in named:
+                raise
+            damaged.append(f"Left out: {error}")
+    if not runs:
+        reasons = "".join(f" {reason}" for reason in damaged)
+        raise ValueError(f"There is no {RESULT} in {', '.join(map(str, given)) or 'no folder at all'}.{reasons}")
     _check_distinct(runs)
+    _check_comparable(runs)
+    for reason in damaged if left_out is None else []:
+        warnings.warn(reason, stacklevel=2)
+    if left_out is not None:
+        left_out += damaged
     return runs
 
 
@@ -123,7 +147,8 @@ def _make_run(record: Any, path: Path) -> Run:
     _check_type(results, dict, "`results`")
     _check_results(results, SPLITS[record["protocol"]])
     texts = {key: record[key] for key in TEXTS}
-    return Run(**texts, settings=settings, seed=record["seed"], results=results, path=path)
+    identity = {name: record[name] for name in ("tests", "pool", "weights") if name in record}
+    return Run(**texts, settings=settings, seed=record["seed"], results=results, path=path, identity=identity)
 
 
 def _check_results(results: dict[str, Any], splits: tuple[str, ...]) -> None:
@@ -167,3 +192,17 @@ def _check_distinct(runs: list[Run]) -> None:
                 f"seed {run.seed}. Leave one out."
             )
         seen[key] = run
+
+
+def _check_comparable(runs: list[Run]) -> None:
+    """Refuse what would stand in one table and was measured on other images, or with another model of the name."""
+    first: dict[tuple, tuple[Run, Any]] = {}
+    for run in runs:
+        for name, value in shared_traits(run.identity).items():
+            other, known = first.setdefault((run.protocol, run.data, run.model, name), (run, value))
+            reason = differing({name: known}, {name: value})
+            if reason is not None:
+                raise ValueError(
+                    f"{other.path} and {run.path} cannot stand in one table, {run.data} with {run.model}: one was done "
+                    f"with {reason}. Leave one out."
+                )
