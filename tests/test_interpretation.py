@@ -211,6 +211,14 @@ def test_plot(make_model, tmp_path):
     assert sizes["classes"][1] > 1.5 * sizes["unified"][1]
 
 
+def test_a_plot_as_pdf_has_fonts_that_publishers_take(make_model, tmp_path):
+    plot_words(nearest_words(make_model(n_ctx=2), top_k=2), tmp_path / "words.pdf")
+    content = (tmp_path / "words.pdf").read_bytes()
+    assert content.startswith(b"%PDF")
+    assert b"/Type3" not in content
+    assert b"/CreationDate" not in content
+
+
 def test_what_cannot_be_drawn(tmp_path):
     many = [ContextWords(f"class {index}", 0, WORDS[0].words) for index in range(7)]
     for words in (many, []):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .interpretation import ContextWords, NearWord, by_number
+from .reports.figures import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,7 +130,7 @@ def plot_words(words: Sequence[ContextWords], path: str | Path) -> None:
     for panel in panels[len(groups) :]:
         panel.set_visible(False)
     _finish(figure, image, panels)
-    figure.savefig(path, dpi=200)
+    save_figure(figure, path)
 
 
 def _draw_panel(panel: Axes, group: list[ContextWords], labels: dict[str, str], limits: tuple[float, float]) -> Any:
