@@ -220,13 +220,13 @@ def test_an_adapter_can_follow_the_last_one(make_model, config, logits):
 
 @two_methods
 def test_disabling_is_zero_shot_clip(make_model, logits, pixel_values, tokenizer, settings):
-    model = make_model(**settings)
+    model = make_model(make_clip().double(), **settings)
     learned = logits(model)
     inputs = tokenizer([f"a photo of a {name}." for name in ANIMALS], padding=True, return_tensors="pt")
     with torch.no_grad():
-        expected = make_clip()(**inputs, pixel_values=pixel_values).logits_per_image
+        expected = make_clip().double()(**inputs, pixel_values=pixel_values).logits_per_image
     with model.disable_adapter():
-        torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(logits(model), expected, atol=1e-9, rtol=0)
         assert label_names(model) == ANIMALS
     assert not torch.allclose(learned, expected, atol=1e-3)
     assert torch.equal(logits(model), learned)
@@ -469,10 +469,10 @@ def test_features_follow_a_silent_change_of_the_context(make_model, logits):
 
 
 def test_features_follow_the_classes(make_model, logits):
-    model = make_model()
+    model = make_model(make_clip().double())
     before = logits(model)
     model.set_classes(ANIMALS[::-1])
-    torch.testing.assert_close(logits(model), before.flip(1))
+    torch.testing.assert_close(logits(model), before.flip(1), atol=1e-9, rtol=0)
     model.set_classes(FLOWERS)
     assert logits(model).shape == (5, 2)
 
@@ -487,7 +487,7 @@ def test_features_follow_the_dtype(make_model, logits, settings, disabled):
         assert half.dtype == torch.float32
         assert not torch.equal(half, before)
         assert model.get_text_features(torch.ones(1, 40)).pooler_output.dtype == torch.bfloat16
-        torch.testing.assert_close(logits(model.float()), before, atol=0.2, rtol=0)
+        torch.testing.assert_close(logits(model.float()), before, atol=0.4, rtol=0)
 
 
 @pytest.mark.gpu
@@ -500,7 +500,7 @@ def test_features_follow_the_device(make_model, pixel_values, meta_net):
         moved = model.cuda()(pixel_values=pixel_values.cuda()).logits
         torch.testing.assert_close(moved.cpu(), before, atol=1e-3, rtol=1e-3)
         back = model.cpu()(pixel_values=pixel_values).logits
-    torch.testing.assert_close(back, before)
+    torch.testing.assert_close(back, before, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("disabled", [False, True])
@@ -673,7 +673,7 @@ def test_features_may_be_changed_in_place(tokenizer_path, pixel_values):
         expected = model(pixel_values=pixel_values).logits
         model.get_text_features().pooler_output.mul_(-1)
         model.get_text_features().pooler_output.mul_(-1)
-        torch.testing.assert_close(model(pixel_values=pixel_values).logits, expected)
+        assert torch.equal(model(pixel_values=pixel_values).logits, expected)
 
 
 def test_two_adapters_of_one_config_have_classes_of_their_own(tokenizer_path, tmp_path):
@@ -711,12 +711,12 @@ def test_features_of_a_text_tower_that_learns_are_not_kept(tokenizer_path, pixel
 
 def test_disabled_with_features_and_texts_compares_them(tokenizer, tokenizer_path, pixel_values):
     config = CoOpConfig(n_ctx=4, class_names=["cat", "dog"], tokenizer_name_or_path=tokenizer_path)
-    model = get_peft_model(make_clip(), config).eval()
+    model = get_peft_model(make_clip().double(), config).eval()
     texts = tokenizer(["a cat.", "a dog house."], padding=True, return_tensors="pt")
     with torch.no_grad(), model.disable_adapter():
         expected = model(pixel_values=pixel_values, **texts)
         actual = model(image_embeds=expected.image_embeds, **texts)
-    torch.testing.assert_close(actual.logits_per_image, expected.logits_per_image, atol=1e-5, rtol=0)
+    torch.testing.assert_close(actual.logits_per_image, expected.logits_per_image, atol=1e-9, rtol=0)
 
 
 def test_a_relative_tokenizer_path_that_is_gone_falls_back(tokenizer_path, clip_path, tmp_path, monkeypatch):

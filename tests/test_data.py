@@ -281,7 +281,7 @@ def test_features_equal_the_towers(tmp_path, processor):
     images = processor(list(data.train["image"]), return_tensors="pt")
     with torch.no_grad():
         expected = clip.get_image_features(**images).pooler_output
-    torch.testing.assert_close(torch.tensor(features["image_embeds"]), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(torch.tensor(features["image_embeds"]), expected, atol=1e-5, rtol=0)
     assert features.features["label"] == data.train.features["label"]
 
 
@@ -425,7 +425,7 @@ def test_views_are_those_of_the_first_epochs(tmp_path, processor):
         with torch.no_grad():
             expected.append(clip.get_image_features(pixel_values).pooler_output)
     found = torch.tensor(features["image_embeds"][:]).unflatten(0, (len(train), 2))
-    torch.testing.assert_close(found, torch.stack(expected, dim=1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found, torch.stack(expected, dim=1), atol=1e-5, rtol=0)
     assert list(features["label"]) == [label for label in train["label"] for _ in range(2)]
     assert (found[:, 0] - found[:, 1]).abs().amax(dim=-1).min() > 1e-3
 
