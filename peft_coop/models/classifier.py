@@ -23,6 +23,7 @@ from ..prompts import (
     encode_prompts,
     state_of_text_side,
 )
+from .mixed_batch import classify_mixed
 from .outputs import PromptClassifierOutput
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class PromptClassifierMixin(_Module):
         return_loss: bool | None = None,
         interpolate_pos_encoding: bool = False,
         num_items_in_batch: Tensor | int | None = None,
+        adapter_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> PromptClassifierOutput | CLIPOutput:
         """Classify images into the active adapter's classes.
@@ -79,15 +81,19 @@ class PromptClassifierMixin(_Module):
             return_loss: with `input_ids`, also CLIP's contrastive loss.
             interpolate_pos_encoding: for images of another size than the vision tower's.
             num_items_in_batch: what the summed loss is divided by; None: B.
+            adapter_names: B names of prompts, with the same number of classes: each image is classified by its own,
+                and `text_embeds` are `[B, C, P]`. "__base__" is zero-shot CLIP. Only in evaluation, as in PEFT.
             **kwargs: for the vision tower, or CLIP's own call.
 
         Raises:
-            ValueError: if there is not exactly one of `pixel_values` and `image_embeds`, a label is out of range, or
-                the adapter has no classes.
+            ValueError: if there is not exactly one of `pixel_values` and `image_embeds`, a label is out of range, the
+                adapter has no classes, or `adapter_names` do not fit.
         """
         layer = self.prompt_layer
+        if adapter_names is not None and input_ids is not None:
+            raise ValueError("`adapter_names` choose classes, and `input_ids` name other ones: give one of them.")
         as_clip = input_ids is not None and layer.disable_adapters and image_embeds is None
-        if layer.current_adapter is None or as_clip:
+        if (layer.current_adapter is None and adapter_names is None) or as_clip:
             return super().forward(
                 input_ids=input_ids,
                 pixel_values=pixel_values,
@@ -98,11 +104,16 @@ class PromptClassifierMixin(_Module):
                 **kwargs,
             )
         given_as = "pixel_values" if image_embeds is None else "image_embeds"
-        image_embeds = self._embed_images(pixel_values, image_embeds, interpolate_pos_encoding, **kwargs)
         if input_ids is not None:
+            image_embeds = self._embed_images(pixel_values, image_embeds, interpolate_pos_encoding, **kwargs)
             return self._compare_with_texts(image_embeds, input_ids, attention_mask, labels, return_loss)
-        text_embeds = normalize(self.get_text_features(image_embeds).pooler_output)
-        logits = cosine_logits(image_embeds, text_embeds, self.logit_scale)
+        given = {"interpolate_pos_encoding": interpolate_pos_encoding, **kwargs}
+        if adapter_names is None:
+            image_embeds, text_embeds, logits = self._classify(pixel_values, image_embeds, **given)
+        else:
+            image_embeds, text_embeds, logits = classify_mixed(
+                self, layer, adapter_names, (pixel_values, image_embeds), lambda *part: self._classify(*part, **given)
+            )
         loss = None if labels is None else classification_loss(logits, labels, num_items_in_batch)
         if given_as != self._images_given_as:  # only of a call that went well
             self._images_given_as = given_as
@@ -227,6 +238,14 @@ class PromptClassifierMixin(_Module):
                 "`model.set_classes([...])`."
             )
         return layer.coop_prompts[layer.current_adapter]
+
+    def _classify(
+        self, pixel_values: Tensor | None, image_embeds: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Image features, text features and logits of some images under the adapter in use."""
+        image_embeds = self._embed_images(pixel_values, image_embeds, **kwargs)
+        text_embeds = normalize(self.get_text_features(image_embeds).pooler_output)
+        return image_embeds, text_embeds, cosine_logits(image_embeds, text_embeds, self.logit_scale)
 
     def _embed_images(
         self, pixel_values: Tensor | None, image_embeds: Tensor | None, interpolate_pos_encoding: bool, **kwargs: Any

@@ -18,7 +18,8 @@ class PromptClassifierOutput(ModelOutput):
         loss: scalar, mean cross-entropy over the batch; only with `labels`.
         logits: `[B, C]`, `exp(logit_scale)` times the cosine similarity, in float32 (float64 where the model is).
         image_embeds: `[B, P]`, L2-normalised.
-        text_embeds: `[C, P]`, or `[B, C, P]` when the context depends on the image; L2-normalised.
+        text_embeds: `[C, P]`, or `[B, C, P]` when the context depends on the image, or each image has its own adapter;
+            L2-normalised.
     """
 
     loss: Tensor | None = None

@@ -35,6 +35,7 @@ class PeftModelForImageClassification(PeftModel):
             model = model.get_base_model()
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         super().__init__(model, peft_config, adapter_name, **kwargs)
+        self.special_peft_forward_args = {"alora_offsets"}  # without "adapter_names", which our forward takes
         # `PeftModel.from_pretrained` wraps the base model and then loads the weights: if those turn out not to fit, the
         # base model is released, and this is what was trainable in it.
         self._awaited = getattr(peft_config, "awaits_weights", None)

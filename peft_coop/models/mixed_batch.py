@@ -1,0 +1,135 @@
+"""One batch for several prompts: each image is classified by the adapter that is named for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ..tuners import CoOpEmbeddings
+
+BASE_MODEL = "__base__"  # PEFT's name for the model without its adapters
+
+
+def classify_mixed(
+    model: nn.Module,
+    layer: CoOpEmbeddings,
+    adapter_names: Sequence[str],
+    images: tuple[Tensor | None, Tensor | None],
+    classify: Callable[[Tensor | None, Tensor | None], tuple[Tensor, Tensor, Tensor]],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Classify the images of each adapter in turn, and put the results into the images' order.
+
+    Shapes: B images, C classes, P projection width.
+
+    Args:
+        model: the classifier.
+        layer: where its prompts are.
+        adapter_names: B names of prompts; "__base__" is zero-shot CLIP with the active prompt's classes.
+        images: pixel values `[B, 3, H, W]` and image features `[B, P]`, one of them None.
+        classify: maps the same of some of the images to their image features, text features and logits, under the
+            prompt in use.
+
+    Returns:
+        Image features `[B, P]`, text features `[B, C, P]` and logits `[B, C]`.
+
+    Raises:
+        TypeError, ValueError: if the names are not one prompt per image, or the prompts' numbers of classes differ.
+    """
+    n_images = max((len(each) for each in images if each is not None), default=None)
+    check_names(model, layer, adapter_names, n_images)
+    groups = {
+        name: torch.tensor([index for index, each in enumerate(adapter_names) if each == name])
+        for name in dict.fromkeys(adapter_names)
+    }
+    parts = []
+    for name, indices in groups.items():
+        with without_adapters(model) if name == BASE_MODEL else using(model, layer, name):
+            image_embeds, text_embeds, logits = classify(*(None if each is None else each[indices] for each in images))
+        parts.append((image_embeds, text_embeds.expand(len(indices), -1, -1), logits))
+    order = torch.cat(list(groups.values())).argsort()
+    image_embeds, text_embeds, logits = (torch.cat(each) for each in zip(*parts, strict=True))
+    order = order.to(logits.device)
+    return image_embeds[order], text_embeds[order.to(text_embeds.device)], logits[order]
+
+
+def check_names(model: nn.Module, layer: CoOpEmbeddings, adapter_names: Sequence[str], n_images: int | None) -> None:
+    """Check the adapters of a mixed batch; that there are no images is for the classifier to say.
+
+    Raises:
+        TypeError: if they are no list of names.
+        ValueError: if the model is being trained, if there is not one for every image, if one is no prompt, has no
+            classes, or has another number of them.
+    """
+    if isinstance(adapter_names, str) or not isinstance(adapter_names, list | tuple):
+        raise TypeError(f"`adapter_names` must be a list with the name of an adapter per image, got {adapter_names!r}.")
+    if model.training:
+        raise ValueError(
+            "`adapter_names` cannot be passed in training mode: call `model.eval()` first, or train one adapter at a "
+            "time, with `set_adapter`."
+        )
+    if not adapter_names or n_images not in (None, len(adapter_names)):
+        raise ValueError(
+            f"`adapter_names` must name an adapter for each of the {n_images} images, got {len(adapter_names)}."
+        )
+    unknown = sorted({repr(name) for name in adapter_names if name != BASE_MODEL and name not in layer.coop_ctx})
+    if unknown:
+        raise ValueError(
+            f"`adapter_names` must be prompts of this model, {sorted(layer.coop_ctx)}, or {BASE_MODEL!r}; got "
+            f"{', '.join(unknown)}. Adapters of other methods are chosen for a whole batch, with `set_adapter`."
+        )
+    sizes = {name: number_of_classes(layer, name) for name in dict.fromkeys(adapter_names)}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(
+            f"The adapters in `adapter_names` have different numbers of classes, {sizes}, and the logits of one batch "
+            "have one width: call the model once for each number of classes."
+        )
+
+
+def number_of_classes(layer: CoOpEmbeddings, adapter_name: str) -> int:
+    """How many classes a prompt has; the base model classifies into those of the active prompt.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    name = layer.current_adapter if adapter_name == BASE_MODEL else adapter_name
+    if name not in layer.coop_prompts:
+        raise ValueError(f"Adapter {name!r} has no classes: call `set_classes` while it is active.")
+    return len(layer.coop_prompts[name].class_names)
+
+
+@contextmanager
+def using(model: nn.Module, layer: CoOpEmbeddings, adapter_name: str) -> Iterator[None]:
+    """Put a prompt into use for a while; what is trained, and the model's label names, stay as they are."""
+    before = [(layer, layer._active_adapter)]
+    prompts = set(layer.coop_ctx)
+    for module in model.modules():
+        if isinstance(module, AuxiliaryTrainingWrapper) and module._adapters & prompts:
+            before.append((module, module._active_adapter))
+            module._active_adapter = adapter_name if adapter_name in module._adapters else []
+    layer._active_adapter = [adapter_name]
+    try:
+        yield
+    finally:
+        for module, active in before:
+            module._active_adapter = active
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Switch off all adapters for a while; what is trained stays as it is."""
+    kinds = BaseTunerLayer, AuxiliaryTrainingWrapper
+    before = [(module, module._disable_adapters) for module in model.modules() if isinstance(module, kinds)]
+    for module, _ in before:
+        module._disable_adapters = True
+    try:
+        yield
+    finally:
+        for module, disabled in before:
+            module._disable_adapters = disabled
