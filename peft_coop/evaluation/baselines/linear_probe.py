@@ -62,6 +62,8 @@ class LinearProbe(Method):
 
     Its strength C is searched for on the validation images, as in the original. Without any, on the training images
     in turn (cross-validation, in 4 parts at most); where a class has only one image, it is that of CLIP's README.
+    ImageNet has no validation images here: the original takes its test images for them, and so chooses C by the images
+    that it then reports. It also draws images of its own, where here all methods have the same.
 
     Args:
         max_iter: iterations of L-BFGS at most.

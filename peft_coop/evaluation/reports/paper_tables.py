@@ -192,5 +192,5 @@ def _caption(runs: Sequence[Run], *sentences: str) -> str:
     """What was measured, and how to read it."""
     learned = {len({run.seed for run in line.runs}) for line in make_lines(runs) if line.learns} - {1}
     counts = f"{min(learned)} to {max(learned)}" if len(learned) > 1 else "".join(map(str, learned))
-    spread = f"After ±: the sample standard deviation of {counts} seeds." if learned else ""
+    spread = f"After ±: the sample standard deviation (divided by n - 1) of {counts} seeds." if learned else ""
     return " ".join(filter(None, [*sentences, spread, "The best is bold."]))
