@@ -1,12 +1,14 @@
 """What is shipped beside the code: the wheel's contents, extras, and files that other tools read."""
 
 import re
+import tarfile
 import zipfile
 from email import message_from_string
 from pathlib import Path
 
 import pytest
 import yaml
+from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 import peft_coop
@@ -20,6 +22,14 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
     (path,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"])
     with zipfile.ZipFile(path) as opened:
         yield opened
+
+
+def test_the_source_distribution_holds_what_its_tests_read(tmp_path):
+    (path,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(path) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert {".ci/run", ".github/workflows/tests.yml", "CITATION.cff", "README.md", "docs/experiments.md"} <= held
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("*.py")} <= held
 
 
 @pytest.fixture(scope="module")
