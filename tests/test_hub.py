@@ -173,6 +173,26 @@ result = {"first": first, "second": second, "by_its_name": by_its_name, "again":
     assert not [request for request in result["again"] if request.startswith("GET /me/coop-test/resolve")]
 
 
+def test_a_prompt_is_pushed_and_loaded_with_its_lora(hub, client):
+    script = """
+from peft import LoraConfig
+model = learned_model()
+targets = ["q_proj", "visual_projection"]
+model.add_adapter("style", LoraConfig(target_modules=targets, init_lora_weights=False))
+model.eval().push_to_hub("me/coop-and-lora")
+loaded = PeftModel.from_pretrained(base_model(), "me/coop-and-lora")
+prompt_alone = logits(loaded)
+loaded.load_adapter("me/coop-and-lora", "style", subfolder="style")
+result = {"pushed": logits(model), "prompt_alone": prompt_alone, "loaded": logits(loaded)}
+"""
+    result = client.run(script)
+    assert result["loaded"] == result["pushed"] != result["prompt_alone"]
+    files = {"adapter_config.json", "adapter_model.safetensors"}
+    assert set(hub.files("me/coop-and-lora")) == {"README.md", *files, *(f"style/{name}" for name in files)}
+    assert len(hub.repos["me/coop-and-lora"].commits) == 1
+    assert {"coop", "lora"} < set(card_of(hub, "me/coop-and-lora").data.tags)
+
+
 def test_card_on_the_hub(hub, pushed):
     card = card_of(hub, "me/coop-test")
     assert card.data.library_name == "peft"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import make_clip
 from huggingface_hub import EvalResult, ModelCard
-from peft import get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import CLIPImageProcessor, CLIPTokenizer, Trainer, TrainingArguments
@@ -332,6 +332,49 @@ def test_snippet_runs_as_printed(tokenizer_path, base_folder, monkeypatch, capsy
     }[case]
     assert capsys.readouterr().out.strip() in predicted
     assert (names["model"].active_adapter, names["model"].class_names) == (active, class_names)
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to modify a model with PEFT for a second time")
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute in the model")
+@pytest.mark.parametrize("names", [("default", "style"), ("prompt", "default")], ids=["default prompt", "default lora"])
+def test_snippet_loads_the_lora_beside_the_prompt(tokenizer_path, base_folder, monkeypatch, capsys, names):
+    """The prompt was learned with it, and without it gives other numbers."""
+    prompt, lora = names
+    lora_config = LoraConfig(target_modules=["q_proj", "visual_projection"], init_lora_weights=False)
+    if lora == "default":
+        clip = make_clip()
+        clip.name_or_path = clip.config.name_or_path = BASE
+        settings = {"class_names": ["cat", "dog"], "tokenizer_name_or_path": tokenizer_path}
+        model = get_peft_model(get_peft_model(clip, lora_config), CoOpConfig(n_ctx=4, **settings), prompt)
+    else:
+        model = make_model(tokenizer_path, n_ctx=4)
+        model.add_adapter(lora, lora_config)
+    assert {config.base_model_name_or_path for config in model.peft_config.values()} == {BASE}
+    folder = f"beside-{prompt}"
+    model.save_pretrained(base_folder / folder)
+    card = card_in(base_folder / folder)
+    assert {"coop", "lora"} < set(card.data.tags)
+    assert f"- `{lora}`, in {'this folder' if lora == 'default' else 'the folder `style`'}: LORA" in card.text
+    assert "CLIP's own weights are changed by the adapters beside it" in card.text
+    monkeypatch.chdir(base_folder)
+    ran: dict = {}
+    exec(snippet_of(card), ran)
+    assert capsys.readouterr().out.strip() in {"cat", "dog"}
+    pixel_values = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        expected = model.eval()(pixel_values=pixel_values).logits
+        torch.testing.assert_close(ran["model"](pixel_values=pixel_values).logits, expected, atol=1e-4, rtol=0)
+        with_prompt_alone = PeftModel.from_pretrained(
+            make_clip(), base_folder / folder / ("" if prompt == "default" else prompt)
+        )
+        assert (with_prompt_alone(pixel_values=pixel_values).logits - expected).abs().max() > 1e-2
+
+
+def test_trained_modules_are_in_the_card(tokenizer_path, tmp_path):
+    make_model(tokenizer_path, n_ctx=4, modules_to_save=["visual_projection"]).save_pretrained(tmp_path)
+    assert (
+        "of CLIP's own weights, `visual_projection` were trained, too, and are saved with it" in card_in(tmp_path).text
+    )
 
 
 def test_id_on_the_hub_stays_in_the_snippet(model, tmp_path):

@@ -33,6 +33,7 @@ class PeftModelForImageClassification(PeftModel):
     def __init__(self, model: nn.Module, peft_config: PeftConfig, adapter_name: str = "default", **kwargs: Any):
         if isinstance(model, PeftModel | PeftMixedModel):  # its adapters stay where they are, beside the prompt
             model = model.get_base_model()
+            peft_config.base_model_name_or_path = getattr(model, "name_or_path", None) or None
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         super().__init__(model, peft_config, adapter_name, **kwargs)
         self.special_peft_forward_args = {"alora_offsets"}  # without "adapter_names", which our forward takes
