@@ -29,7 +29,21 @@ settings.register_profile(
 )
 settings.load_profile("tests")
 
+# More workers than these wait for the longest tests.
+MOST_WORKERS = 4
+
 GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes `-n auto` starts: one for each core that this one may use.
+
+    None where that is one core, or one file is asked for: to import everything again takes longer than most files.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    one_file = len(config.args) == 1 and ".py" in config.args[0]
+    return 0 if cores == 1 or one_file else min(cores, MOST_WORKERS)
 
 
 def clip_tokens() -> list[str]:
