@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DEMO_DATA = "demo:digits"
 DEMO_NEW_DATA = "demo:shapes"
 SHOTS = (1, 4, 16)
+OUTPUTS = ("adapter/README.md", "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "few-shot.png")
 SEED = 1
 # The papers train CoCoOp on one image at a time, since more did not fit; a tour need not wait for that.
 COCOOP_BATCH = 8
@@ -62,13 +63,17 @@ def run_demo(options: argparse.Namespace) -> None:
     from ..data import load_data
     from ..demo import LEARNING_RATE
     from ..evaluation import PromptLearning, ZeroShot, base_to_new, few_shot, load_runs, plot_few_shot
+    from ..evaluation.own_files import check_own, put
 
     started = time.monotonic()
     options.output.mkdir(parents=True, exist_ok=True)
+    check_own(options.output, OUTPUTS)
     clip = load_clip(options.model, options)
     new_source = options.base_new_data or (DEMO_NEW_DATA if options.data == DEMO_DATA else options.data)
     data = load_data(options.data)
     new_data = data if new_source == options.data else load_data(new_source)
+    for line in data.summary.lines() if options.data != DEMO_DATA else []:
+        say(line)
     recipe = {**RECIPE, **({"learning_rate": LEARNING_RATE} if options.model == DEMO else {})}
     coop = PromptLearning("coop", recipe=recipe)
     cocoop = PromptLearning("cocoop", recipe={**recipe, "batch_size": COCOOP_BATCH})
@@ -78,8 +83,10 @@ def run_demo(options: argparse.Namespace) -> None:
         curve = few_shot(clip, data, [ZeroShot(), coop], runs, SHOTS, [SEED])
         rows = base_to_new(clip, new_data, [ZeroShot(), coop, cocoop], runs, SHOTS[-1], [SEED])
         model = PeftModel.from_pretrained(deepcopy(clip.model), Path(curve[-1]["folder"]) / "adapter")
-        model.save_pretrained(options.output / "adapter")
-        plot_few_shot(load_runs([runs / "few-shot"]), options.output / "few-shot.png")
+        draft = runs / "output"
+        model.save_pretrained(draft / "adapter")
+        plot_few_shot(load_runs([runs / "few-shot"]), draft / "few-shot.png")
+        put(draft, options.output)
     print_few_shot(data, curve)
     print_base_to_new(new_data, rows)
     print_use(clip, data, options.output)

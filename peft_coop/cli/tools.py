@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .loading import load_adapter, load_clip
-from .options import add_device, add_model, add_quiet
+from .options import add_device, add_model, add_quiet, check_new
 
 CONVERT_EXAMPLES = """\
 examples:
@@ -74,6 +74,8 @@ def run_interpret(options: argparse.Namespace) -> None:
     """Print the nearest words."""
     from ..evaluation import format_words, nearest_words, plot_words
 
+    if options.plot:
+        check_new(options.plot)
     model, _ = load_adapter(options.adapter, options)
     words = nearest_words(model, options.top_k, options.whole_words, options.classes)
     if options.plot:

@@ -70,6 +70,7 @@ def run_train(options: argparse.Namespace) -> None:
     """
     from ..evaluation import ZeroShot, scores
 
+    TrainingFolder(options.output, {}).check()  # before anybody waits for the images
     data = load_images(options.data, options)
     method = make_prompt_learning(options.method, options, data)
     clip = load_clip(options.model, options)

@@ -46,7 +46,7 @@ class TrainingFolder:
     def __enter__(self) -> TrainingFolder:
         from ..evaluation.locks import locked
 
-        self._check_output()
+        self.check()
         self._made = next(
             (folder for folder in (*reversed(self.output.parents), self.output) if not folder.exists()), None
         )
@@ -87,10 +87,16 @@ class TrainingFolder:
         self.adapter.rmdir()
         self.adapter.parent.rmdir()
 
-    def _check_output(self) -> None:
-        """Refuse a folder that holds anything but an unfinished training; hidden files are nobody's concern."""
+    def check(self) -> None:
+        """Refuse a folder that holds anything but an unfinished training; hidden files are nobody's concern.
+
+        Raises:
+            ValueError: names what it holds.
+        """
         if not self.output.exists():
             return
+        if not self.output.is_dir():
+            raise ValueError(f"{self.output} is a file: give a folder as --output.")
         if (self.output / CONFIG).exists():
             raise ValueError(f"{self.output} already holds an adapter: give another --output, or remove it.")
         for entry in sorted(self.output.iterdir()):

@@ -95,6 +95,8 @@ def _splits(source: str, kind: str, place: str, skip_corrupt: bool) -> _Splits:
     from datasets.data_files import EmptyDatasetError
     from datasets.exceptions import DatasetGenerationError
 
+    if kind == "folder":
+        place = os.path.expanduser(place)
     if kind == "folder" and not os.path.isdir(place):
         raise ValueError(f"There is no folder {place!r} (from {source!r}).")
     if any(os.path.isfile(os.path.join(place, name)) for name in ("dataset_dict.json", "state.json")):

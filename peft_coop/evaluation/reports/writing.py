@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..own_files import put
 from .figures import FIGURES, save_figure
 from .formats import latex, markdown, runs_csv, slug
 from .lines import distinct, model_label
@@ -51,11 +53,17 @@ def write_report(runs: Sequence[Run], folder: str | os.PathLike, metric: str = "
         The files.
 
     Raises:
-        ValueError: if there is no run, or no such metric.
+        ValueError: if there is no run, no such metric, or a file is in the way that someone else has written, or
+            changed; then nothing is written.
     """
+    with tempfile.TemporaryDirectory() as draft:
+        names = [path.name for path in _write_files(runs, Path(draft), metric)]
+        put(Path(draft), Path(folder))
+    return [Path(folder) / name for name in names]
+
+
+def _write_files(runs: Sequence[Run], target: Path, metric: str) -> list[Path]:
     text, tables = format_report(runs, metric), make_paper_tables(runs, metric)
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     figures = _write_figures(runs, target, metric)
     pictures = [f"![{path.stem}]({path.name})" for path in figures if path.suffix == ".png"]
     contents = {
