@@ -149,6 +149,23 @@ class CoOpConfig(PeftConfig):
             config.awaits_weights = str(pretrained_model_name_or_path)
         return config
 
+    def first_difference(self, other: PeftConfig) -> str | None:
+        """What makes the weights of another config mean something else here, or None.
+
+        Lengths and sizes are not compared: the weights' shapes tell them.
+
+        Returns:
+            The setting with both values, such as "`meta_net` is True there and False here".
+        """
+        names = ["peft_type", "class_token_position", "class_specific_context", "meta_net"]
+        if self.class_specific_context:
+            names.append("class_names")
+        for name in names:
+            here, there = getattr(self, name), getattr(other, name, None)
+            if here != there:
+                return f"`{name}` is {there!r} there and {here!r} here"
+        return None
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CoOpConfig) and self.to_dict() == other.to_dict()
 

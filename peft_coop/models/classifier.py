@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from copy import copy
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -74,7 +73,8 @@ class PromptClassifierMixin(_Module):
         Args:
             pixel_values: `[B, 3, H, W]`, as CLIP's image processor gives them.
             labels: `[B]`, integers from 0 to C-1.
-            image_embeds: `[B, P]`, instead of `pixel_values`: features computed before, normalised or not.
+            image_embeds: `[B, P]`, instead of `pixel_values`: features computed before, normalised or not; or what
+                `get_image_features` returned.
             input_ids: `[N, L]`, texts as CLIP's tokenizer gives them.
             attention_mask: `[N, L]`, accepted with `input_ids`; a text ends at its EOS in any case.
             position_ids: only for CLIP's own call without an adapter.
@@ -92,8 +92,15 @@ class PromptClassifierMixin(_Module):
         layer = self.prompt_layer
         if adapter_names is not None and input_ids is not None:
             raise ValueError("`adapter_names` choose classes, and `input_ids` name other ones: give one of them.")
+        image_embeds = getattr(image_embeds, "pooler_output", image_embeds)  # what `get_image_features` returns
         as_clip = input_ids is not None and layer.disable_adapters and image_embeds is None
-        if (layer.current_adapter is None and adapter_names is None) or as_clip:
+        is_clip = layer.current_adapter is None and adapter_names is None
+        if is_clip and input_ids is None and layer.coop_ctx:
+            raise ValueError(
+                f"No adapter is active: choose one of {list(layer.coop_ctx)} with `set_adapter`, or give `input_ids` "
+                "for CLIP's own call."
+            )
+        if is_clip or as_clip:
             return super().forward(
                 input_ids=input_ids,
                 pixel_values=pixel_values,
@@ -188,10 +195,7 @@ class PromptClassifierMixin(_Module):
         layer = self.prompt_layer
         if layer.current_adapter is None:
             raise ValueError("There is no active adapter whose classes could be set: add one first.")
-        names = layer.set_classes(class_names)
-        config = copy(self.peft_config[layer.current_adapter])  # other adapters may have been made of the same object
-        config.class_names = names
-        self.peft_config[layer.current_adapter] = config
+        self.peft_config[layer.current_adapter].class_names = layer.set_classes(class_names)
 
     def set_prompt_memory(self, gigabytes: float | None) -> None:
         """Limit what encoding the prompts keeps for the backward pass; results do not change.
@@ -255,6 +259,11 @@ class PromptClassifierMixin(_Module):
             raise ValueError(f"Give either `pixel_values` or `image_embeds` (features computed before), got {given}.")
         if image_embeds is not None:
             width = self.config.projection_dim
+            if not isinstance(image_embeds, Tensor):
+                raise TypeError(
+                    f"`image_embeds` must be a tensor (batch, {width}), or what `get_image_features` returns; got "
+                    f"{type(image_embeds).__name__}."
+                )
             if image_embeds.ndim != 2 or image_embeds.shape[1] != width:
                 raise ValueError(f"`image_embeds` must be (batch, {width}), got {tuple(image_embeds.shape)}.")
             return normalize(image_embeds.to(self.logit_scale.device, computing_dtype(self.logit_scale)))
@@ -346,6 +355,7 @@ def classification_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int 
         ValueError: if `labels` are not B integers from 0 to C-1.
     """
     n_cls = logits.shape[-1]
+    labels = torch.as_tensor(labels)  # lists and arrays, too
     if labels.shape != logits.shape[:1] or labels.is_floating_point():
         raise ValueError(
             f"`labels` must be {len(logits)} integers, one per image, got {labels.dtype} of shape "

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import CommitInfo
 from peft import PeftConfig, PeftMixedModel, PeftModel
 from peft.auto import _BaseAutoPeftModel
-from peft.utils import CONFIG_NAME, AuxiliaryTrainingWrapper
+from peft.utils import CONFIG_NAME
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel
@@ -18,6 +18,7 @@ from transformers.models.clip.modeling_clip import CLIPOutput
 
 from ..configs import CoOpConfig
 from ..hub import eval_results, push_adapters, update_model_card
+from .backup import Backup
 from .outputs import PromptClassifierOutput
 
 TRAINER_STATE_NAME = "trainer_state.json"  # as transformers' Trainer has it, which takes seconds to import
@@ -34,13 +35,13 @@ class PeftModelForImageClassification(PeftModel):
         if isinstance(model, PeftModel | PeftMixedModel):  # its adapters stay where they are, beside the prompt
             model = model.get_base_model()
             peft_config.base_model_name_or_path = getattr(model, "name_or_path", None) or None
-        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        before = Backup(model)
         super().__init__(model, peft_config, adapter_name, **kwargs)
         self.special_peft_forward_args = {"alora_offsets"}  # without "adapter_names", which our forward takes
-        # `PeftModel.from_pretrained` wraps the base model and then loads the weights: if those turn out not to fit, the
-        # base model is released, and this is what was trainable in it.
+        # `PeftModel.from_pretrained` wraps the base model and then loads the weights. If those turn out not to fit, the
+        # base model is what it was before, with the adapters that it had.
         self._awaited = getattr(peft_config, "awaits_weights", None)
-        self._thaw_on_failure = trainable if peft_config.inference_mode or self._awaited else None
+        self._before_wrapping = before if peft_config.inference_mode or self._awaited else None
 
     def forward(
         self,
@@ -135,22 +136,22 @@ class PeftModelForImageClassification(PeftModel):
         """
         is_new = adapter_name not in self.peft_config
         saved_together = model_id
-        thaw = self._thaw_on_failure if self._awaited in (None, str(model_id)) else None
-        if not is_new and thaw is None:
+        is_first = not is_new and self._before_wrapping is not None and self._awaited in (None, str(model_id))
+        if not is_new and not is_first:
             model_id = own_folder(model_id, adapter_name)
+        backup = (is_first and self._before_wrapping) or Backup(self)
         try:
+            if not is_new and self._awaited != str(model_id):
+                self._check_saved_config(model_id, adapter_name, **kwargs)
             result = super().load_adapter(model_id, adapter_name, *args, **kwargs)
-        except Exception as error:
-            if is_new and adapter_name in self.peft_config:
-                self.delete_adapter(adapter_name)
-            elif not is_new and thaw is not None:
-                self._release_base_model(thaw)
+        except BaseException as error:
+            backup.restore()
             if isinstance(error, SafetensorError):
                 raise ValueError(
                     f"The weights in {str(model_id)!r} cannot be read, the file is damaged: {error}."
                 ) from error
             raise
-        self._thaw_on_failure = None
+        self._before_wrapping = None
         if not is_new and os.path.isfile(os.path.join(saved_together, TRAINER_STATE_NAME)):
             for other in self.base_model.active_beside():
                 super().load_adapter(own_folder(saved_together, other), other, *args, **kwargs)
@@ -170,17 +171,27 @@ class PeftModelForImageClassification(PeftModel):
                 "modules in the config's `modules_to_save`, or save the base model's own weights, too.",
                 stacklevel=2,
             )
+        self.base_model.settle_configs()
         if len(args) < 3:  # `save_embedding_layers` is the fourth parameter
             kwargs.setdefault("save_embedding_layers", False)
         super().save_pretrained(save_directory, *args, **kwargs)
 
-    def _release_base_model(self, thaw: Sequence[nn.Parameter]) -> None:
-        for module in self.modules():
-            if isinstance(module, AuxiliaryTrainingWrapper):
-                module.set_adapter([])  # `unload` leaves the active copies behind, which may be read in part
-        self.base_model.unload()
-        for parameter in thaw:
-            parameter.requires_grad = True
+    def _check_saved_config(self, model_id: str | os.PathLike, adapter_name: str, **kwargs: Any) -> None:
+        """Check that weights that are loaded over an adapter's are of a prompt that is put together alike."""
+        config = self.peft_config[adapter_name]
+        if not isinstance(config, CoOpConfig):
+            return
+        given = {name: kwargs[name] for name in ("subfolder", "revision", "cache_dir", "token") if name in kwargs}
+        try:
+            saved = PeftConfig.from_pretrained(model_id, **given)
+        except ValueError:  # no config there: the weights' names and shapes are all that can be checked
+            return
+        differs = config.first_difference(saved)
+        if differs:
+            raise ValueError(
+                f"The adapter in {str(model_id)!r} does not fit adapter {adapter_name!r}: {differs}. Load it under a "
+                "name of its own, or make the model with its config."
+            )
 
     def create_or_update_model_card(
         self,

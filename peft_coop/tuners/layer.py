@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from ..configs import CoOpConfig
 from ..models import LabelNames
 from ..prompts import ClassPrompts, PromptBuilder, shift_by_image
 
@@ -27,7 +29,7 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
     """
 
     adapter_layer_names = ("coop_ctx", "coop_meta_net_linear1", "coop_meta_net_linear2")
-    other_param_names = ("coop_builders", "coop_prompts")
+    other_param_names = ("coop_builders", "coop_prompts", "coop_configs")
 
     def __init__(self, base_layer: nn.Module, label_names: LabelNames):
         super().__init__()
@@ -37,6 +39,7 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
         self.coop_meta_net_linear2 = nn.ModuleDict()
         self.coop_builders: dict[str, PromptBuilder] = {}
         self.coop_prompts: dict[str, ClassPrompts] = {}
+        self.coop_configs: dict[str, CoOpConfig] = {}  # as they were when the adapters were made
         self.label_names = label_names
         self.memory: int | None = None
         self.merged_adapters: list[str] = []
@@ -68,6 +71,7 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
     def update_layer(
         self,
         adapter_name: str,
+        config: CoOpConfig,
         builder: PromptBuilder,
         prompts: ClassPrompts | None,
         ctx: Tensor,
@@ -77,6 +81,7 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
 
         Args:
             adapter_name: its name.
+            config: its settings.
             builder: what its prompts have in common.
             prompts: the prompts of its classes, if it has classes yet.
             ctx: the context vectors at the start, `[M, D]`, or `[C, M, D]` when class-specific.
@@ -90,6 +95,7 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
             projection_dim, hidden_units, text_width = meta_net_sizes
             self.coop_meta_net_linear1[adapter_name] = nn.Linear(projection_dim, hidden_units)
             self.coop_meta_net_linear2[adapter_name] = nn.Linear(hidden_units, text_width)
+        self.coop_configs[adapter_name] = deepcopy(config)
         self.coop_builders[adapter_name] = builder
         if prompts is not None:
             self.coop_prompts[adapter_name] = prompts
@@ -155,6 +161,7 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
                 "Train a unified context (`class_specific_context=False`) to change the classes."
             )
         self.coop_prompts[name] = prompts
+        self.coop_configs[name].class_names = list(prompts.class_names)
         self.publish_labels()
         return prompts.class_names
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
+from copy import deepcopy
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -11,7 +14,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
 from ..configs import DEFAULT_N_CTX, CoOpConfig
-from ..models import LabelNames, become_classifier, cease_to_be_classifier
+from ..models import LabelNames, become_classifier, cease_to_be_classifier, taken_back_on_failure
 from ..prompts import PromptBuilder, find_family, gaussian_context, install_text_side, remove_text_side
 from .beside import (
     activate,
@@ -25,6 +28,10 @@ from .beside import (
 )
 from .layer import CoOpEmbeddings, raise_merge_error
 from .saved_modules import check_not_shared, check_nothing_inside, check_saved_modules, unsaved_weights
+from .saved_tensors import adapter_parameters, check_saved_tensors
+
+# What a prompt is made of, as against what PEFT writes into every config.
+SETTINGS = sorted({field.name for field in fields(CoOpConfig)} - {field.name for field in fields(PeftConfig)})
 
 
 class CoOpModel(BaseTuner):
@@ -48,8 +55,7 @@ class CoOpModel(BaseTuner):
         return peft_config
 
     def __init__(self, model: nn.Module, peft_config: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
-        configs = getattr(model, "peft_config", {})  # of adapters that were there before
-        before = dict(configs)
+        before = getattr(model, "peft_config", {})
         if adapter_name in before and not isinstance(before[adapter_name], CoOpConfig):
             raise ValueError(
                 f"The model has an adapter {adapter_name!r} already, of the method "
@@ -57,12 +63,8 @@ class CoOpModel(BaseTuner):
                 'give the prompt a name of its own, as in `get_peft_model(model, config, adapter_name="prompt")` or '
                 '`PeftModel.from_pretrained(model, folder, adapter_name="prompt")`.'
             )
-        try:
+        with taken_back_on_failure(model):
             super().__init__(model, peft_config, adapter_name, *args, **kwargs)
-        except Exception:
-            configs.clear()
-            configs.update(before)
-            raise
 
     def _prepare_model(self, peft_config: CoOpConfig, model: nn.Module) -> None:
         family = find_family(model)
@@ -77,6 +79,8 @@ class CoOpModel(BaseTuner):
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Add an adapter, and make the model a classifier."""
+        # A copy: the user's own may change, or serve other adapters.
+        self.peft_config[adapter_name] = deepcopy(self.peft_config[adapter_name])
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         become_classifier(model)
 
@@ -98,10 +102,12 @@ class CoOpModel(BaseTuner):
         sizes = meta_net_sizes(peft_config, self.model, ctx.shape[-1])
 
         layer = target if isinstance(target, CoOpEmbeddings) else CoOpEmbeddings(target, LabelNames(self.model.config))
-        layer.update_layer(adapter_name, builder, prompts, ctx, sizes)
+        peft_config.n_ctx = builder.n_ctx
+        layer.update_layer(adapter_name, peft_config, builder, prompts, ctx, sizes)
         setattr(parent, target_name, layer)
         install_text_side(parent)
-        peft_config.n_ctx = builder.n_ctx
+        if peft_config.awaits_weights:
+            warn_of_another_base(peft_config.base_model_name_or_path, getattr(self.model, "name_or_path", None))
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         setattr(parent, child_name, new_module)
@@ -176,6 +182,22 @@ class CoOpModel(BaseTuner):
     def _layer_class(self, adapter_name: str) -> type:
         config = self.peft_config.get(adapter_name)
         return CoOpEmbeddings if config is None else layer_class(config)
+
+    def settle_configs(self) -> None:
+        """Give back to the adapters' configs what was changed in them since: the prompts did not follow."""
+        layer = self.model.prompt_layer
+        for name, made_of in layer.coop_configs.items():
+            config = self.peft_config[name]
+            for setting in SETTINGS:
+                now, then = getattr(config, setting), getattr(made_of, setting)
+                if now != then:
+                    way = "`set_classes`" if setting == "class_names" else "an adapter of its own"
+                    warnings.warn(
+                        f"`{setting}` of adapter {name!r} was changed in its config to {now!r}, which the model does "
+                        f"not follow: saved is {then!r}, as the model has it. What changes it is {way}.",
+                        stacklevel=3,
+                    )
+                    setattr(config, setting, deepcopy(then))
 
     def unload(self) -> nn.Module:
         """Take the adapters out and return the base model, with its own class, keys and label names."""
@@ -268,37 +290,12 @@ def meta_net_sizes(config: CoOpConfig, model: nn.Module, text_width: int) -> tup
     return projection_dim, hidden_units, text_width
 
 
-def adapter_parameters(model: nn.Module, adapter_name: str) -> dict[str, nn.Parameter]:
-    """The learnable parts of an adapter, by their full names in `model`."""
-    return {
-        f"{path}.{container}.{name}": parameter
-        for path, layer in model.named_modules()
-        if isinstance(layer, CoOpEmbeddings)
-        for container in layer.adapter_layer_names
-        for name, parameter in getattr(layer, container).named_parameters()
-        if name.split(".")[0] == adapter_name
-    }
-
-
-def check_saved_tensors(parameters: dict[str, nn.Parameter], state_dict: dict[str, Tensor]) -> None:
-    """Check saved tensors against an adapter's parameters before one of them is copied.
-
-    Args:
-        parameters: the adapter's, by their full names.
-        state_dict: what was saved, under the same names.
-
-    Raises:
-        ValueError: if a tensor is missing or left over, or has another shape.
-    """
-    learned = {key for key in state_dict if f".{CoOpModel.prefix}" in key}
-    if learned != set(parameters):
-        raise ValueError(
-            f"The saved adapter does not fit its config: the weights are {', '.join(sorted(state_dict)) or 'none'} and "
-            f"should be {', '.join(sorted(parameters))}. `adapter_config.json` and the weights are not of one adapter."
+def warn_of_another_base(trained_on: str | None, here: str | None) -> None:
+    """Warn if an adapter names another base model than the one that it is loaded on; a copy elsewhere is the same."""
+    names = [str(name).replace("\\", "/").rstrip("/") for name in (trained_on, here) if name]
+    if len(names) == 2 and len({name.rpartition("/")[2].lower() for name in names}) == 2:
+        warnings.warn(
+            f"This adapter was trained on {names[0]!r} and is loaded on {names[1]!r}: unless these have the same "
+            "weights, its vectors mean nothing there.",
+            stacklevel=2,
         )
-    for key, parameter in parameters.items():
-        if state_dict[key].shape != parameter.shape:
-            raise ValueError(
-                f"The saved adapter does not fit this model: {key} is {tuple(state_dict[key].shape)} in the file and "
-                f"{tuple(parameter.shape)} here. Load it on the base model that it was trained with."
-            )
