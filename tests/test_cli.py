@@ -186,6 +186,25 @@ def test_benchmark_takes_the_papers_context_for_the_protocol(folder, tmp_path, o
     assert (settings["n_ctx"], settings["ctx_init"]) == start
 
 
+def test_more_shots_than_images_are_told(folder, tmp_path, capsys):
+    common = ["--data", f"folder:{folder}", "--seeds", "1", "--epochs", "1", "--methods", "coop"]
+    run("benchmark", "few-shot", *common, "--shots", "1", "500", "1000", "--output", tmp_path / "runs")
+    captured = capsys.readouterr()
+    have = {number for path in (tmp_path / "runs").rglob("result.json") for number in shots_used(path)}
+    assert len(have) == 2  # one image, and all
+    most = max(have)
+    for asked in (500, 1000):
+        assert f"data has {most} training images a class: {asked} shots take all of them" in captured.err
+        assert f"{asked} shots of data are {most} images per class, as there are no more." in captured.out
+    assert ": 1 shots" not in captured.err
+    run("train", "--data", f"folder:{folder}", "--shots", "500", "--epochs", "1", "--output", tmp_path / "prompt")
+    assert f"data has {most} training images a class: 500 shots take all of them" in capsys.readouterr().err
+
+
+def shots_used(path):
+    return json.loads(path.read_text())["shots_used"]
+
+
 def test_transfer_and_ablation(folder, tmp_path, capsys):
     common = [
         "--data",

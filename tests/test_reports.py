@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,18 @@ class TestLoading:
         assert [found.seed for found in runs] == [1, 2, 3]
         assert runs[0] == run(seed=1)
         assert runs[2].path == kept
+
+    def test_how_many_images_were_used(self, tmp_path):
+        write(tmp_path / "result.json", record(shots_used=[3, 24]))
+        assert load_runs(tmp_path)[0].shots_used == (3, 24)
+        write(tmp_path / "result.json", record())
+        assert load_runs(tmp_path)[0].shots_used is None
+
+    @pytest.mark.parametrize(("wrong", "message"), [([3], "fewest and the most"), ([3, "a"], "must be a whole number")])
+    def test_a_wrong_number_of_images_is_refused(self, tmp_path, wrong, message):
+        path = write(tmp_path / "kept.json", record(shots_used=wrong))
+        with pytest.raises(ValueError, match=message):
+            load_runs(path)
 
     def test_a_single_folder_needs_no_list(self, tmp_path):
         write(tmp_path / "result.json", record())
@@ -264,6 +277,29 @@ class TestBaseToNew:
         average = cells_of(make_tables(runs)[-1])["CoCoOp"]
         assert average[:3] == pytest.approx(rows["average"]["CoCoOp"], abs=0.02)
         assert sum(rows[data]["CoCoOp"][2] for data in datasets) / 11 == pytest.approx(75.44, abs=0.01)
+
+    def test_fewer_images_than_shots_are_told(self):
+        """Columns of which both hold what was learned from all images do not say so by themselves."""
+        used = {4: (4, 4), 16: (12, 16), 500: (12, 24), 1000: (12, 24)}
+        runs = [replace(run(shots=shots, seed=seed), shots_used=used[shots]) for shots in used for seed in (1, 2)]
+        (table,) = make_tables(runs)
+        assert table.columns[1:-1] == ["4", "16", "500", "1000"]
+        assert table.note == (
+            "Columns: training images per class. "
+            "16 shots of digits are 12 to 16 images per class, as there are no more. "
+            "500 shots of digits are 12 to 24 images per class, as there are no more. "
+            "1000 shots of digits are 12 to 24 images per class, as there are no more."
+        )
+
+    @pytest.mark.parametrize("protocol", ["base-to-new", "cross-dataset", "domain", "ablation"])
+    def test_fewer_images_than_shots_are_told_in_every_table(self, protocol):
+        one = run(protocol, shots=16, base=0.5, new=0.5, test=0.5)
+        (table,) = make_tables([replace(one, shots_used=(5, 5))])
+        assert "16 shots of digits are 5 images per class, as there are no more." in table.note
+        (table,) = make_tables([replace(one, shots_used=(16, 16))])
+        assert "no more" not in table.note
+        (table,) = make_tables([one])  # a result of an older version
+        assert "no more" not in table.note
 
     def test_without_new_classes(self):
         (table,) = make_tables([base_to_new("linear-probe", 0.9, None), base_to_new("coop", 0.5, 0.5)])
@@ -524,7 +560,10 @@ class TestPaperTables:
 
     def test_the_caption_counts_seeds(self):
         runs = [run(seed=seed) for seed in (1, 2, 3)] + [run(method="zero-shot", shots=0, seed=0)]
-        assert "After ±: the sample standard deviation of 3 seeds." in make_paper_tables(runs)[0].caption
+        assert (
+            "After ±: the sample standard deviation (divided by n - 1) of 3 seeds."
+            in make_paper_tables(runs)[0].caption
+        )
         assert "±" not in make_paper_tables(runs[:1])[0].caption
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .loading import load_clip, load_images
+from .loading import load_clip, load_images, tell_shots
 from .options import (
     DEMO,
     add_context,
@@ -184,6 +184,8 @@ def load_all(sources: Sequence[str], options: argparse.Namespace) -> list[ImageD
         ValueError: if two have one name.
     """
     loaded = [load_images(source, options) for source in sources]
+    for data in loaded:
+        tell_shots(data, options.shots)
     names = [data.name for data in loaded]
     if len(set(names)) < len(names):
         raise ValueError(f"Every dataset must have a name of its own, got {names}: results are filed under it.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +70,22 @@ def load_images(source: str, options: argparse.Namespace) -> ImageData:
     for line in data.summary.lines():
         say(line)
     return data
+
+
+def tell_shots(data: ImageData, shots: int | Sequence[int] | None) -> None:
+    """Tell where classes have fewer training images than are asked for.
+
+    Args:
+        data: what is learned from.
+        shots: one number of images per class or several; None for all.
+    """
+    train = data.summary.splits["train"]
+    asked = [shots] if isinstance(shots, int) else sorted(shots or [])
+    for number in asked:
+        if 0 < train.fewest < number:
+            have = f"{train.most}" if train.fewest == train.most else f"{train.fewest} to {train.most}"
+            most = "all of them" if train.most <= number else f"{number} where there are so many"
+            say(f"{data.name} has {have} training images a class: {number} shots take {most}")
 
 
 def checked_template(template: str) -> str:

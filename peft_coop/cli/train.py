@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .loading import load_clip, load_images
+from .loading import load_clip, load_images, tell_shots
 from .options import (
     add_context,
     add_data,
@@ -72,6 +72,7 @@ def run_train(options: argparse.Namespace) -> None:
 
     TrainingFolder(options.output, {}).check()  # before anybody waits for the images
     data = load_images(options.data, options)
+    tell_shots(data, options.shots)
     method = make_prompt_learning(options.method, options, data)
     clip = load_clip(options.model, options)
     images = _draw(data, options)

@@ -42,7 +42,13 @@ class LabelledImages:
     @property
     def num_shots(self) -> int:
         """Training images of the class that has most; 0 if there is none."""
-        return int(np.bincount(self.train["label"], minlength=1).max())
+        return self.shots_used[1]
+
+    @property
+    def shots_used(self) -> tuple[int, int]:
+        """Training images of the class that has fewest, and of the one that has most."""
+        counts = np.bincount(self.train["label"], minlength=max(1, len(self.class_names)))
+        return int(counts.min()), int(counts.max())
 
 
 class FrozenCLIP:

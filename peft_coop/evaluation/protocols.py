@@ -343,6 +343,7 @@ def _run_keys(clip: FrozenCLIP, data: ImageData, plans: Sequence[_Plan], protoco
             {split: tested_on(test) for split, test in plan.tests.items()},
             pool,
             weights,
+            list(plan.images.shots_used),
         )
         for plan in plans
     ]

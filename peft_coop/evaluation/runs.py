@@ -9,7 +9,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class RunKey:
         tests: of the images, classes and zero-shot prompt of each split.
         pool: of the classes and numbers of the images that were drawn from.
         weights: of the pretrained model.
+        shots_used: training images of the class that has fewest, and of the one that has most: a class may have fewer
+            than were asked for.
     """
 
     protocol: str
@@ -68,6 +70,7 @@ class RunKey:
     tests: dict[str, str]
     pool: str
     weights: str
+    shots_used: list[int] = field(default_factory=lambda: [0, 0])
 
     def table_folder(self, output: Path) -> Path:
         """Where the results lie that are compared with this one, and averaged with it."""

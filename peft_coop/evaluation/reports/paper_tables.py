@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from .lines import Line, Value, distinct, make_lines, model_label, over_datasets
 from .published import PAPER_NAMES, published, published_base_to_new
 from .runs import METRICS, Run, check_metric
+from .shots import shots_note
 from .tables import H_NOTE, base_and_new, runs_by_model, source_and_targets, transfer_title
 
 Row = tuple[list[str], list[Value | None]]
@@ -193,4 +194,4 @@ def _caption(runs: Sequence[Run], *sentences: str) -> str:
     learned = {len({run.seed for run in line.runs}) for line in make_lines(runs) if line.learns} - {1}
     counts = f"{min(learned)} to {max(learned)}" if len(learned) > 1 else "".join(map(str, learned))
     spread = f"After ±: the sample standard deviation (divided by n - 1) of {counts} seeds." if learned else ""
-    return " ".join(filter(None, [*sentences, spread, "The best is bold."]))
+    return " ".join(filter(None, [*sentences, shots_note(runs), spread, "The best is bold."]))

@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Run:
         seed: of the drawn images and of the training.
         results: by split, the metrics as fractions and `num_examples`.
         path: the file it was read from.
+        shots_used: training images of the class that has fewest and of the one that has most; None in results of
+            older versions.
         identity: fingerprints of the model's weights, the images to draw from and those of each split; none in results
             of older versions.
     """
@@ -47,6 +49,7 @@ class Run:
     seed: int
     results: dict[str, dict[str, Any]]
     path: Path = field(default=Path(RESULT), compare=False)
+    shots_used: tuple[int, int] | None = field(default=None, compare=False)
     identity: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -148,7 +151,20 @@ def _make_run(record: Any, path: Path) -> Run:
     _check_results(results, SPLITS[record["protocol"]])
     texts = {key: record[key] for key in TEXTS}
     identity = {name: record[name] for name in ("tests", "pool", "weights") if name in record}
-    return Run(**texts, settings=settings, seed=record["seed"], results=results, path=path, identity=identity)
+    run = Run(**texts, settings=settings, seed=record["seed"], results=results, path=path, identity=identity)
+    return replace(run, shots_used=_shots_used(record))
+
+
+def _shots_used(record: dict[str, Any]) -> tuple[int, int] | None:
+    used = record.get("shots_used")
+    if used is None:
+        return None
+    if not isinstance(used, list) or len(used) != 2:
+        raise ValueError(f"`shots_used` must be the fewest and the most images of a class, got {used!r}.")
+    fewest, most = used
+    for number in used:
+        _check_type(number, int, "a number of `shots_used`")
+    return fewest, most
 
 
 def _check_results(results: dict[str, Any], splits: tuple[str, ...]) -> None:

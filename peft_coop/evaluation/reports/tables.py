@@ -10,6 +10,7 @@ from ..scores import harmonic_mean
 from .lines import PROMPT_METHODS, Line, Value, distinct, make_lines, over_datasets, over_seeds
 from .published import NUM_SHOTS, PAPER_NAMES, Row, published, published_base_to_new
 from .runs import METRICS, Run, check_metric
+from .shots import shots_note
 
 Cell = Value | str | None
 
@@ -85,7 +86,9 @@ def _few_shot_table(runs: Sequence[Run], datasets: Sequence[str], metric: str) -
 
     title = f"Few-shot: {_where(metric, datasets, runs[0].model)}"
     lines = make_lines(own, across=("num_shots",))
-    return _table(title, list(map(str, shots)), lines, cells, "Columns: training images per class.")
+    return _table(
+        title, list(map(str, shots)), lines, cells, _joined("Columns: training images per class.", shots_note(own))
+    )
 
 
 def _base_to_new_tables(runs: Sequence[Run], metric: str) -> Iterator[Table]:
@@ -94,11 +97,13 @@ def _base_to_new_tables(runs: Sequence[Run], metric: str) -> Iterator[Table]:
 
 
 def _base_to_new_table(runs: Sequence[Run], datasets: Sequence[str], metric: str) -> Table:
-    lines = make_lines([run for run in runs if run.data in datasets])
+    own = [run for run in runs if run.data in datasets]
+    lines, used = make_lines(own), shots_note(own)
     title = f"Base to new: {_where(metric, datasets, runs[0].model)}"
     if metric == "ece":
-        return _table(title, ["base", "new"], lines, lambda line: base_and_new(line, datasets, metric))
-    table = _table(title, ["base", "new", "H"], lines, lambda line: base_and_new(line, datasets, metric), H_NOTE)
+        return _table(title, ["base", "new"], lines, lambda line: base_and_new(line, datasets, metric), used)
+    note = _joined(H_NOTE, used)
+    table = _table(title, ["base", "new", "H"], lines, lambda line: base_and_new(line, datasets, metric), note)
     paper = published_base_to_new(runs[0].model, datasets) if metric == "accuracy" else {}
     return _beside_published(table, lines, paper) if paper else table
 
@@ -149,7 +154,7 @@ def _transfer_table(runs: Sequence[Run], metric: str) -> Table:
     def cells(line: Line) -> list[Cell]:
         return [over_datasets([line.by_seed(split, metric) for split in splits]) for splits in columns.values()]
 
-    return _table(transfer_title(runs, metric), list(columns), make_lines(runs), cells)
+    return _table(transfer_title(runs, metric), list(columns), make_lines(runs), cells, shots_note(runs))
 
 
 def transfer_title(runs: Sequence[Run], metric: str) -> str:
@@ -171,7 +176,8 @@ def _ablation_tables(runs: Sequence[Run], metric: str) -> Iterator[Table]:
         own = [run for run in runs if run.data == data]
         models = distinct(run.model for run in own)
         title = f"Ablation: {_where(metric, [data], *(models if len(models) == 1 else []))}"
-        yield _table(title, [METRICS[metric]], make_lines(own), lambda line: [over_seeds(line.by_seed("test", metric))])
+        lines, note = make_lines(own), shots_note(own)
+        yield _table(title, [METRICS[metric]], lines, lambda line: [over_seeds(line.by_seed("test", metric))], note)
 
 
 BUILDERS: dict[str, Callable[[Sequence[Run], str], Iterator[Table]]] = {
@@ -189,6 +195,10 @@ def _table(
     measured = [(line.label, cells(line)) for line in lines]
     rows = [(label, [*row, _seeds(row)]) for label, row in measured]
     return Table(title, ["method", *headings, "seeds"], rows, note)
+
+
+def _joined(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def _seeds(row: Sequence[Cell]) -> str:

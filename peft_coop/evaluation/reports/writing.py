@@ -18,8 +18,8 @@ from .tables import Table, make_tables, runs_by_model
 __all__ = ["Run", "Table", "format_report", "load_runs", "make_tables", "write_report"]
 
 NOTE = (
-    "Where there are several seeds: mean ± sample standard deviation (divided by n - 1). The original's scripts print the "
-    "population's (divided by n), which is smaller by a fifth for three seeds."
+    "Where there are several seeds: mean ± sample standard deviation (divided by n - 1). The original's scripts print "
+    "the population's (divided by n), which is smaller by a fifth for three seeds."
 )
 PACKAGES = r"% \usepackage{booktabs,adjustbox}"
 
