@@ -371,6 +371,20 @@ def test_a_deep_copy_is_independent(make_both, images):
     assert (other(pixel_values=images).logits - before).abs().max() > 1e-3
 
 
+def test_a_trained_vision_tower_wants_pixels(make_both, images):
+    """Features that were computed before pass no gradient to it."""
+    model = make_both(lora=lora_config(target_modules=["visual_projection"]))
+    features = model.get_image_features(images).pooler_output.detach()
+    with pytest.warns(UserWarning, match=r"vision tower is trained, and gets no gradient from `image_embeds`"):
+        model.train()(image_embeds=features, labels=LABELS)
+    model.eval()(image_embeds=features)
+    on_the_text = make_both(lora=lora_config(target_modules=["text_projection"]))
+    on_the_text.train()(image_embeds=features, labels=LABELS).loss.backward()
+    trained = {name: weight for name, weight in on_the_text.named_parameters() if weight.requires_grad}
+    assert any("lora_" in name for name in trained)
+    assert all(weight.grad.abs().max() > 0 for weight in trained.values())
+
+
 def adapters_of(model):
     return {n: w.detach().clone() for n, w in model.named_parameters() if "coop_" in n or "lora_" in n}
 

@@ -113,6 +113,17 @@ def test_few_shot_on_a_folder_learns_saves_and_loads(tmp_path):
     assert [tuple(value.shape) for value in adapter(tmp_path).values()] == [(16, 128)]
 
 
+def test_prompt_and_lora_learn_together_and_merge(tmp_path):
+    printed = run("prompt_and_lora/prompt_and_lora.py", "--smoke", "--output_dir", tmp_path)
+    accuracies = dict(re.findall(r"^([\w\- ]+): .*accuracy (0\.\d{4})$", printed, re.MULTILINE))
+    assert list(accuracies) == ["zero-shot", "prompt alone", "prompt and LoRA", "loaded", "merged"]
+    assert float(accuracies["zero-shot"]) < float(accuracies["prompt and LoRA"])
+    assert accuracies["prompt and LoRA"] == accuracies["loaded"]
+    assert float(accuracies["merged"]) == pytest.approx(float(accuracies["loaded"]), abs=0.005)
+    assert [tuple(value.shape) for value in adapter(tmp_path).values()] == [(4, 128)]
+    assert all("vision_model" in name for name in adapter(tmp_path / "vision"))
+
+
 def table_rows(printed: str) -> dict[str, list[str]]:
     """The cells of a Markdown table by the first of their row."""
     rows = [line.strip("|").split("|") for line in printed.splitlines() if line.startswith("|")]

@@ -79,6 +79,24 @@ def test_the_other_pages_snippets_run(capsys):
     assert "0.25" in capsys.readouterr().out  # |0.9 - 1| / 2 + |0.6 - 1| / 2
 
 
+@pytest.mark.filterwarnings("ignore:You are trying to modify a model with PEFT for a second time")
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute in the model")
+def test_the_snippets_about_adapters_run_one_after_the_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(snippets) == 6
+    names = {}
+    for snippet in snippets:
+        exec(compile(snippet, "docs/adapters.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "trainable params: " in printed
+    assert "visual_projection.modules_to_save.default.weight" in printed
+    assert printed.endswith("(3, 2)\n")
+    assert names["loaded"].base_model.active_beside() == ["vision"]
+    assert set(names["both"].peft_config) == {"default", "prompt"}
+
+
 def test_commands_that_pages_show_are_accepted():
     shown = [line for page in DOCS for line in re.findall(r"^\$ (peft-coop .*)$", page.read_text(), flags=re.MULTILINE)]
     assert len(shown) > 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -258,6 +259,12 @@ class PromptClassifierMixin(_Module):
             given = "neither" if pixel_values is None else "both"
             raise ValueError(f"Give either `pixel_values` or `image_embeds` (features computed before), got {given}.")
         if image_embeds is not None:
+            if self.training and torch.is_grad_enabled() and not self._vision_is_frozen:
+                warnings.warn(
+                    "The vision tower is trained, and gets no gradient from `image_embeds`, which were computed "
+                    "before: give `pixel_values`, or freeze it.",
+                    stacklevel=2,
+                )
             width = self.config.projection_dim
             if not isinstance(image_embeds, Tensor):
                 raise TypeError(
