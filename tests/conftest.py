@@ -6,6 +6,7 @@ import tempfile
 from copy import deepcopy
 from functools import cache, lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 # Image features of the tests do not outlive them.
 os.environ["HF_DATASETS_CACHE"] = (CACHE := tempfile.TemporaryDirectory()).name
@@ -18,6 +19,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from safetensors.torch import load_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, MetaClip2Config, MetaClip2Model
 
 from peft_coop.demo.loading import MODEL_PATH
@@ -123,6 +125,22 @@ def clip_path(tmp_path_factory, tokenizer) -> str:
     make_clip().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture
+def optimizer_steps():
+    """Counts the steps that optimizers take; one of them can be interrupted, as by Ctrl-C."""
+    steps = SimpleNamespace(taken=0, interrupted=None)
+
+    def count(*_):
+        if steps.taken + 1 == steps.interrupted:
+            steps.interrupted = None
+            raise KeyboardInterrupt("in a step")
+        steps.taken += 1
+
+    handle = register_optimizer_step_pre_hook(count)
+    yield steps
+    handle.remove()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from peft_coop.cli import demo, main
-from peft_coop.evaluation import training
 
 SHORT = ["--shots", "1", "--epochs", "2"]
 COLOURS = {"red": (200, 0, 0), "green": (0, 200, 0)}
@@ -78,7 +77,7 @@ def test_train_then_evaluate_then_predict(folder, tmp_path, capsys, method):
         str(folder / "test" / "green" / "0.png"),
     ]
     right = [line["label"] == name for line, name in zip(lines, ["red"] * 3 + ["green"], strict=True)]
-    assert sum(right) / 4 == pytest.approx(measured["accuracy"], abs=0.3)
+    assert measured["accuracy"] == (right[0] + right[3]) / 2  # all test images of a colour are alike
     assert all(0.5 <= line["probability"] <= 1 for line in lines)
 
 
@@ -109,25 +108,16 @@ def test_an_unreadable_image_is_told_and_the_others_are_classified(adapter, fold
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-def test_an_interrupted_training_goes_on(folder, tmp_path, capsys, monkeypatch):
-    class Kill(training.StageCallback):
-        def on_epoch_end(self, args, state, control, **kwargs):
-            if state.global_step == 3:
-                raise KeyboardInterrupt
-
+def test_an_interrupted_training_goes_on(folder, tmp_path, capsys, optimizer_steps):
     command = ["train", "--data", f"folder:{folder}", "--output", tmp_path / "prompt", "--shots", "1", "--epochs", "5"]
-    original = training.StageCallback
-    monkeypatch.setattr(training, "StageCallback", Kill)
+    optimizer_steps.interrupted = 4
     run(*command, code=130)
+    assert optimizer_steps.taken == 3
     assert "the same command goes on from here" in last_error(capsys)
-    monkeypatch.setattr(training, "StageCallback", original)
     run(*command, "--seed", "2", code=2)
     assert "holds an unfinished training with --seed 1, asked for is 2" in last_error(capsys)
-    steps = []
-    step = torch.optim.SGD.step
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda *given, **named: steps.append(1) or step(*given, **named))
     run(*command)
-    assert 2 <= len(steps) <= 3
+    assert optimizer_steps.taken == 5
 
 
 def test_a_mistake_does_not_lock_the_folder(folder, tmp_path, capsys):

@@ -56,9 +56,9 @@ def test_a_finished_run_is_not_done_again(tmp_path):
 def test_a_killed_run_finds_its_checkpoints(tmp_path):
     def killed(folder):
         fit(folder)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("killed")
 
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT011  it has no message
+    with pytest.raises(KeyboardInterrupt, match="killed"):
         run_once(KEY, tmp_path, killed, refuse)
 
     def go_on(folder):
@@ -91,9 +91,9 @@ def test_another_runs_result_is_not_taken(tmp_path):
 def test_checkpoints_of_another_run_are_not_taken(tmp_path):
     def killed(folder):
         fit(folder)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("killed")
 
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT011  it has no message
+    with pytest.raises(KeyboardInterrupt, match="killed"):
         run_once(KEY, tmp_path, killed, refuse)
     with pytest.raises(ValueError, match=r"run.json is of another run: its images is '0123', asked for is '4567'"):
         run_once(replace(KEY, images="4567"), tmp_path, refuse, refuse)
@@ -155,12 +155,12 @@ def test_other_splits_of_the_same_images_are_comparable(tmp_path):
 
 def killed_behind_its_training(folder):
     fit(folder)
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt("killed")
 
 
 def test_a_training_goes_on_when_other_images_are_tested_on(tmp_path):
     """As with --skip-corrupt, after a test image could not be read."""
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT011  it has no message
+    with pytest.raises(KeyboardInterrupt, match="killed"):
         run_once(KEY, tmp_path, killed_behind_its_training, refuse)
 
     def go_on(folder):

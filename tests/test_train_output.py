@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from transformers import TrainerCallback
 
 from peft_coop.cli import main
 from peft_coop.cli.training_folder import TrainingFolder
 from peft_coop.demo import load_clip, load_processor
-from peft_coop.evaluation import FrozenCLIP, clip_fingerprint, training
+from peft_coop.evaluation import FrozenCLIP, clip_fingerprint
 from peft_coop.evaluation.locks import locked
 from peft_coop.evaluation.training import last_checkpoint
 
@@ -101,28 +100,13 @@ def test_a_mistake_leaves_nothing_behind(data, tmp_path, capsys):
 
 
 @pytest.fixture
-def stopped(data, tmp_path, capsys, monkeypatch):
+def stopped(data, tmp_path, capsys, optimizer_steps):
     """A training that was stopped behind a checkpoint."""
-
-    class Kill(TrainerCallback):
-        def on_epoch_end(self, args, state, control, **kwargs):
-            if state.global_step == 3:
-                raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "train", stop_with(Kill, training.Trainer.train))
-        train(data, tmp_path / "out", code=130)
+    optimizer_steps.interrupted = 4
+    train(data, tmp_path / "out", code=130)
     assert last_checkpoint(tmp_path / "out" / "training") is not None
     capsys.readouterr()
     return tmp_path / "out"
-
-
-def stop_with(callback, original):
-    def run(trainer, *given, **named):
-        trainer.add_callback(callback)
-        return original(trainer, *given, **named)
-
-    return run
 
 
 def test_changed_images_are_another_training(data, stopped, capsys):
