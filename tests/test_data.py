@@ -4,6 +4,7 @@ import io
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from transformers import CLIPImageProcessor, CLIPModel, Trainer, TrainingArgumen
 from peft_coop import CoOpConfig
 from peft_coop.data import AugmentedImages, load_data, with_image_embeds
 from peft_coop.data.images import ImageRows, read_image
+from peft_coop.evaluation import FrozenCLIP
 
 COLOURS = {"green": (0, 200, 0), "red": (200, 0, 0)}
 
@@ -482,3 +484,18 @@ def coloured_files(tmp_path):
     for file, colour in zip(files, ((255, 0, 0), (0, 255, 0)), strict=True):
         Picture.new("RGB", (16, 16), colour).save(file)
     return files
+
+
+def test_features_that_a_clip_has_in_memory_are_those_of_the_files_now(coloured_files):
+    processor = SimpleNamespace(image_processor=CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16))
+    clip = FrozenCLIP(make_clip(), processor, "tiny")
+
+    def embed():
+        rows = {"image": [str(path) for path in coloured_files], "label": [0, 1]}
+        dataset = Dataset.from_dict(rows, features=Features({"image": Image(), "label": ClassLabel(names=["a", "b"])}))
+        return clip.image_embeds(dataset)
+
+    first = embed()
+    assert torch.equal(embed(), first)
+    Picture.new("RGB", (20, 20), (0, 0, 255)).save(coloured_files[0])
+    assert (embed() - first).abs()[0].max() > 1e-3

@@ -191,6 +191,24 @@ def test_several_splits_of_unknown_names_are_refused(tmp_path):
         load_data(f"hub:{tmp_path / 'saved'}")
 
 
+def test_what_datasets_does_not_read_of_a_folder_is_told(tmp_path):
+    place = fill(tmp_path / "pets")
+    draw(place / "test" / "phone.HEIC.png")
+    (place / "test" / "phone.HEIC.png").rename(place / "test" / "cat" / "phone.heic")
+    notes = load_data(f"hub:{place}").summary.notes
+    assert notes[0].startswith(
+        "`datasets` has read 12 of 13 images in the folder. Where folders are the classes, folder:"
+    )
+
+
+def test_a_metadata_file_that_datasets_cannot_read_names_the_way_out(tmp_path):
+    place = fill(tmp_path / "pets", "Train", "Test")
+    (place / "metadata.csv").write_text("a,b\n")
+    with pytest.raises(ValueError, match=r"'hub:.*pets' cannot be read: .*folders are the classes, folder:.*pets"):
+        load_data(f"hub:{place}")
+    assert len(load_data(f"folder:{place}").train) == 6
+
+
 def test_the_summary_counts_and_is_json(tmp_path):
     fill(tmp_path / "pets")
     draw(tmp_path / "pets" / "train" / "dog" / "9.png")

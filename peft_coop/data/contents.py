@@ -68,20 +68,32 @@ def stored_images(dataset: Dataset, image_column: str = "image") -> Iterator[dic
         yield from batch[image_column]
 
 
+def paths_of(dataset: Dataset, image_column: str = "image") -> Iterator[str | None]:
+    """The files of the images that a dataset does not hold itself."""
+    for length, path in _lengths_and_paths(dataset, image_column):
+        if length is None:
+            yield path
+
+
 def _shared_rows(keys: Sequence[dict[int, Any]]) -> list[list[int]]:
     shared = set(keys[0].values()) & set(keys[1].values()) - {None}
     return [[row for row, key in one.items() if key in shared] for one in keys]
 
 
 def _lengths(dataset: Dataset) -> Iterator[int | None]:
-    """Bytes of every image; None of one that is not there. What `datasets` keeps is not read for it."""
+    """Bytes of every image; None of one that is not there."""
+    for length, path in _lengths_and_paths(dataset, "image"):
+        yield length if length is not None else _file_length(path)
+
+
+def _lengths_and_paths(dataset: Dataset, image_column: str) -> Iterator[tuple[int | None, str | None]]:
+    """Bytes of every image that the dataset holds itself, and its path; the images are not read for it."""
     from pyarrow import compute
 
-    for batch in undecoded(dataset, "image").select_columns(["image"]).with_format("arrow").iter(ROWS):
-        images = batch["image"].combine_chunks()
-        kept = compute.binary_length(compute.struct_field(images, "bytes")).to_pylist()
-        for length, path in zip(kept, compute.struct_field(images, "path").to_pylist(), strict=True):
-            yield length if length is not None else _file_length(path)
+    for batch in undecoded(dataset, image_column).select_columns([image_column]).with_format("arrow").iter(ROWS):
+        images = batch[image_column].combine_chunks()
+        lengths = compute.binary_length(compute.struct_field(images, "bytes")).to_pylist()
+        yield from zip(lengths, compute.struct_field(images, "path").to_pylist(), strict=True)
 
 
 def _file_length(path: str | None) -> int | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..module_state import module_settings
 from ..progress import stage, without_datasets_bars
 from .augmentation import RandomView
+from .contents import paths_of
 from .images import check_columns, read_image, undecoded
 from .preparation import prepare_images
 
@@ -130,10 +131,8 @@ def _fingerprint(
     from datasets.fingerprint import Hasher, generate_random_fingerprint
 
     hasher = Hasher()
-    hasher.update(dataset._fingerprint)
+    hasher.update(images_version(dataset, image_column))
     hasher.update([PREPARATION, image_processor.to_json_string(), image_column, *settings])
-    if not dataset.cache_files:  # what is in memory may be paths, and the images behind them may change
-        hasher.update([_version(stored) for stored in dataset[image_column]])
     # What somebody else's hooks and layers compute cannot be known by their weights.
     hasher.update(module_settings(model.vision_model, model.visual_projection) or generate_random_fingerprint())
     for module in (model.vision_model, model.visual_projection):
@@ -142,10 +141,24 @@ def _fingerprint(
     return hasher.hexdigest()
 
 
-def _version(stored: dict[str, Any]) -> Any:
-    """An image's bytes, or its file's name, size and time."""
-    path = stored["path"]
-    if stored["bytes"] is not None or not os.path.isfile(path):
-        return stored["bytes"], path
-    status = os.stat(path)
+def images_version(dataset: Dataset, image_column: str = "image") -> str:
+    """What is cheap to know of a dataset's images: its own fingerprint, and size and time of the files that it names.
+
+    Args:
+        dataset: with images.
+        image_column: their column.
+    """
+    from datasets.fingerprint import Hasher
+
+    hasher = Hasher()
+    hasher.update([dataset._fingerprint, *map(_file_version, paths_of(dataset, image_column))])
+    return hasher.hexdigest()
+
+
+def _file_version(path: str | None) -> Any:
+    """A file's name, size and time; the name alone of what is no file here."""
+    try:
+        status = os.stat(path or "")
+    except OSError:
+        return path
     return path, status.st_size, status.st_mtime_ns

@@ -14,7 +14,7 @@ from .coop_layout import load_coop
 from .folders import read_folder
 from .image_data import DEFAULT_TEMPLATE, ImageData
 from .image_lists import make_dataset
-from .images import leave_out_unreadable
+from .images import is_image_name, leave_out_unreadable
 from .splits import assign_splits
 from .summary import LeftOut
 
@@ -91,23 +91,44 @@ def _from_coop(source: str, place: str) -> ImageData:
 
 
 def _splits(source: str, kind: str, place: str, skip_corrupt: bool) -> _Splits:
-    from datasets import load_dataset
-    from datasets.data_files import EmptyDatasetError
-    from datasets.exceptions import DatasetGenerationError
-
     if kind == "folder":
         place = os.path.expanduser(place)
     if kind == "folder" and not os.path.isdir(place):
         raise ValueError(f"There is no folder {place!r} (from {source!r}).")
     if any(os.path.isfile(os.path.join(place, name)) for name in ("dataset_dict.json", "state.json")):
         return _Splits(_saved(source, place))
+    if kind == "hub":
+        return _of_hub(source, place)
     try:
-        if kind == "folder":
-            return _of_folder(place, skip_corrupt)
-        return _Splits(load_dataset(place))
-    # RuntimeError: a folder with a script, which datasets no longer runs.
-    except (DatasetGenerationError, EmptyDatasetError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{source!r} cannot be read: {error.__cause__ or error}") from error
+        return _of_folder(place, skip_corrupt)
+    except ValueError as error:
+        raise ValueError(f"{source!r} cannot be read: {error}") from error
+
+
+def _of_hub(source: str, place: str) -> _Splits:
+    from datasets import load_dataset
+
+    try:
+        splits = load_dataset(place)
+    except ImportError:
+        raise
+    except Exception as error:  # a script, no data, metadata that do not fit: nearly everything
+        reason = str(error.__cause__ or error) or type(error).__name__
+        raise ValueError(f"{source!r} cannot be read: {reason}{_see_folder(place)}") from error
+    images, rows = _count_images(Path(place)), sum(map(len, splits.values()))
+    if images <= rows:
+        return _Splits(splits)
+    note = f"`datasets` has read {rows:,} of {images:,} images in the folder.{_see_folder(place)}"
+    return _Splits(splits, notes=[note])
+
+
+def _see_folder(place: str) -> str:
+    return f" Where folders are the classes, folder:{place} reads them." if os.path.isdir(place) else ""
+
+
+def _count_images(place: Path) -> int:
+    """Images below a folder of this machine; none of a dataset of the Hub."""
+    return sum(is_image_name(Path(name)) for _, _, files in os.walk(place, followlinks=False) for name in files)
 
 
 def _of_folder(place: str, skip_corrupt: bool) -> _Splits:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPProcessor
 
 from ..data import with_image_embeds
+from ..data.features import images_version
 from ..demo import MODEL_PATH
 from .pretrained import DEMO, load_dual_encoder
 
@@ -94,7 +95,7 @@ class FrozenCLIP:
 
     def with_image_embeds(self, images: Dataset) -> Dataset:
         """The images' features, columns `image_embeds` and `label`; computed once for each dataset."""
-        key = images._fingerprint
+        key = images_version(images)
         if key not in self._features:
             at_once: dict[str, Any] = {} if self.batch_size is None else {"batch_size": self.batch_size}
             self._features[key] = with_image_embeds(images, self.model, self.processor.image_processor, **at_once)
