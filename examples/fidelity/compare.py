@@ -220,7 +220,7 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_paths(parser)
-    parser.add_argument("--cases", nargs="+", help="the beginnings of their names; default: all")
+    parser.add_argument("--cases", nargs="+", help="only trainings whose names begin so")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.set_verbosity_error()
@@ -230,8 +230,9 @@ def main() -> None:
         make_small_clip(args.coop / "clip" / "bpe_simple_vocab_16e6.txt.gz", folder / "clip")
         clip = FrozenCLIP.from_pretrained(str(folder / "clip"))
         data = load_data(f"coop:caltech101@{folder / 'data'}")
-        compare_hand_written(args, folder, clip, data)
-        compare_accuracies(args, folder, clip, data)
+        if args.cases is None:
+            compare_hand_written(args, folder, clip, data)
+            compare_accuracies(args, folder, clip, data)
         print(
             "| training | steps | loss, ten steps | loss, all | learned | logits | predictions | norm > 1 | clipped |"
         )
