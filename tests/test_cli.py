@@ -108,6 +108,18 @@ def test_an_unreadable_image_is_told_and_the_others_are_classified(adapter, fold
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+def test_images_in_linked_folders_are_classified_and_other_files_told(adapter, folder, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "linked").symlink_to(folder / "test" / "red")
+    (folder / "test" / "red" / "again").symlink_to(tmp_path / "photos")
+    (folder / "test" / "red" / "notes.txt").write_text("")
+    run("predict", "--adapter", adapter, tmp_path / "photos", "--json")
+    captured = capsys.readouterr()
+    files = [json.loads(line)["file"] for line in captured.out.splitlines()]
+    assert files == [str(tmp_path / "photos" / "linked" / f"{index}.png") for index in range(3)]
+    assert f"> left out of {tmp_path / 'photos'}, no images by their names: 1" in captured.err
+
+
 def test_an_interrupted_training_goes_on(folder, tmp_path, capsys, optimizer_steps):
     command = ["train", "--data", f"folder:{folder}", "--output", tmp_path / "prompt", "--shots", "1", "--epochs", "5"]
     optimizer_steps.interrupted = 4

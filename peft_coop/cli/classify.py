@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..progress import stage
 from .loading import TEMPLATE_WITH_ADAPTER, checked_template, load_adapter, load_clip
-from .options import DEMO, add_model, add_quiet, add_template, percent, whole_number
+from .options import DEMO, add_model, add_quiet, add_template, percent, say, whole_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,6 +124,7 @@ def _files(paths: list[Path]) -> Iterator[Path]:
     Raises:
         ValueError: if one does not exist, or a folder holds no image.
     """
+    from ..data.folders import files_below
     from ..data.images import is_image_name
 
     for path in paths:
@@ -132,9 +133,12 @@ def _files(paths: list[Path]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        found = [file for file in sorted(path.rglob("*")) if file.is_file() and is_image_name(file.relative_to(path))]
+        files = sorted(files_below(path))
+        found = [file for file in files if is_image_name(Path(file.name))]
         if not found:
             raise ValueError(f"The folder {str(path)!r} holds no image.")
+        if len(found) < len(files):
+            say(f"left out of {path}, no images by their names: {len(files) - len(found):,}")
         yield from found
 
 

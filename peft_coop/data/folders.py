@@ -7,7 +7,7 @@ out links, formats that it does not know, and folders such as `testing` without 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -166,17 +166,22 @@ def _visible(folder: Path, found: _Found) -> list[Path]:
     return visible
 
 
-def _any_image(folder: Path) -> Path | None:
-    """An image somewhere below a folder; a folder that links lead back to is looked into once."""
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files below a folder that are not hidden.
+
+    Links are followed; a folder that they lead back to is looked into once.
+    """
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
+        if real not in seen:
+            yield from (Path(place) / name for name in sorted(files) if not name.startswith("."))
         seen.add(real)
-        for name in sorted(files):
-            if is_image_name(Path(name)):
-                return Path(place) / name
-    return None
+
+
+def _any_image(folder: Path) -> Path | None:
+    return next((file for file in files_below(folder) if is_image_name(Path(file.name))), None)
 
 
 def _check_names(found: dict[str, _Found], folders: dict[str, Path]) -> None:
