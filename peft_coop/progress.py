@@ -40,6 +40,7 @@ class Stage:
     def __init__(self, name: str, total: int, unit: str, parent: Stage | None, counts: bool, shown: bool):
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
+        self._of_present_step = 0.0
         self._doing = ""
         self._parent = parent
         self._counts = counts
@@ -57,12 +58,14 @@ class Stage:
     def update(self, steps: int = 1) -> None:
         """So many steps are done."""
         self.done += steps
+        self._of_present_step = 0.0
         self._draw(now=self.done >= self.total)
 
     def skip(self, steps: int = 1) -> None:
         """So many steps had been done before: they say nothing of how long the others take."""
         before = self._fraction_of_all()
         self.done += steps
+        self._of_present_step = 0.0
         self._root._skipped += self._fraction_of_all() - before
         self._draw(now=True)
 
@@ -83,15 +86,19 @@ class Stage:
 
     def _text(self) -> str:
         """Where it stands, in words."""
+        if self.total == 1 and self._doing:
+            return self._doing
         step = min(self.done + 1, self.total) if self._doing else self.done
         return f"{self.unit} {step:,}/{self.total:,}" + (f": {self._doing}" if self._doing else "")
 
-    def _fraction_of_all(self, of_present_step: float = 0.0) -> float:
-        """How much of everything is done."""
-        own = min(1.0, (self.done + of_present_step) / self.total) if self.total else 1.0
+    def _fraction_of_all(self) -> float:
+        """How much of everything is done; a stage that has ended still fills its part of the present step."""
+        own = min(1.0, (self.done + self._of_present_step) / self.total) if self.total else 1.0
         if self._parent is None:
             return own
-        return self._parent._fraction_of_all(own if self._counts else 0.0)
+        if self._counts:
+            self._parent._of_present_step = max(self._parent._of_present_step, own)
+        return self._parent._fraction_of_all()
 
     def _draw(self, now: bool) -> None:
         root = self._root

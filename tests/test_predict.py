@@ -163,3 +163,18 @@ def test_quiet_prints_results_and_errors_only(picture, capsys):
     assert len(lines) == 1
     [line] = told.splitlines()
     assert line.startswith("peft-coop: The image ")
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(0, 1), (0, 255)])
+def test_a_picture_of_floats_is_read_by_its_range(tmp_path, lowest, highest):
+    values = np.linspace(lowest, highest, 12, dtype=np.float32).reshape(3, 4)
+    Image.fromarray(values).save(tmp_path / "floats.tiff")
+    read = np.asarray(classify._open(tmp_path / "floats.tiff"))
+    expected = np.rint(np.linspace(0, 255, 12)).reshape(3, 4)
+    assert (read == expected[..., None]).all()
+
+
+@pytest.mark.parametrize("values", [[-1, 1], [0, 300], [0, np.nan]])
+def test_floats_of_another_range_are_refused(tmp_path, values):
+    Image.fromarray(np.array([values], dtype=np.float32)).save(tmp_path / "floats.tiff")
+    assert "its values must be from 0 to 1 or from 0 to 255, they are from" in classify._open(tmp_path / "floats.tiff")

@@ -27,6 +27,9 @@ def test_a_stage_fills_the_step_that_it_is_in(capsys):
             training.update(5)
             assert share(runs) == pytest.approx(1 / 8)
             training.update(5)
+        with stage("image features", 10, "image", counts=False) as features:
+            features.update(10)
+            assert share(runs) == pytest.approx(1 / 4)
         runs.update()
         assert share(runs) == pytest.approx(1 / 4)
     printed = capsys.readouterr().err

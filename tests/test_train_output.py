@@ -59,7 +59,7 @@ def test_hidden_files_stay_beside_the_adapter(data, tmp_path):
     (tmp_path / "out" / ".gitattributes").write_text("*.safetensors filter=lfs")
     train(data, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {".gitattributes", "README.md", "adapter_config.json", "adapter_model.safetensors"}
+    assert names == {".gitattributes", "README.md", "adapter_config.json", "adapter_model.safetensors", "scores.json"}
     assert "# out\n" in (tmp_path / "out" / "README.md").read_text()
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..progress import stage
 from .loading import load_clip, load_images, tell_shots
 from .options import (
     DEMO,
+    PROMPTS,
     add_context,
     add_data,
     add_device,
@@ -17,14 +19,14 @@ from .options import (
     add_quiet,
     add_recipe,
     make_prompt_learning,
-    say,
+    tell_unused,
 )
+from .talk import say
 
 if TYPE_CHECKING:
     from ..data import ImageData
     from ..evaluation import Method
 
-PROMPTS = ("coop", "cocoop")
 BASELINES = (
     "zero-shot",
     "prompt-ensemble",
@@ -99,13 +101,13 @@ def _add_protocol(protocols: Any, name: str, text: str, run: Callable) -> argpar
         default=["zero-shot", "coop"],
         choices=[*ALL, "all"],
         metavar="METHOD",
-        help=f"of {', '.join(ALL)}, or all (default: zero-shot coop)",
+        help=f"of {', '.join(ALL)}, or all that the protocol can use (default: zero-shot coop)",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
     parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
     add_recipe(parser)
     add_quiet(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, protocol=name)
     return parser
 
 
@@ -114,7 +116,7 @@ def run_few_shot(options: argparse.Namespace) -> None:
     from ..evaluation import few_shot
 
     clip = load_clip(options.model, options)
-    for data in load_all(options.data, options):
+    for data in _one_by_one(options):
         few_shot(clip, data, make_methods(options, data), options.output, options.shots, options.seeds)
     _report(options.output / "few-shot")
 
@@ -124,7 +126,7 @@ def run_base_to_new(options: argparse.Namespace) -> None:
     from ..evaluation import base_to_new
 
     clip = load_clip(options.model, options)
-    for data in load_all(options.data, options):
+    for data in _one_by_one(options):
         base_to_new(clip, data, make_methods(options, data), options.output, options.shots, options.seeds)
     _report(options.output / "base-to-new")
 
@@ -146,7 +148,7 @@ def run_domain(options: argparse.Namespace) -> None:
 def _run_transfer(options: argparse.Namespace, protocol: Callable, name: str) -> None:
     clip = load_clip(options.model, options)
     targets = [load_images(source, options) for source in options.targets]
-    for data in load_all(options.data, options):
+    for data in _one_by_one(options):
         methods = make_methods(options, data)
         protocol(clip, data, targets, methods, options.output, options.shots, options.seeds)
     _report(options.output / name)
@@ -159,7 +161,7 @@ def run_ablation(options: argparse.Namespace) -> None:
     for name in options.model:
         of_model = argparse.Namespace(**{**vars(options), "model": name})
         clip = load_clip(name, options)
-        for data in load_all(options.data, options):
+        for data in _one_by_one(of_model):
             methods = _grid(of_model, data)
             ablation([clip], data, methods, options.output, (options.shots,), options.seeds)
     _report(options.output / "ablation")
@@ -175,6 +177,20 @@ def _grid(options: argparse.Namespace, data: ImageData) -> list[Method]:
         else:
             methods.append(method)
     return methods
+
+
+def _one_by_one(options: argparse.Namespace) -> Iterator[ImageData]:
+    """The datasets; where there are several, each with what is done with it as a step of the whole."""
+    loaded = load_all(options.data, options)
+    tell_unused(options, asked_methods(options))
+    if len(loaded) == 1:
+        yield from loaded
+        return
+    with stage(f"{options.protocol} with {options.model}", len(loaded), "dataset") as progress:
+        for data in loaded:
+            progress.doing(data.name)
+            yield data
+            progress.update()
 
 
 def load_all(sources: Sequence[str], options: argparse.Namespace) -> list[ImageData]:
@@ -198,7 +214,7 @@ def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
     from ..evaluation import all_baselines
     from ..recipes import LEARNING_RATE
 
-    asked: Sequence[str] = ALL if "all" in options.methods else options.methods
+    asked = asked_methods(options)
     rate = demo.LEARNING_RATE if options.model == DEMO else LEARNING_RATE
     baselines = all_baselines(
         rate if options.learning_rate is None else options.learning_rate,
@@ -209,7 +225,18 @@ def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
         flip=data.flip and not options.no_flip,
     )
     by_key = {method.key: method for method in baselines}
-    return [make_prompt_learning(key, options, data) if key in PROMPTS else by_key[key] for key in ALL if key in asked]
+    methods = [make_prompt_learning(key, options, data) if key in PROMPTS else by_key[key] for key in asked]
+    if "all" not in options.methods or options.protocol != "cross-dataset":
+        return methods
+    unable = [method.name for method in methods if not method.takes_new_classes]
+    if unable:
+        say(f"left out {', '.join(unable)}: what they learn is for the classes of {data.name} only")
+    return [method for method in methods if method.takes_new_classes]
+
+
+def asked_methods(options: argparse.Namespace) -> list[str]:
+    """The keys of the methods that `--methods` names, in the order of the help."""
+    return [key for key in ALL if key in options.methods or "all" in options.methods]
 
 
 def _report(folder: Path) -> None:

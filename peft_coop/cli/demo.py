@@ -9,8 +9,10 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..progress import stage
 from .loading import load_clip
-from .options import DEMO, add_model, add_quiet, percent, say
+from .options import DEMO, add_model, add_quiet, percent
+from .talk import say
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -79,9 +81,13 @@ def run_demo(options: argparse.Namespace) -> None:
     cocoop = PromptLearning("cocoop", recipe={**recipe, "batch_size": COCOOP_BATCH})
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
-        say(f"few images per class of {data.name}, and then half of the classes of {new_data.name}")
-        curve = few_shot(clip, data, [ZeroShot(), coop], runs, SHOTS, [SEED])
-        rows = base_to_new(clip, new_data, [ZeroShot(), coop, cocoop], runs, SHOTS[-1], [SEED])
+        with stage("demo", 2, "part") as progress:
+            progress.doing(f"few images per class of {data.name}")
+            curve = few_shot(clip, data, [ZeroShot(), coop], runs, SHOTS, [SEED])
+            progress.update()
+            progress.doing(f"half of the classes of {new_data.name}")
+            rows = base_to_new(clip, new_data, [ZeroShot(), coop, cocoop], runs, SHOTS[-1], [SEED])
+            progress.update()
         model = PeftModel.from_pretrained(deepcopy(clip.model), Path(curve[-1]["folder"]) / "adapter")
         draft = runs / "output"
         model.save_pretrained(draft / "adapter")

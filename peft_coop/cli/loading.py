@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import DEMO, say
+from .options import DEMO
+from .talk import say
 
 if TYPE_CHECKING:
     from peft import PeftModel

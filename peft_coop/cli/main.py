@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from . import benchmark, classify, demo, evaluate, report, tools, train
-from .options import quieten
+from .talk import quieten
 
 DESCRIPTION = """\
 Prompt learning for CLIP (CoOp, CoCoOp): learn a prompt from a few labelled images per class.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import warnings
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..progress import show_progress
+from .talk import say
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -19,9 +18,25 @@ DEMO = "demo"
 CONTEXT = (
     "as in the papers: 16 random ones for CoOp; 4 from 'a photo of a' for CoCoOp, and for CoOp on other classes or data"
 )
+PROMPTS = ("coop", "cocoop")
+# Methods that `TRAINING_OPTIONS` are not for.
+UNTRAINED = ("zero-shot", "prompt-ensemble", "prompt-ensemble-80", "linear-probe")
+PROMPT_OPTIONS = (
+    *("n_ctx", "ctx_init", "position", "class_specific"),
+    *("lengths", "starts", "positions", "contexts", "report_to"),
+)
+TRAINING_OPTIONS = ("epochs", "batch_size", "learning_rate", "augment")
+# What an option is that was not given, or was given in vain.
+UNSET: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys((*PROMPT_OPTIONS, *TRAINING_OPTIONS, "no_flip", "workers"), (None, False, 0)),
+    "position": (None, "end"),
+    "lengths": (None, [16]),
+    "starts": (None, []),
+    "report_to": (None, []),
+    "positions": (None, ["end"]),
+    "contexts": (None, ["unified"]),
+}
 DTYPES = ("float32", "bfloat16", "float16")
-
-_tells = True
 
 
 def add_model(parser: argparse.ArgumentParser, default: str | None = DEMO) -> None:
@@ -111,6 +126,13 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         "--augment", action="store_true", help="random crops and flips, as in the papers, instead of fixed features"
     )
     group.add_argument("--no-flip", action="store_true", help="with --augment: never mirror an image")
+    group.add_argument(
+        "--report-to",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="what the Trainer reports the loss of every epoch to: tensorboard, wandb and what else it knows",
+    )
     group.add_argument("--workers", type=int, default=0, help="with --augment: processes that load images")
 
 
@@ -147,32 +169,33 @@ def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData)
         ValueError: if they contradict each other.
     """
     from ..evaluation import PromptLearning
+    from ..evaluation.reporting import check_report_to
 
     context, recipe = context_of(options), recipe_of(options)
     flip = data.flip and not options.no_flip
-    return PromptLearning(key, context, recipe, data.name, options.augment, flip, options.workers)
+    report_to = check_report_to(options.report_to)
+    return PromptLearning(key, context, recipe, data.name, options.augment, flip, options.workers, report_to)
 
 
-def quieten(everything: bool = False) -> None:
-    """Keep library chatter out of a command's output; this process is the user's, not an import.
+def tell_unused(options: argparse.Namespace, methods: Collection[str]) -> None:
+    """Say which of the given options change nothing.
 
     Args:
-        everything: also what `say` tells.
+        options: with those of `add_recipe`.
+        methods: the keys of the methods that are run.
     """
-    global _tells
-    _tells = not everything
-    show_progress(not everything)
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()  # of loading weights
-    warnings.filterwarnings("ignore")
+    if not options.augment:
+        _say_unused(options, ("no_flip", "workers"), "without --augment")
+    if not set(methods) & set(PROMPTS):
+        _say_unused(options, PROMPT_OPTIONS, f"for {', '.join(methods)}, which learn no prompt")
+    if set(methods) <= set(UNTRAINED):
+        _say_unused(options, TRAINING_OPTIONS, f"for {', '.join(methods)}, which are not trained in steps")
 
 
-def say(text: str) -> None:
-    """Tell what is being done, unless `--quiet` was given."""
-    if _tells:
-        print(f"> {text}", file=sys.stderr, flush=True)
+def _say_unused(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    for name in names:
+        if getattr(options, name, None) not in UNSET[name]:
+            say(f"--{name.replace('_', '-')} has no effect {why}")
 
 
 def percent(fraction: float) -> str:

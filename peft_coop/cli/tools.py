@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .loading import load_adapter, load_clip
 from .options import add_device, add_model, add_quiet, check_new
+from .scores import read_scores
 
 CONVERT_EXAMPLES = """\
 examples:
@@ -52,7 +54,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--class-names", nargs="+", help="the classes, as a human writes them")
     parser.add_argument("--data", help="or where to take them from, such as coop:oxford_pets@DATA")
     parser.add_argument(
-        "--position", default="end", choices=("end", "middle", "front"), help="where the class name stood in training"
+        "--position", choices=("end", "middle", "front"), help="where the class name stood in training (default: end)"
     )
     add_quiet(parser)
     parser.set_defaults(run=run_convert)
@@ -92,8 +94,11 @@ def run_convert(options: argparse.Namespace) -> None:
     from ..hub import convert_original, export_original
 
     if options.to_original:
-        if options.class_names or options.data:
-            raise ValueError("--class-names and --data are for the other direction: an adapter knows its classes.")
+        if options.class_names or options.data or options.position:
+            raise ValueError(
+                "--class-names, --data and --position are for the other direction: an adapter knows its own."
+            )
+        check_new(options.output)
         model, _ = load_adapter(options.source, options)
         export_original(model, options.output)
         print(f"Wrote {options.output}, a checkpoint of the original's format.")
@@ -105,14 +110,34 @@ def run_convert(options: argparse.Namespace) -> None:
         names = load_data(options.data).class_names
     if not options.model:
         raise ValueError("Give --model, the CLIP that the checkpoint was learned with.")
+    if options.output.exists() and not (options.output.is_dir() and not any(options.output.iterdir())):
+        raise ValueError(f"{options.output} is there already: give another name, or remove it.")
+    if names is not None:
+        _check_count(names, options)
     clip = load_clip(options.model, options)
-    position = options.position
+    position = options.position or "end"
     convert_original(options.source, clip.model, options.output, class_names=names, class_token_position=position)
     print(f"Wrote {options.output}, an adapter for {clip.name}.")
+
+
+def _check_count(names: Sequence[str], options: argparse.Namespace) -> None:
+    """Refuse fewer or more names than the checkpoint has classes.
+
+    Raises:
+        ValueError: if so; a file that keeps no class is for any.
+    """
+    from ..hub import read_original
+
+    suffix = read_original(options.source).token_suffix
+    if suffix is not None and len(suffix) != len(names):
+        raise ValueError(
+            f"{options.source} was learned with {len(suffix)} classes, got {len(names)} names: give all of them, in "
+            "their order. For other classes convert it, and name these to `predict --class-names`."
+        )
 
 
 def run_push(options: argparse.Namespace) -> None:
     """Push the adapter and its card."""
     model, _ = load_adapter(options.adapter, options)
-    place = model.push_to_hub(options.repo, private=options.private)
+    place = model.push_to_hub(options.repo, private=options.private, **read_scores(options.adapter))
     print(f"Pushed to {place}.")

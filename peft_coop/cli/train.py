@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..progress import stage
 from .loading import load_clip, load_images, tell_shots
 from .options import (
     add_context,
@@ -17,8 +19,10 @@ from .options import (
     add_template,
     make_prompt_learning,
     percent,
+    tell_unused,
     whole_number,
 )
+from .scores import dataset_name, write_scores
 from .training_folder import TrainingFolder
 
 if TYPE_CHECKING:
@@ -74,26 +78,31 @@ def run_train(options: argparse.Namespace) -> None:
     data = load_images(options.data, options)
     tell_shots(data, options.shots)
     method = make_prompt_learning(options.method, options, data)
+    tell_unused(options, [options.method])
     clip = load_clip(options.model, options)
     images = _draw(data, options)
-    with TrainingFolder(options.output, _settings(options, clip, images)) as folder:
+    folder = TrainingFolder(options.output, _settings(options, clip, images))
+    with folder, stage(f"{method.name} on {data.name}", 1) as progress:
+        progress.doing(f"{len(images.train):,} images")
+        method = replace(method, log_dir=folder.work / "logs")
         classifier = method.fit(clip, images, options.seed, folder.work)
         zero_shot = ZeroShot().fit(clip, images, options.seed, folder.work)
         learned, before = (
             scores(one.logits(data.test, data.class_names), data.test["label"]) for one in (classifier, zero_shot)
         )
+        result = {
+            "num_train": len(images.train),
+            **learned,
+            "class_names": data.class_names,
+            "zero_shot_accuracy": before["accuracy"],
+            "summary": data.summary.as_dict(),
+        }
         classifier.save(folder.adapter)
+        write_scores(classifier.model, folder.adapter, result, dataset_name(options.data, data))
+        progress.update()
         folder.deliver()
-    result = {
-        "adapter": str(options.output),
-        "num_train": len(images.train),
-        **learned,
-        "class_names": data.class_names,
-        "zero_shot_accuracy": before["accuracy"],
-        "summary": data.summary.as_dict(),
-    }
     if options.json:
-        print(json.dumps(result))
+        print(json.dumps({"adapter": str(options.output), **result}))
         return
     print(f"{data.name}: {len(data.class_names)} classes, {len(images.train):,} training images, {method.name}")
     print(f"accuracy on {result['num_examples']:,} test images: {percent(result['accuracy'])}%")

@@ -130,7 +130,21 @@ def _in_rgb(image: Picture) -> Picture:
     if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow would clip at 255
         values = np.asarray(image).astype(np.int64).clip(0, 65535)
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if image.mode == "F":
+        image = _in_bytes(np.asarray(image))
     return image.convert("RGB")
+
+
+def _in_bytes(values: np.ndarray) -> Picture:
+    """A picture of floats, from 0 to 1 or from 0 to 255: Pillow would cut them off as the latter.
+
+    Raises:
+        ValueError: if they are of another range.
+    """
+    lowest, highest = values.min(), values.max()
+    if not 0 <= lowest <= highest <= 255:  # also where one is no number
+        raise ValueError(f"its values must be from 0 to 1 or from 0 to 255, they are from {lowest:g} to {highest:g}.")
+    return Image.fromarray(np.rint(values * (255 if highest <= 1 else 1)).astype(np.uint8))
 
 
 def is_image_name(path: PurePath) -> bool:

@@ -175,6 +175,11 @@ class Method(ABC):
         """
 
 
+def in_words(num_shots: int) -> str:
+    """A number of images per class."""
+    return f"{num_shots:,} {'shot' if num_shots == 1 else 'shots'}"
+
+
 def columns_of(class_names: Sequence[str], learned: Sequence[str], what: str) -> list[int]:
     """Where classes stand among those that were learned, for what can classify into these only.
 

@@ -15,7 +15,8 @@ from transformers import set_seed
 from ..configs import DEFAULT_N_CTX, CoCoOpConfig, CoOpConfig
 from ..data import AugmentedImages
 from ..recipes import Recipe, paper_context, paper_recipe
-from .methods import Classifier, FrozenCLIP, LabelledImages, Method, columns_of
+from .methods import Classifier, FrozenCLIP, LabelledImages, Method, columns_of, in_words
+from .reporting import reporting, reporting_arguments
 from .training import BATCH_SIZE, predict_logits, train_prompt
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class PromptLearning(Method):
         augment: train on random crops and flips instead of on features that are computed once.
         flip: whether the augmentation mirrors images.
         num_workers: processes that load augmented images.
+        report_to: what the Trainer reports to, such as "tensorboard" or "wandb".
+        log_dir: TensorBoard's folder; None: `logs` beside the checkpoints' folder.
     """
 
     key: str = "coop"
@@ -84,6 +87,8 @@ class PromptLearning(Method):
     augment: bool = False
     flip: bool = True
     num_workers: int = 0
+    report_to: tuple[str, ...] = ()
+    log_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if self.key not in CONFIGS:
@@ -132,9 +137,10 @@ class PromptLearning(Method):
         config = self.make_config(class_names=images.class_names, zero_shot_template=images.zero_shot_template)
         model = get_peft_model(deepcopy(clip.model), config)
         train = self._training_images(clip, images.train, seed)
-        train_prompt(
-            model, train, self.recipe_for(images.num_shots), seed, folder, dataloader_num_workers=self.num_workers
-        )
+        run_name = f"{self.name} on {images.data}, {in_words(images.num_shots)}, seed {seed}"
+        arguments = reporting_arguments(self.report_to, run_name) | {"dataloader_num_workers": self.num_workers}
+        with reporting(self.report_to, self.log_dir or folder.parent / "logs"):
+            train_prompt(model, train, self.recipe_for(images.num_shots), seed, folder, **arguments)
         return PromptClassifier(model, clip)
 
     def grid(

@@ -15,8 +15,8 @@ from ..data.features import PREPARATION
 from ..progress import stage
 from .fingerprints import clip_fingerprint
 from .locks import BusyError
-from .methods import Classifier, FrozenCLIP, LabelledImages, Method
-from .runs import Results, RunKey, check_company, run_once
+from .methods import Classifier, FrozenCLIP, LabelledImages, Method, in_words
+from .runs import Results, RunKey, check_company, is_finished, run_once
 from .scores import scores
 
 if TYPE_CHECKING:
@@ -287,11 +287,17 @@ def _run_all(clip: FrozenCLIP, data: ImageData, plans: Sequence[_Plan], output: 
             for number in [number for number in range(len(plans)) if number not in records]:
                 plan = plans[number]
                 doing = "waiting for another process: " if wait else ""
-                progress.doing(f"{doing}{plan.method.name}, {plan.num_shots} shots, seed {plan.seed}")
+                progress.doing(f"{doing}{plan.method.name}{_drawn(plan)}")
+                count = progress.skip if is_finished(keys[number], output) else progress.update
                 with suppress(BusyError):
                     records[number] = _run(clip, plan, keys[number], output, wait)
-                    progress.update()
+                    count()
     return [records[number] for number in range(len(plans))]
+
+
+def _drawn(plan: _Plan) -> str:
+    """Shots and seed in words; nothing where nothing is learned."""
+    return f", {in_words(plan.num_shots)}, seed {plan.seed}" if plan.num_shots else ""
 
 
 def _run(clip: FrozenCLIP, plan: _Plan, key: RunKey, output: Path, wait: bool) -> dict[str, Any]:

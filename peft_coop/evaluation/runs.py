@@ -115,6 +115,11 @@ def run_once(
     return {**_read(folder / RESULT, asdict(key)), "folder": str(folder)}
 
 
+def is_finished(key: RunKey, output: Path) -> bool:
+    """Whether the result of a run is there."""
+    return (key.folder(output) / RESULT).exists()
+
+
 def check_company(keys: Iterable[RunKey], output: Path) -> None:
     """Refuse to add runs to a table whose finished ones had other images, classes or weights.
 
