@@ -38,7 +38,7 @@ def process_state(monkeypatch):
 
 def python(*arguments, **options):
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run(command, capture_output=True, text=True, **options)
 
 
 def imported(stderr):
@@ -147,7 +147,7 @@ def test_output_that_is_not_read_ends_quietly(arguments, tmp_path):
     )
     reader, writer = os.pipe()
     os.close(reader)
-    result = subprocess.run([sys.executable, script], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    result = subprocess.run([sys.executable, script], stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert result.stderr == ""
     assert result.returncode == 141

@@ -33,9 +33,7 @@ def run_worker(folder: Path, tokenizer: str, n_processes: int, runs: list) -> di
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"]
     paths = [str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launcher, str(WORKER), str(file)], env=environment, capture_output=True, text=True, timeout=200
-    )
+    done = subprocess.run([*launcher, str(WORKER), str(file)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return dict(zip(runs, json.loads(Path(settings["results"]).read_text()), strict=True))
 

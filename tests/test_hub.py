@@ -95,7 +95,7 @@ class Client:
         return self
 
     def __exit__(self, *error):
-        self.process.communicate(timeout=60)
+        self.process.communicate()
         self.errors.close()
 
     def run(self, script: str) -> dict:

@@ -150,7 +150,7 @@ def test_batches_and_types_give_the_same_labels(tmp_path, capsys):
     rows = [[json.loads(line) for line in lines] for lines in (whole, in_batches)]
     for one, other in zip(*rows, strict=True):
         assert one["file"] == other["file"]
-        assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+        assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)
     half = [json.loads(line) for line in lines_of(capsys, *common, "--dtype", "bfloat16")[0]]
     gaps = [abs(one["probability"] - other["probability"]) for one, other in zip(rows[0], half, strict=True)]
     assert 1e-6 < max(gaps) < 0.1
