@@ -5,6 +5,7 @@ machinery, whose LoRA is its own or merged.
 """
 
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -20,11 +21,13 @@ from peft import (
     inject_adapter_in_model,
 )
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file, save_file
 from test_prompts import padded_feature
 from torch.nn.functional import cross_entropy, normalize
 from transformers import Trainer, TrainingArguments
 
 from peft_coop import CoOpConfig
+from peft_coop.prompts import encoder
 
 NAMES = ["cat", "dog", "great white shark"]
 LABELS = torch.tensor([0, 1, 2, 0, 1])
@@ -369,6 +372,68 @@ def test_a_deep_copy_is_independent(make_both, images):
     other.delete_adapter("style")
     assert torch.equal(model(pixel_values=images).logits, before)
     assert (other(pixel_values=images).logits - before).abs().max() > 1e-3
+
+
+def gradients(model, images):
+    model.zero_grad()
+    model.train()(pixel_values=images, labels=LABELS).loss.backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+@every_method
+def test_a_lora_alone_is_trained_within_the_memory(make_both, images, settings):
+    """The prompt is frozen; what exceeds the memory is computed again for the LoRA, too."""
+    model = make_both(**settings)
+    with_prompt = gradients(model, images)
+    model.set_requires_grad("prompt", False)
+    assert not any("coop_" in name for name, weight in model.named_parameters() if weight.requires_grad)
+    alone = gradients(model, images)
+    again = []
+    encode = encoder.checkpoint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder, "checkpoint", lambda *given, **more: again.append(1) or encode(*given, **more))
+        model.set_prompt_memory(1e-9)
+        in_parts = gradients(model, images)
+    assert again
+    assert alone.keys() == in_parts.keys() == {name for name in with_prompt if "lora_" in name}
+    for name, gradient in alone.items():
+        torch.testing.assert_close(gradient, with_prompt[name], atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(in_parts[name], gradient, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_checkpointed_layers_have_the_same_gradients(make_both, images, use_reentrant):
+    model = make_both()
+    expected = gradients(model, images)
+    inner = model.get_base_model()
+    enable = getattr(inner, "activation_checkpointing_enable", inner.gradient_checkpointing_enable)  # renamed in 5.x
+    enable({"use_reentrant": use_reentrant})
+    inner.enable_input_require_grads()
+    for name, gradient in gradients(model, images).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("broken", ["prompt", "style"])
+@torch.no_grad()
+def test_a_failed_load_leaves_the_other(make_both, images, tmp_path, broken):
+    make_both().save_pretrained(tmp_path)
+    weights = tmp_path / broken / "adapter_model.safetensors"
+    saved = load_file(weights)
+    save_file({name: torch.cat([value, value]) for name, value in saved.items()}, weights)
+    kept = "style" if broken == "prompt" else "prompt"
+    model = PeftModel.from_pretrained(make_clip(), tmp_path / kept, adapter_name=kept).double()
+    inputs = {"pixel_values": images}
+    if kept == "style":
+        inputs["input_ids"] = torch.tensor([[49406, 320, 2368, 49407]])
+    before, kind, names = model(**inputs), type(model.get_base_model()), list(model.state_dict())
+    load = partial(PeftModel.from_pretrained, model) if kept == "style" else model.load_adapter
+    with pytest.raises((ValueError, RuntimeError), match=r"does not fit|size mismatch"):
+        load(tmp_path / broken, broken)
+    assert list(model.peft_config) == [kept]
+    assert list(model.state_dict()) == names
+    assert type(model.get_base_model()) is kind
+    assert torch.equal(model(**inputs).image_embeds, before.image_embeds)
+    assert torch.equal(model(**inputs).text_embeds, before.text_embeds)
 
 
 def test_a_trained_vision_tower_wants_pixels(make_both, images):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import make_clip
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from safetensors.torch import load_file
 from test_beside import adapters_of, make_trainer
 from torch import nn
@@ -137,6 +137,17 @@ def test_beside_a_lora(config, pixel_values, tmp_path):
     loaded = PeftModel.from_pretrained(make_clip(), tmp_path)
     loaded.load_adapter(tmp_path / "style", "style")
     torch.testing.assert_close(logits(loaded, pixel_values), after, atol=1e-5, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute in the model")
+def test_a_lora_of_pefts_own_function_does_not_switch_them_off_in_silence(config, pixel_values):
+    model = get_peft_model(make_clip(), config(["visual_projection"]))
+    after = logits(train(model, pixel_values), pixel_values)
+    inject_adapter_in_model(LoraConfig(target_modules=["q_proj"]), model.get_base_model(), "style")
+    with pytest.raises(ValueError, match=r"trained of 'visual_projection' is not, .*`set_adapter\('default'\)`"):
+        model(pixel_values=pixel_values)
+    model.set_adapter("default")
+    torch.testing.assert_close(logits(model, pixel_values), after, atol=1e-5, rtol=0)
 
 
 def test_one_module_for_two_methods_is_refused(config):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
+from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput
@@ -111,6 +112,7 @@ class PromptClassifierMixin(_Module):
                 interpolate_pos_encoding=interpolate_pos_encoding,
                 **kwargs,
             )
+        self._check_saved_modules()
         given_as = "pixel_values" if image_embeds is None else "image_embeds"
         if input_ids is not None:
             image_embeds = self._embed_images(pixel_values, image_embeds, interpolate_pos_encoding, **kwargs)
@@ -243,6 +245,18 @@ class PromptClassifierMixin(_Module):
                 "`model.set_classes([...])`."
             )
         return layer.coop_prompts[layer.current_adapter]
+
+    def _check_saved_modules(self) -> None:
+        """Adapters that PEFT's own functions put in switch off the modules that others have: not without a word."""
+        name = self.prompt_layer.current_adapter
+        if name is None or not getattr(self.peft_config[name], "modules_to_save", None):
+            return
+        for path, module in self.named_modules():
+            if isinstance(module, AuxiliaryTrainingWrapper) and name in module._adapters - set(module.active_adapters):
+                raise ValueError(
+                    f"Adapter {name!r} is active, and what it has trained of {path!r} is not, since another adapter "
+                    f"was put in: call `set_adapter({name!r})`. `model.add_adapter` puts one in without that."
+                )
 
     def _classify(
         self, pixel_values: Tensor | None, image_embeds: Tensor | None, **kwargs: Any

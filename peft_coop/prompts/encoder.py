@@ -263,6 +263,11 @@ class _Tower:
         embeddings = self.embeddings.token_embedding, self.embeddings.position_embedding
         return text_state((*embeddings, self.layers, self.final_layer_norm, self.projection), self.device)
 
+    def weights(self) -> Iterator[nn.Parameter]:
+        """All weights behind the embeddings, those of adapters among them."""
+        for part in (*self.layers, self.final_layer_norm, self.projection):
+            yield from part.parameters()
+
     def embed(self, nodes: Nodes, table: Tensor | None, rows: Tensor, images: Tensor) -> Tensor:
         """Hidden states `[N, L, D]` before the first layer, of N pairs of a row and an image."""
         states = self.embeddings.token_embedding(nodes.token_ids[rows])
@@ -357,7 +362,8 @@ class _Tower:
     def part_size(self, nodes: Nodes, n_images: int, table: Tensor | None, memory: int | None) -> tuple[int, bool]:
         """How many rows to encode at once, and whether to compute them again in the backward pass."""
         n_rows, length = nodes.token_ids.shape
-        if not (torch.is_grad_enabled() and table is not None and table.requires_grad):
+        learns = (table is not None and table.requires_grad) or any(each.requires_grad for each in self.weights())
+        if not (torch.is_grad_enabled() and learns):
             return max(1, MAX_POSITIONS // length), False
         weight = self.embeddings.token_embedding.weight
         units = KEPT_PER_UNIT * weight.shape[1] + (2 * self.n_heads * nodes.mask.shape[-1] if self.is_eager else 0)

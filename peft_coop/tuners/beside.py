@@ -16,6 +16,8 @@ from peft.tuners.tuners_utils import delete_adapter as delete_from_layers
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import nn
 
+from ..models import taken_back_on_failure
+
 
 def layer_class(config: PeftConfig) -> type[BaseTunerLayer]:
     """The class of the layers that hold the adapters of a config's method."""
@@ -77,21 +79,16 @@ def add_beside(model: nn.Module, adapter_name: str, config: PeftConfig, low_cpu_
     before = active_adapters(model, layer_cls)
     trained = [(weight, weight.requires_grad) for weight in model.parameters()]
     config.base_model_name_or_path = model.__dict__.get("name_or_path") or None
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
-            inject_adapter_in_model(config, model, adapter_name, low_cpu_mem_usage)
-    except Exception:
-        model.peft_config.pop(adapter_name, None)
-        delete_beside(model, adapter_name, config)
-        raise
-    finally:  # PEFT has made the new one the only active adapter of its method, and of the modules to save
-        if before:
-            activate(model, before, layer_cls)
-        else:
-            activate_saved_modules(model)
-        for weight, was_trained in trained:
-            weight.requires_grad = was_trained
+    with taken_back_on_failure(model), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+        inject_adapter_in_model(config, model, adapter_name, low_cpu_mem_usage)
+    # PEFT has made the new one the only active adapter of its method, and of the modules to save.
+    if before:
+        activate(model, before, layer_cls)
+    else:
+        activate_saved_modules(model)
+    for weight, was_trained in trained:
+        weight.requires_grad = was_trained
     if not (before or config.inference_mode):
         train_biases(model, getattr(config, "bias", "none"), layer_cls)
 
