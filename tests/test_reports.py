@@ -323,8 +323,16 @@ class TestBaseToNew:
         }
         assert "Published: CoCoOp (CVPR 2022), table 1; CLIP ViT-B/16, 16 shots" in table.note
 
-    def test_other_starts_than_the_papers_are_not_beside_their_numbers(self):
-        settings = {"ctx_init": None, "n_ctx": 16}
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"ctx_init": None, "n_ctx": 16},
+            {"ctx_init": "a photo of a", "class_token_position": "middle"},
+            {"ctx_init": "a photo of a", "num_epochs": 1},
+            {"ctx_init": "a photo of a", "learning_rate": 0.1},
+        ],
+    )
+    def test_other_prompts_and_recipes_than_the_papers_are_not_beside_their_numbers(self, settings):
         (table,) = make_tables([base_to_new("coop", 0.9, 0.8, data="dtd", model=VIT_B16, settings=settings)])
         assert cells_of(table)["CoOp"][3:6] == [None, None, None]
 

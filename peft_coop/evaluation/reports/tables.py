@@ -14,6 +14,8 @@ from .shots import shots_note
 
 Cell = Value | str | None
 
+# Settings that are there only where they are not the paper's.
+RECIPE_FIELDS = {"num_epochs", "batch_size", "learning_rate"}
 H_NOTE = "H is the harmonic mean of the means of base and new, as in the CoCoOp paper."
 
 
@@ -135,12 +137,17 @@ def base_and_new(line: Line, datasets: Sequence[str], metric: str) -> list[Value
 
 
 def _published_cells(line: Line, paper: dict[str, Row]) -> list[Cell]:
-    """The paper's numbers of a line, if it was learned from as many images, and from the paper's start."""
-    shots = {run.num_shots for run in line.runs}
-    starts = {run.settings.get("ctx_init") for run in line.runs}
-    same = shots <= {0, NUM_SHOTS} and (line.method not in PROMPT_METHODS or starts == {CONTEXT_WORDS})
+    """The paper's numbers of a line, if it was learned from as many images with the paper's prompt and recipe."""
     row = paper.get(PAPER_NAMES.get(line.method, ""))
-    return list(row) if row and same else [None, None, None]
+    return list(row) if row and all(map(_is_as_published, line.runs)) else [None, None, None]
+
+
+def _is_as_published(run: Run) -> bool:
+    if run.method not in PROMPT_METHODS:
+        return run.num_shots in (0, NUM_SHOTS)
+    settings = run.settings
+    prompt = settings.get("ctx_init") == CONTEXT_WORDS and settings.get("class_token_position", "end") == "end"
+    return run.num_shots == NUM_SHOTS and prompt and not RECIPE_FIELDS & settings.keys()
 
 
 def _transfer_tables(runs: Sequence[Run], metric: str) -> Iterator[Table]:
