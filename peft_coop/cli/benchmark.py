@@ -107,8 +107,24 @@ def _add_protocol(protocols: Any, name: str, text: str, run: Callable) -> argpar
     parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
     add_recipe(parser)
     add_quiet(parser)
-    parser.set_defaults(run=run, protocol=name)
+    parser.add_argument("--dry-run", action="store_true", help="list the runs with an estimate, and do none")
+    parser.set_defaults(run=run_protocol, protocol=name, do_protocol=run)
     return parser
+
+
+def run_protocol(options: argparse.Namespace) -> None:
+    """Do a protocol's runs and report, or list them."""
+    if not options.dry_run:
+        options.do_protocol(options)
+        _report(options.output / options.protocol)
+        return
+    from ..evaluation.planning import only_listed, seconds_per_image
+    from .plan import format_plan
+
+    with only_listed() as runs:
+        options.do_protocol(options)
+    first = options.model if isinstance(options.model, str) else options.model[0]
+    print(format_plan(runs, seconds_per_image(load_clip(first, options))))
 
 
 def run_few_shot(options: argparse.Namespace) -> None:
@@ -118,7 +134,6 @@ def run_few_shot(options: argparse.Namespace) -> None:
     clip = load_clip(options.model, options)
     for data in _one_by_one(options):
         few_shot(clip, data, make_methods(options, data), options.output, options.shots, options.seeds)
-    _report(options.output / "few-shot")
 
 
 def run_base_to_new(options: argparse.Namespace) -> None:
@@ -128,30 +143,28 @@ def run_base_to_new(options: argparse.Namespace) -> None:
     clip = load_clip(options.model, options)
     for data in _one_by_one(options):
         base_to_new(clip, data, make_methods(options, data), options.output, options.shots, options.seeds)
-    _report(options.output / "base-to-new")
 
 
 def run_cross_dataset(options: argparse.Namespace) -> None:
     """Transfer to other classes."""
     from ..evaluation import cross_dataset
 
-    _run_transfer(options, cross_dataset, "cross-dataset")
+    _run_transfer(options, cross_dataset)
 
 
 def run_domain(options: argparse.Namespace) -> None:
     """Transfer to other images of the same classes."""
     from ..evaluation import domain_generalisation
 
-    _run_transfer(options, domain_generalisation, "domain")
+    _run_transfer(options, domain_generalisation)
 
 
-def _run_transfer(options: argparse.Namespace, protocol: Callable, name: str) -> None:
+def _run_transfer(options: argparse.Namespace, protocol: Callable) -> None:
     clip = load_clip(options.model, options)
     targets = [load_images(source, options) for source in options.targets]
     for data in _one_by_one(options):
         methods = make_methods(options, data)
         protocol(clip, data, targets, methods, options.output, options.shots, options.seeds)
-    _report(options.output / name)
 
 
 def run_ablation(options: argparse.Namespace) -> None:
@@ -164,7 +177,6 @@ def run_ablation(options: argparse.Namespace) -> None:
         for data in _one_by_one(of_model):
             methods = _grid(of_model, data)
             ablation([clip], data, methods, options.output, (options.shots,), options.seeds)
-    _report(options.output / "ablation")
 
 
 def _grid(options: argparse.Namespace, data: ImageData) -> list[Method]:

@@ -159,6 +159,10 @@ class Method(ABC):
         """
         return self
 
+    def training_steps(self, images: LabelledImages) -> int | None:
+        """Optimizer steps of a fit on these images; None where nothing is trained in steps."""
+        return None if self.learns else 0
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What identifies this way beside its key, as JSON."""

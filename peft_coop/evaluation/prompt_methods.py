@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -130,6 +131,11 @@ class PromptLearning(Method):
     def recipe_for(self, num_shots: int) -> Recipe:
         """How it is trained on so many images per class."""
         return replace(paper_recipe(self.key, num_shots, self.data), **self.recipe)
+
+    def training_steps(self, images: LabelledImages) -> int:
+        """See `Method.training_steps`."""
+        recipe = self.recipe_for(images.num_shots)
+        return math.ceil(recipe.num_epochs * recipe.steps_per_epoch(len(images.train)))
 
     def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> PromptClassifier:
         """See `Method.fit`."""

@@ -16,6 +16,7 @@ from ..progress import stage
 from .fingerprints import clip_fingerprint
 from .locks import BusyError
 from .methods import Classifier, FrozenCLIP, LabelledImages, Method, in_words
+from .planning import Estimator, PlannedRun, listed_runs
 from .runs import Results, RunKey, check_company, is_finished, run_once
 from .scores import scores
 
@@ -281,6 +282,10 @@ def _run_all(clip: FrozenCLIP, data: ImageData, plans: Sequence[_Plan], output: 
     """Do the runs that nobody else is doing, and then wait for the others."""
     keys = _run_keys(clip, data, plans, protocol)
     check_company(keys, output)
+    listed = listed_runs()
+    if listed is not None:
+        listed += _planned(clip, plans, keys, output)
+        return []
     records: dict[int, dict[str, Any]] = {}
     with stage(f"{protocol} on {data.name}", len(plans), "run") as progress:
         for wait in (False, True):
@@ -293,6 +298,16 @@ def _run_all(clip: FrozenCLIP, data: ImageData, plans: Sequence[_Plan], output: 
                     records[number] = _run(clip, plan, keys[number], output, wait)
                     count()
     return [records[number] for number in range(len(plans))]
+
+
+def _planned(clip: FrozenCLIP, plans: Sequence[_Plan], keys: Sequence[RunKey], output: Path) -> Iterator[PlannedRun]:
+    estimator = Estimator(clip)
+    for plan, key in zip(plans, keys, strict=True):
+        finished, train = is_finished(key, output), plan.images.train
+        seconds = None if finished else estimator.seconds(plan.method, plan.images)
+        images = {test.images._fingerprint: len(test.images) for test in plan.tests.values()}
+        images[train._fingerprint] = len(train)
+        yield PlannedRun(key, finished, len(train), plan.method.training_steps(plan.images), seconds, images)
 
 
 def _drawn(plan: _Plan) -> str:

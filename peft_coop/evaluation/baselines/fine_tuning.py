@@ -7,6 +7,7 @@ Reference: CoOp (arXiv:2109.01134), "Comparison with other fine-tuning methods".
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
@@ -56,6 +57,11 @@ class _GradientMethod(Method):
     def settings(self) -> dict[str, Any]:
         """The attributes but `data`, which is part of every result."""
         return {name: value for name, value in asdict(self).items() if name != "data"}
+
+    def training_steps(self, images: LabelledImages) -> int:
+        """See `Method.training_steps`."""
+        recipe = self.make_recipe(images.num_shots)
+        return math.ceil(recipe.num_epochs * recipe.steps_per_epoch(len(images.train)))
 
     def make_recipe(self, num_shots: int) -> Recipe:
         """How to train on so many images per class."""
