@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_clip
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
@@ -264,6 +264,20 @@ def test_what_cannot_be_exported(settings, message, tokenizer_path, tmp_path):
     config = CoOpConfig(**{"class_names": ["cat"], "tokenizer_name_or_path": tokenizer_path, **settings})
     with pytest.raises(ValueError, match=message):
         export_original(get_peft_model(make_clip(), config), tmp_path / "model.pth.tar-1")
+
+
+@pytest.mark.parametrize("needed", ["a LoRA", "a projection"])
+def test_a_prompt_that_needs_more_is_not_exported(needed, tokenizer_path, tmp_path):
+    modules = ["visual_projection"] if needed == "a projection" else None
+    config = CoOpConfig(class_names=["cat"], tokenizer_name_or_path=tokenizer_path, modules_to_save=modules)
+    model = get_peft_model(make_clip(), config)
+    if needed == "a LoRA":
+        model.add_adapter("style", LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(
+        ValueError, match=r"learned with (the LORA 'style'|'visual_projection' of the base model): without"
+    ):
+        export_original(model, tmp_path / "model.pth.tar-1")
+    assert not any(tmp_path.iterdir())
 
 
 def exportable(tokenizer_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ..data import ImageData
     from ..evaluation import FrozenCLIP
 
+CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 TEMPLATE_WITH_ADAPTER = "--template is for zero-shot CLIP, and --adapter has a prompt of its own: leave one out."
 
@@ -58,7 +60,35 @@ def load_adapter(adapter: str, options: argparse.Namespace) -> tuple[PeftModel, 
     if model is None and Path(name).is_absolute() and not Path(name).exists():
         raise ValueError(f"The adapter {adapter!r} is for {name!r}, which is not on this machine: give --model.")
     clip = load_clip(name, options)
-    return PeftModel.from_pretrained(clip.model, adapter).eval(), clip
+    loaded = PeftModel.from_pretrained(clip.model, adapter)
+    for name, place in adapters_beside(folder).items():
+        loaded.load_adapter(place, name)
+        say(f"with the adapter in {place}, which was saved with the prompt")
+    return loaded.eval(), clip
+
+
+def adapters_beside(folder: Path) -> dict[str, Path]:
+    """Adapters of other methods that were saved with a prompt, by a name: without them it gives other numbers.
+
+    `save_pretrained` puts the adapter called "default" into the folder, and the others into folders within it.
+
+    Raises:
+        ValueError: if there are several of one method, of which one was active.
+    """
+    within = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
+    above = {"above": folder.parent} if (folder.parent / CONFIG).is_file() else {}
+    found: dict[str, tuple[str, Path]] = {}
+    for name, place in (within | above).items():
+        method = json.loads((place / CONFIG).read_text(encoding="utf-8")).get("peft_type")
+        if method in (None, "COOP"):
+            continue
+        if method in found:
+            raise ValueError(
+                f"Which of {str(found[method][1])!r} and {str(place)!r} works with the prompt in {str(folder)!r} is "
+                "not known: both are of one method. Move the other one away."
+            )
+        found[method] = name, place
+    return dict(found.values())
 
 
 def load_images(source: str, options: argparse.Namespace) -> ImageData:

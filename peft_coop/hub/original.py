@@ -23,6 +23,7 @@ from ..configs import CoOpConfig
 from ..models.access import prompt_in_use
 from ..prompts import PromptTokenizer, find_family
 from ..prompts.tokens import find_tokenizer
+from .card_sections import others_of
 from .original_file import OriginalCheckpoint, read_original
 from .original_names import matching_embeddings, name_token_ids, recover_class_names, spell
 
@@ -177,6 +178,7 @@ def export_original(model: PeftModel, path: str | os.PathLike, epoch: int = 0) -
     layer, name = prompt_in_use(model)
     config = model.peft_config[name]
     _check_exportable(config, model.get_base_model().config.projection_dim)
+    _check_nothing_else_is_needed(model, config)
     saved = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     learned = {key.rpartition(".embeddings.")[2]: value for key, value in saved.items()}
     prefix, suffix = _frozen_parts(layer, name)
@@ -217,6 +219,16 @@ def _check_exportable(config: CoOpConfig, projection_dim: int) -> None:
     for kind, is_so in kinds.items():
         if is_so:
             raise ValueError(f"The original's CoCoOp cannot have {kind}, and this adapter does: it cannot be exported.")
+
+
+def _check_nothing_else_is_needed(model: PeftModel, config: CoOpConfig) -> None:
+    needed = [f"the {other.peft_type.value} {name!r}" for name, other in others_of(model).items()]
+    needed += [f"{name!r} of the base model" for name in config.modules_to_save or ()]
+    if needed:
+        raise ValueError(
+            f"The original's checkpoints hold a prompt and nothing else, and this one was learned with "
+            f"{', '.join(needed)}: without them it gives other numbers, so it is not exported."
+        )
 
 
 def _frozen_parts(layer: Any, name: str) -> tuple[Tensor, Tensor]:
