@@ -127,7 +127,7 @@ def test_a_package_to_report_to_that_is_missing(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "missing", Missing)
     _, told = run(capsys, "train", *SHORT, "--output", tmp_path / "prompt", "--report-to", "missing", code=2)
-    assert "The package 'missing' is not installed" in told
+    assert "peft-coop: Nothing can be reported: Missing requires missing to be installed. Run" in told
     assert not (tmp_path / "prompt").exists()
 
 
@@ -192,6 +192,12 @@ def test_our_warnings_are_told_and_those_of_libraries_are_not(capsys):
         warn_as("peft_coop.tuners")
         warn_as("peft_coop_of_others")
     assert capsys.readouterr().err == "peft-coop: warning: something is odd\n"
+
+
+@pytest.mark.parametrize("name", ["nosuch", "./nosuch", "me/nosuch"])
+def test_no_such_adapter(capsys, name):
+    _, told = run(capsys, "interpret", "--adapter", name, code=2)
+    assert f"peft-coop: There is no adapter '{name}': no folder of this name, and none that can be had from" in told
 
 
 def test_an_adapter_of_another_size_is_one_line(prompt, capsys):

@@ -52,6 +52,12 @@ def load_adapter(adapter: str, options: argparse.Namespace) -> tuple[PeftModel, 
         config = PeftConfig.from_pretrained(adapter)
     except KeyError as error:
         raise ValueError(f"The adapter {adapter!r} is of the method {error}, which is not known here.") from error
+    except (OSError, ValueError) as error:
+        if folder.is_dir():
+            raise
+        raise ValueError(
+            f"There is no adapter {adapter!r}: no folder of this name, and none that can be had from the Hub ({error})."
+        ) from error
     if not isinstance(config, CoOpConfig):
         raise ValueError(f"The adapter {adapter!r} is no prompt, but of the method {config.peft_type!s}.")
     name = config.base_model_name_or_path if model is None else model

@@ -16,7 +16,7 @@ def check_report_to(names: Sequence[str]) -> tuple[str, ...]:
 
     Raises:
         ValueError: if it knows no such name.
-        ModuleNotFoundError: if the package behind a name is not installed.
+        ImportError: if the package behind a name is not installed.
     """
     from transformers.integrations import get_reporting_integration_callbacks
 
@@ -24,7 +24,7 @@ def check_report_to(names: Sequence[str]) -> tuple[str, ...]:
         try:
             callback()
         except RuntimeError as error:  # the callbacks' own word for it
-            raise ModuleNotFoundError(str(error), name=str(error).split(" requires ")[-1].split()[0]) from error
+            raise ImportError(f"Nothing can be reported: {error}") from error
     return tuple(names)
 
 
