@@ -198,3 +198,10 @@ def test_the_printed_object_has_the_summary(data, tmp_path, capsys):
     summary = json.loads(printed.out)["summary"]
     assert summary["splits"]["train"] == {"images": 6, "classes": 2, "fewest": 3, "most": 3}
     assert "> data: 2 classes (green, red); images: train 6 (3 a class), test 6 (3 a class)" in printed.err
+
+
+def test_evaluate_prints_the_same_summary(data, capsys):
+    assert main(["evaluate", "--data", f"folder:{data}", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["summary"]["splits"]["test"]["images"] == 6
+    assert "> data: 2 classes (green, red); images: train 6 (3 a class), test 6 (3 a class)" in printed.err

@@ -68,6 +68,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         **scores(logits, images["label"]),
         "class_names": data.class_names,
         "data": options.data,
+        "summary": data.summary.as_dict(),
         "split": options.split,
         "model": clip.name,
         "adapter": options.adapter,
