@@ -503,16 +503,19 @@ class TestPaperTables:
         assert "H is the harmonic mean" in table.caption
 
     def test_published_numbers_stand_beside_and_are_never_the_best(self):
+        words = {"ctx_init": "a photo of a"}
         runs = [
-            base_to_new("coop", 0.5, 0.5, data="dtd", model=VIT_B16),
-            base_to_new("cocoop", 0.6, 0.4, data="dtd", model=VIT_B16),
+            base_to_new("coop", 0.5, 0.5, data="dtd", model=VIT_B16, settings=words),
+            base_to_new("cocoop", 0.6, 0.4, data="dtd", model=VIT_B16, settings=words),
         ]
         (table,) = make_paper_tables(runs)
-        assert table.headings[1] == ["CoOp", "CoCoOp", "published: CLIP", "published: CoOp", "published: CoCoOp"]
-        assert table.groups[0][0][1][3] == Value(0.7944)
+        assert table.headings[1] == ["CoOp", "CoCoOp", "published: CoOp", "published: CoCoOp"]
+        assert table.groups[0][0][1][2] == Value(0.7944)
         assert bold_of(table) == {("base", "CoCoOp"), ("new", "CoOp"), ("H", "CoOp")}
         assert "CoCoOp (CVPR 2022), table 1" in table.caption
         assert make_paper_tables(runs, "ece")[0].headings[1] == ["CoOp", "CoCoOp"]
+        other = [base_to_new("coop", 0.5, 0.5, data="dtd", model=VIT_B16, settings={"n_ctx": 16})]
+        assert make_paper_tables(other)[0].headings[1] == ["CoOp"]
 
     def test_few_shot_has_a_table_for_each_number_of_shots(self):
         runs = [run(shots=shots, data=data, test=shots / 20) for shots in (1, 16) for data in ("a", "b")]

@@ -9,7 +9,7 @@ from .lines import Line, Value, distinct, make_lines, model_label, over_datasets
 from .published import PAPER_NAMES, published, published_base_to_new
 from .runs import METRICS, Run, check_metric
 from .shots import shots_note
-from .tables import H_NOTE, base_and_new, runs_by_model, source_and_targets, transfer_title
+from .tables import H_NOTE, base_and_new, is_as_published, runs_by_model, source_and_targets, transfer_title
 
 Row = tuple[list[str], list[Value | None]]
 # A row's name, and the splits and datasets that it is the average of.
@@ -96,7 +96,8 @@ def _few_shot(runs: Sequence[Run], metric: str) -> Iterator[PaperTable]:
 def _base_to_new(runs: Sequence[Run], metric: str) -> Iterator[PaperTable]:
     lines = make_lines(runs)
     papers = [published_base_to_new(runs[0].model, data) if metric == "accuracy" else {} for _, data in _datasets(runs)]
-    methods = [name for name in PAPER_NAMES.values() if any(name in paper for paper in papers)]
+    alike = {PAPER_NAMES.get(line.method) for line in lines if is_as_published(line)}
+    methods = [name for name in PAPER_NAMES.values() if name in alike and any(name in paper for paper in papers)]
     notes = [
         "" if metric == "ece" else H_NOTE,
         f"Published: {published()['source']['base_to_new']}." if methods else "",

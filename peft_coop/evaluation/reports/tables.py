@@ -139,10 +139,15 @@ def base_and_new(line: Line, datasets: Sequence[str], metric: str) -> list[Value
 def _published_cells(line: Line, paper: dict[str, Row]) -> list[Cell]:
     """The paper's numbers of a line, if it was learned from as many images with the paper's prompt and recipe."""
     row = paper.get(PAPER_NAMES.get(line.method, ""))
-    return list(row) if row and all(map(_is_as_published, line.runs)) else [None, None, None]
+    return list(row) if row and is_as_published(line) else [None, None, None]
 
 
-def _is_as_published(run: Run) -> bool:
+def is_as_published(line: Line) -> bool:
+    """Whether all runs of a line are with as many images, the prompt and the recipe as the papers' numbers."""
+    return all(map(_is_run_as_published, line.runs))
+
+
+def _is_run_as_published(run: Run) -> bool:
     if run.method not in PROMPT_METHODS:
         return run.num_shots in (0, NUM_SHOTS)
     settings = run.settings
