@@ -1,9 +1,12 @@
 """What holds of every test in this folder."""
 
 import ast
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from conftest import pytest_xdist_auto_num_workers
 
 FILES = sorted(Path(__file__).parent.glob("test_*.py"))
 
@@ -70,3 +73,18 @@ def test_runs():
     model.forward()
 """
     assert without_assertion(source) == ["test_runs", "test_nothing"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "given", "workers"),
+    [
+        (1, ["tests"], 0),
+        (2, ["tests"], 2),
+        (64, ["tests"], 4),
+        (2, ["tests/test_tree.py", "tests/test_golden.py"], 2),
+        (2, ["tests/test_tree.py::test_a_shared_context_is_the_trunk"], 0),
+    ],
+)
+def test_a_worker_for_every_core_that_may_be_used(cores, given, workers, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    assert pytest_xdist_auto_num_workers(SimpleNamespace(args=given)) == workers
