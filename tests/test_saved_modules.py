@@ -78,7 +78,7 @@ def test_trained_saved_and_loaded(config, pixel_values, tmp_path, modules):
     loaded = PeftModel.from_pretrained(make_clip(), tmp_path)
     assert loaded.peft_config["default"].modules_to_save == modules
     assert not any(weight.requires_grad for weight in loaded.parameters())
-    torch.testing.assert_close(logits(loaded, pixel_values), after, atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(loaded, pixel_values), after, atol=1e-4, rtol=0)
 
 
 @every_choice
@@ -97,19 +97,19 @@ def test_disabled_and_switched(config, pixel_values, modules):
     model.set_adapter("none")
     ctx = model.get_base_model().prompt_layer.coop_ctx
     plain.get_base_model().prompt_layer.coop_ctx["default"].data.copy_(ctx["none"])
-    torch.testing.assert_close(logits(model, pixel_values), logits(plain, pixel_values), atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(model, pixel_values), logits(plain, pixel_values), atol=1e-4, rtol=0)
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
     assert [name.rsplit(".", 2)[-2:] for name in trained] == [["coop_ctx", "none"]]
 
     for name, expected in (("default", first), ("own", second)):
         model.set_adapter(name)
-        torch.testing.assert_close(logits(model, pixel_values), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(logits(model, pixel_values), expected, atol=1e-4, rtol=0)
         with model.disable_adapter():
-            torch.testing.assert_close(logits(model, pixel_values), zero_shot, atol=1e-5, rtol=0)
-        torch.testing.assert_close(logits(model, pixel_values), expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(logits(model, pixel_values), zero_shot, atol=1e-4, rtol=0)
+        torch.testing.assert_close(logits(model, pixel_values), expected, atol=1e-4, rtol=0)
     model.set_adapter("default")
     model.delete_adapter("own")
-    torch.testing.assert_close(logits(model, pixel_values), first, atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(model, pixel_values), first, atol=1e-4, rtol=0)
 
 
 def test_conditional_prompts_have_them_too(tokenizer_path, pixel_values, tmp_path):
@@ -118,7 +118,7 @@ def test_conditional_prompts_have_them_too(tokenizer_path, pixel_values, tmp_pat
     after = logits(train(model, pixel_values), pixel_values)
     model.save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(make_clip(), tmp_path)
-    torch.testing.assert_close(logits(loaded, pixel_values), after, atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(loaded, pixel_values), after, atol=1e-4, rtol=0)
 
 
 def test_beside_a_lora(config, pixel_values, tmp_path):
@@ -136,7 +136,7 @@ def test_beside_a_lora(config, pixel_values, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(make_clip(), tmp_path)
     loaded.load_adapter(tmp_path / "style", "style")
-    torch.testing.assert_close(logits(loaded, pixel_values), after, atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(loaded, pixel_values), after, atol=1e-4, rtol=0)
 
 
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute in the model")
@@ -147,7 +147,7 @@ def test_a_lora_of_pefts_own_function_does_not_switch_them_off_in_silence(config
     with pytest.raises(ValueError, match=r"trained of 'visual_projection' is not, .*`set_adapter\('default'\)`"):
         model(pixel_values=pixel_values)
     model.set_adapter("default")
-    torch.testing.assert_close(logits(model, pixel_values), after, atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(model, pixel_values), after, atol=1e-4, rtol=0)
 
 
 def test_one_module_for_two_methods_is_refused(config):
