@@ -60,6 +60,12 @@ def test_the_only_bar_of_a_benchmark_tells_the_present_run(tmp_path, capsys):
     assert "run 3/3: CoOp, 1 shot, seed 1, training step 1/1" in told
 
 
+def test_the_only_bar_of_base_to_new(tmp_path, capsys):
+    _, told = run(capsys, *benchmark(tmp_path, "base-to-new", "--methods", "coop", "--n-ctx", "1"))
+    bars = {line.split(":")[0] for line in told.replace("\r", "\n").splitlines() if "%|" in line}
+    assert bars == {"base-to-new on digits"}
+
+
 def test_several_datasets_are_one_bar(tmp_path, capsys):
     command = benchmark(tmp_path, "few-shot", "--methods", "zero-shot")
     _, told = run(capsys, *command[:3], "demo:digits", "demo:shapes", *command[4:])
@@ -68,12 +74,14 @@ def test_several_datasets_are_one_bar(tmp_path, capsys):
     assert "dataset 2/2: shapes, few-shot on shapes zero-shot CLIP" in told
 
 
-def test_a_folder_is_read_without_bars_of_downloads(tmp_path, capsys):
+@pytest.mark.parametrize("kind", ["folder", "hub"])
+def test_a_folder_is_read_without_bars_of_downloads(kind, tmp_path, capsys):
     for name in ("red", "green"):
         for split in ("train", "test"):
             (tmp_path / "data" / split / name).mkdir(parents=True)
-            Image.new("RGB", (8, 8), name).save(tmp_path / "data" / split / name / "0.png")
-    _, told = run(capsys, "evaluate", "--data", f"folder:{tmp_path / 'data'}")
+            for index in range(20):  # of fewer, `datasets` shows no bar
+                Image.new("RGB", (8, 8), name).save(tmp_path / "data" / split / name / f"{index}.png")
+    _, told = run(capsys, "evaluate", "--data", f"{kind}:{tmp_path / 'data'}")
     assert "image features" in told
     for word in ("Downloading", "Generating", "Resolving", "Map"):
         assert word not in told

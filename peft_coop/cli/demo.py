@@ -9,7 +9,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..progress import stage
+from ..progress import stage, without_datasets_bars
 from .loading import load_clip
 from .options import DEMO, add_model, add_quiet, percent
 from .talk import say
@@ -81,7 +81,7 @@ def run_demo(options: argparse.Namespace) -> None:
     cocoop = PromptLearning("cocoop", recipe={**recipe, "batch_size": COCOOP_BATCH})
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
-        with stage("demo", 2, "part") as progress:
+        with without_datasets_bars(), stage("demo", 2, "part") as progress:
             progress.doing(f"few images per class of {data.name}")
             curve = few_shot(clip, data, [ZeroShot(), coop], runs, SHOTS, [SEED])
             progress.update()

@@ -99,9 +99,16 @@ def adapters_beside(folder: Path) -> dict[str, Path]:
 
 def load_images(source: str, options: argparse.Namespace) -> ImageData:
     """The images of a `--data` argument, with the prompt of `--template` if that is given; what was read is told."""
+    from datasets import disable_progress_bars, enable_progress_bars
+
     from ..data import load_data
 
-    data = load_data(source, skip_corrupt=options.skip_corrupt)
+    if not options.quiet:
+        enable_progress_bars()  # of downloads, which may be long
+    try:
+        data = load_data(source, skip_corrupt=options.skip_corrupt)
+    finally:
+        disable_progress_bars()
     if getattr(options, "template", None) is not None:
         data = replace(data, zero_shot_template=checked_template(options.template))
     for line in data.summary.lines():

@@ -20,8 +20,10 @@ def quieten(everything: bool = False) -> None:
     global _tells
     _tells = not everything
     show_progress(not everything)
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars  # type: ignore[attr-defined]
     from transformers.utils import logging
 
+    (disable_progress_bars if everything else enable_progress_bars)()  # of downloads from the Hub
     logging.set_verbosity_error()
     logging.disable_progress_bar()  # of loading weights
     warnings.simplefilter("always")

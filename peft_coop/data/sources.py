@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..demo import load_task
+from ..progress import without_datasets_bars
 from .coop_layout import load_coop
 from .folders import read_folder
 from .image_data import DEFAULT_TEMPLATE, ImageData
@@ -109,7 +111,8 @@ def _of_hub(source: str, place: str) -> _Splits:
     from datasets import load_dataset
 
     try:
-        splits = load_dataset(place)
+        with without_datasets_bars() if os.path.isdir(place) else nullcontext():  # "Downloading data" of a folder
+            splits = load_dataset(place)
     except ImportError:
         raise
     except Exception as error:  # a script, no data, metadata that do not fit: nearly everything
