@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import ClassVar
 
 from peft import PeftConfig, PeftType, TaskType
@@ -94,10 +94,9 @@ class CoOpConfig(PeftConfig):
             value = getattr(self, name)
             if name == "n_ctx" and value is None:
                 continue
-            whole = not isinstance(value, bool) and hasattr(value, "__index__")  # NumPy's whole numbers, too
-            if not whole or operator.index(value) < 1:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:  # NumPy's whole numbers, too
                 raise ValueError(f"`{name}` must be a whole number of 1 or more, got {value!r}.")
-            setattr(self, name, operator.index(value))
+            setattr(self, name, int(value))
 
     def _check_texts(self) -> None:
         if self.class_token_position not in CLASS_TOKEN_POSITIONS:

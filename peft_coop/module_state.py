@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
@@ -13,15 +12,19 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-# Classes of these packages read their weights, their buffers and their dropout, and nothing else that changes.
-WEIGHTS_ONLY = ("torch", "transformers", "peft_coop")
-# Classes of these also read settings: which adapters are active, their scale, whether they are merged or disabled.
-WITH_SETTINGS = ("peft",)
+# Layers of these packages compute from their weights and from what their plain attributes say.
+KNOWN = ("torch", "transformers", "peft", "peft_coop")
+# Attributes of every module. Whether it is in training counts where it drops out.
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 # Hooks of these record outputs and change none.
 RECORDING = ("transformers",)
-DROPOUT = ("p", "dropout", "attention_dropout")
+# Rates of dropout.
+DROPOUT = {"p", "dropout", "attention_dropout"}
+# Of a module whose call is not the forward of its class, and of a replica of `nn.DataParallel`.
+REPLACED = {"forward", "_is_replica"}
 ORDINARY = (nn.Parameter, Tensor)
 STEPS = "_optimizer_steps"
+PLAIN = frozenset({bool, int, float, str, type(None)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,21 +34,19 @@ class ModuleState:
     Attributes:
         settings: see `module_settings`.
         versions: identity, address, dtype, version and optimizer steps of every weight and buffer.
-        tensors: these weights and buffers. They are not kept alive: another may get the identity of one that is gone.
+        tensors: these weights and buffers. As long as they are held, no other tensor can get their identities.
         requires_grad: whether one of them does.
     """
 
     settings: tuple[Hashable, ...]
     versions: tuple[Hashable, ...]
-    tensors: tuple[weakref.ref[Tensor], ...]
+    tensors: tuple[Tensor, ...]
     requires_grad: bool
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ModuleState):
             return NotImplemented
-        if self.versions != other.versions or self.settings != other.settings:
-            return False
-        return all(tensor() is not None for tensor in self.tensors)
+        return self.versions == other.versions and self.settings == other.settings
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -84,11 +85,13 @@ def module_state(*modules: nn.Module) -> ModuleState | None:
     except (RuntimeError, NotImplementedError):  # no storage, or no version
         return None
     requires_grad = any(tensor.requires_grad for tensor in tensors)
-    return ModuleState(settings, versions, tuple([weakref.ref(tensor) for tensor in tensors]), requires_grad)
+    return ModuleState(settings, versions, tuple(tensors), requires_grad)
 
 
 def module_settings(*modules: nn.Module) -> tuple[Hashable, ...] | None:
-    """Classes of some modules and all that they hold, and the settings of PEFT's layers among them.
+    """Classes of some modules and all that they hold, and what is plain in their attributes: numbers, texts, flags.
+
+    So of a PEFT layer which adapters are active, their scale, whether they are merged or disabled.
 
     Args:
         modules: the roots.
@@ -104,6 +107,7 @@ def module_settings(*modules: nn.Module) -> tuple[Hashable, ...] | None:
 def _count_optimizer_steps() -> None:
     """Write the steps of every optimizer beside its weights: fused kernels do not count a weight's version up."""
 
+    @torch.compiler.disable  # a compiled step calls it, and does not trace it
     def count(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         for group in optimizer.param_groups:
             for weight in group["params"]:
@@ -124,13 +128,22 @@ def _settings(modules: list[nn.Module]) -> tuple[Hashable, ...] | None:
         return None
     settings: list[Hashable] = []
     for module in modules:
+        attributes = vars(module)
+        own = attributes.keys() - OF_EVERY_MODULE
         name, package = _origin(module.__class__)
-        has_settings = package in WITH_SETTINGS
-        if not (has_settings or package in WEIGHTS_ONLY) or not _is_plain(module):
+        if (
+            package not in KNOWN
+            or own & REPLACED
+            or "parametrizations" in module._modules
+            or not _only_recorded(module)
+        ):
+            return None
+        if module.training and any(attributes[rate] for rate in own & DROPOUT):
             return None
         settings.append(name)
-        if has_settings:
-            settings.append(_plain(vars(module)))
+        for key in sorted(own):
+            value = attributes[key]
+            settings.append((key, value if type(value) in PLAIN else _plain(value)))
     return tuple(settings)
 
 
@@ -140,29 +153,23 @@ def _origin(kind: type) -> tuple[str, str]:
     return f"{kind.__module__}.{kind.__qualname__}", kind.__module__.partition(".")[0]
 
 
-def _is_plain(module: nn.Module) -> bool:
-    """Whether calling a module is calling the forward of its class, without chance."""
-    attributes = vars(module)
-    if "forward" in attributes or "_is_replica" in attributes or "parametrizations" in module._modules:
-        return False
-    if module._forward_hooks or module._forward_pre_hooks:
-        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-        if not all((getattr(hook, "__module__", None) or "").partition(".")[0] in RECORDING for hook in hooks):
-            return False
-    if not module.training:
+def _only_recorded(module: nn.Module) -> bool:
+    """Whether a module's hooks leave its inputs and outputs as they are."""
+    if not (module._forward_hooks or module._forward_pre_hooks):
         return True
-    rates = [attributes.get(name) for name in DROPOUT]
-    return not any(isinstance(rate, float) and rate > 0 for rate in rates)
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return all((getattr(hook, "__module__", None) or "").partition(".")[0] in RECORDING for hook in hooks)
 
 
 def _plain(value: Any) -> Hashable:
     """Numbers and texts, and collections of them, as a key; anything else counts as its type."""
-    if value is None or isinstance(value, bool | int | float | str):
+    kind = type(value)
+    if kind in PLAIN:
         return value
-    if isinstance(value, dict):
+    if kind is dict:
         return tuple([(str(key), _plain(each)) for key, each in value.items()])
-    if isinstance(value, list | tuple):
+    if kind in (list, tuple):
         return tuple([_plain(each) for each in value])
-    if isinstance(value, set | frozenset):
+    if kind in (set, frozenset):
         return tuple(sorted(map(repr, value)))
     return _origin(value.__class__)[0]

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from datasets import ClassLabel
 from peft import get_peft_model
 
 from peft_coop import CoCoOpConfig, CoOpConfig
@@ -24,13 +25,19 @@ REFUSED = {
     "a set": ({"dog", "cat"}, TypeError, r"got a set, whose order differs .* such as `sorted\(names\)`"),
     "a frozen set": (frozenset({"dog"}), TypeError, "got a frozenset, whose order"),
     "id2label": ({0: "cat", 1: "dog"}, TypeError, r"an `id2label`: pass `\[id2label\[index\] for index in range"),
-    "label2id": ({"cat": 1, "dog": 0}, TypeError, r"a `label2id`: pass `sorted\(label2id, key=label2id.get\)`"),
+    "id2label of JSON": ({"0": "cat", "1": "dog"}, TypeError, r"an `id2label`: pass `\[id2label\[str\(index\)\] for"),
+    "label2id": ({"cat": 1, "dog": 0}, TypeError, r"a `label2id`: pass `sorted\(label2id, key=lambda name: int\("),
+    "label2id of NumPy": ({"cat": np.int64(1), "dog": np.int64(0)}, TypeError, "a `label2id`: pass"),
+    "labels from 1": ({"cat": 1, "dog": 2}, TypeError, "got a dict: pass a list of its names .* label 0 first"),
+    "a ClassLabel": (ClassLabel(names=["cat", "dog"]), TypeError, "got a ClassLabel: pass its `names`"),
     "another mapping": ({"cat": "Katze"}, TypeError, "got a dict: pass a list of its names in the order of the labels"),
     "an empty mapping": ({}, TypeError, "got a dict: pass a list"),
     "a table": (Table(columns=["name", "count"]), TypeError, r"got a Table: pass one column of it as a list"),
     "bytes": (b"cat", TypeError, "must be a list of names, got b'cat'"),
     "zero width": (["cat", "\u200b"], ValueError, "Class name 1 is empty"),
     "a control character": (["\x00"], ValueError, "Class name 0 is empty"),
+    "a blank letter": (["\u3164"], ValueError, "Class name 0 is empty"),
+    "a mark alone": (["\ufe0f"], ValueError, "Class name 0 is empty"),
     "a wide space": (["\u3000"], ValueError, "Class name 0 is empty"),
     "a lone surrogate": (["cat", "dog\udc80"], ValueError, r"Class name 1 is no text: .* lone surrogate '\\udc80'"),
 }
@@ -112,8 +119,14 @@ def test_numbers_of_numpy_are_whole_numbers(clip, tokenizer_path, tmp_path):
     assert json.loads((tmp_path / "adapter_config.json").read_text())["n_ctx"] == 3
     with pytest.raises(ValueError, match="`n_ctx` must be a whole number of 1 or more, got"):
         CoOpConfig(n_ctx=np.float64(3))
-    with pytest.raises(ValueError, match="`n_ctx` must be a whole number"):
-        CoOpConfig(n_ctx=np.bool_(True))
+    for wrong in (np.bool_(True), np.array([4]), np.array(4), "4"):
+        with pytest.raises(ValueError, match="`n_ctx` must be a whole number"):
+            CoOpConfig(n_ctx=wrong)
+
+
+def test_a_name_that_ends_the_prompt_is_refused(clip, tokenizer_path):
+    with pytest.raises(ValueError, match=r"'a <\|endoftext\|> b' holds a special token of CLIPTokenizer"):
+        get_peft_model(clip, CoOpConfig(class_names=["a <|endoftext|> b"], tokenizer_name_or_path=tokenizer_path))
 
 
 def test_cocoops_length_contradicts_its_words(clip, tokenizer_path):

@@ -286,3 +286,14 @@ def test_labels_may_be_a_list_or_an_array(make_model, kind):
     )
     with pytest.raises(ValueError, match="must lie between 0 and 2"):
         model(image_embeds=FEATURES, labels=kind([0, 2, 1, 3]))
+
+
+@pytest.mark.parametrize("labels", [["a", "b", "c", "d"], "abcd"], ids=str)
+def test_labels_that_are_no_numbers(make_model, labels):
+    with pytest.raises(TypeError, match="`labels` must be 4 integers, one per image, got"):
+        make_model()(image_embeds=FEATURES, labels=labels)
+
+
+def test_flags_are_no_labels(make_model):
+    with pytest.raises(ValueError, match=r"`labels` must be 4 integers, one per image, got torch\.bool"):
+        make_model()(image_embeds=FEATURES, labels=torch.tensor([True, False, True, False]))

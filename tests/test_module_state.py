@@ -25,16 +25,40 @@ def test_equal_as_long_as_nothing_changes():
     assert state != module_state(layers)
 
 
-def test_another_object_of_the_same_identity_is_another():
-    """Identities and addresses are given again: what is gone equals nothing."""
+def test_no_later_weight_gets_the_identity_of_one_that_is_gone():
     layer = nn.Linear(2, 3)
     state = module_state(layer)
-    later = module_state(layer)
-    assert state == later
-    del layer
-    gc.collect()
-    assert state.versions == later.versions
-    assert state != later
+    for _ in range(20):
+        layer.weight = nn.Parameter(torch.ones(3, 2))
+        gc.collect()
+        assert state != module_state(layer)
+
+
+def test_a_compiled_step_of_an_optimizer_counts():
+    layer = nn.Linear(3, 3)
+    before = module_state(layer)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    layer(torch.ones(1, 3)).sum().backward()
+    torch.compile(optimizer.step, backend="eager")()
+    assert module_state(layer) != before
+
+
+def test_weights_may_be_swapped():
+    layer, other = nn.Linear(2, 3), nn.Linear(2, 3)
+    before = module_state(layer)
+    torch.utils.swap_tensors(layer.weight, other.weight)
+    assert module_state(layer) != before
+
+
+@pytest.mark.parametrize(
+    "change", [("layer_norm1", "eps", 10.0), ("self_attn", "scale", 3.0)], ids=lambda given: given[1]
+)
+def test_numbers_beside_the_weights_count(change):
+    layer = make_clip().text_model.encoder.layers[0]
+    before = module_state(layer)
+    path, name, value = change
+    setattr(layer.get_submodule(path), name, value)
+    assert module_state(layer) != before
 
 
 def test_what_is_not_called_has_no_part():

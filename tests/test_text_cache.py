@@ -289,8 +289,7 @@ def test_dropout_is_drawn_anew(make_model, position, monkeypatch):
     assert len(calls) == 2 * (1 if position == "end" else 2)
 
 
-def test_a_models_own_weights_are_not_kept_alive(make_model, features):
-    """A model of the same addresses is another one: identity counts, and what is gone equals nothing."""
+def test_a_weight_in_the_place_of_one_that_is_gone_is_another(make_model, features):
     model = make_model()
     before = features(model)
     for factor in (2, 3, 4, 5):

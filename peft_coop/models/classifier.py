@@ -376,18 +376,21 @@ def classification_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int 
         ValueError: if `labels` are not B integers from 0 to C-1.
     """
     n_cls = logits.shape[-1]
-    labels = torch.as_tensor(labels)  # lists and arrays, too
-    if labels.shape != logits.shape[:1] or labels.is_floating_point():
+    try:
+        labels = torch.as_tensor(labels)  # lists and arrays, too
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`labels` must be {len(logits)} integers, one per image, got {labels!r}.") from error
+    if labels.shape != logits.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(
             f"`labels` must be {len(logits)} integers, one per image, got {labels.dtype} of shape "
             f"{tuple(labels.shape)}."
         )
-    labels = labels.to(logits.device)
+    labels = labels.to(logits.device).long()
     # One look at the values, since each makes the processor wait for a GPU.
     if not torch.compiler.is_compiling() and ((labels < 0) | (labels >= n_cls)).any():
         wrong = sorted({label for label in labels.tolist() if not 0 <= label < n_cls})
         raise ValueError(f"`labels` must lie between 0 and {n_cls - 1} ({n_cls} classes), got {wrong}.")
     if num_items is None:
-        return F.cross_entropy(logits, labels.long())
-    total = F.cross_entropy(logits, labels.long(), reduction="sum")
+        return F.cross_entropy(logits, labels)
+    total = F.cross_entropy(logits, labels, reduction="sum")
     return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else num_items)

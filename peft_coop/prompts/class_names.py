@@ -5,8 +5,10 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
-# Unicode's categories of what is not seen: control, format, surrogate and unassigned characters, separators.
-INVISIBLE = ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp", "Zs")
+# Unicode's categories of what is not seen by itself: control, format, surrogate and unassigned characters, separators,
+# marks on a letter; and letters that are drawn as nothing.
+INVISIBLE = ("Cc", "Cf", "Cs", "Cn", "Me", "Mn", "Zl", "Zp", "Zs")
+BLANK = "\u115f\u1160\u2800\u3164\uffa0"
 
 
 def clean_name(name: str) -> str:
@@ -46,6 +48,8 @@ def check_order(class_names: object) -> None:
     """
     if isinstance(class_names, Mapping):
         raise TypeError(f"`class_names` must be a list of names, got {mapping_advice(class_names)}")
+    if hasattr(class_names, "int2str"):  # of `datasets`
+        raise TypeError(f"`class_names` must be a list of names, got a {type(class_names).__name__}: pass its `names`.")
     if isinstance(class_names, str | bytes) or not isinstance(class_names, Iterable):
         raise TypeError(f"`class_names` must be a list of names, got {class_names!r}.")
     if isinstance(class_names, set | frozenset):
@@ -62,11 +66,13 @@ def check_order(class_names: object) -> None:
 
 def mapping_advice(mapping: Mapping) -> str:
     """What a mapping given as class names is, and how to turn it into a list."""
-    if mapping and all(isinstance(key, int) for key in mapping) and set(mapping) == set(range(len(mapping))):
-        return "an `id2label`: pass `[id2label[index] for index in range(len(id2label))]`."
-    if mapping and all(isinstance(value, int) for value in mapping.values()):
-        return "a `label2id`: pass `sorted(label2id, key=label2id.get)`."
-    return f"a {type(mapping).__name__}: pass a list of its names in the order of the labels."
+    places = {str(index) for index in range(len(mapping))}
+    if mapping and set(map(str, mapping)) == places:
+        key = "str(index)" if all(isinstance(key, str) for key in mapping) else "index"
+        return f"an `id2label`: pass `[id2label[{key}] for index in range(len(id2label))]`."
+    if mapping and set(map(str, mapping.values())) == places:
+        return "a `label2id`: pass `sorted(label2id, key=lambda name: int(label2id[name]))`."
+    return f"a {type(mapping).__name__}: pass a list of its names in the order of the labels, label 0 first."
 
 
 def check_text(text: str, what: str) -> None:
@@ -90,4 +96,4 @@ def check_text(text: str, what: str) -> None:
 
 def is_visible(text: str) -> bool:
     """Whether a text holds a character that a reader sees: no control or format character, no space."""
-    return any(unicodedata.category(character) not in INVISIBLE for character in text)
+    return any(unicodedata.category(character) not in INVISIBLE and character not in BLANK for character in text)

@@ -75,11 +75,18 @@ class PromptTokenizer:
         and full stop are tokenised together, and only the length is taken from the name alone.
 
         Raises:
-            ValueError: if nothing of a name is left.
+            ValueError: if nothing of a name is left, or it holds BOS or EOS.
         """
         texts = [clean_name(name) for name in class_names]
         with_stop = self.encode([f"{text}." for text in texts])
         alone = self.encode(texts)
+        special = {self.bos_token_id, self.eos_token_id}
+        for name, name_ids in zip(class_names, alone, strict=True):
+            if special.intersection(name_ids):
+                raise ValueError(
+                    f"The class name {name!r} holds a special token of {type(self.tokenizer).__name__}, which begins "
+                    "or ends a prompt: write it in other words."
+                )
         lost = [name for name, name_ids in zip(class_names, alone, strict=True) if not name_ids]
         if lost:
             raise ValueError(
