@@ -30,7 +30,7 @@ demo: $(VENV)/installed-cli
 	$(PY) -m peft_coop demo $(ARGS)
 
 test: $(VENV)/installed-test
-	$(PY) -m pytest -n auto --dist loadgroup $(ARGS)
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 quality: $(VENV)/installed-dev
 	$(PY) -m ruff check .

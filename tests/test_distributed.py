@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-# One process runs all of them, since they share the trainings.
-pytestmark = pytest.mark.xdist_group("distributed")
-
 WORKER = Path(__file__).parent / "distributed_worker.py"
 STEPS = 3
 METHODS = ("coop", "cocoop")

@@ -17,9 +17,6 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 ACCELERATE_LAUNCH = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=1", "--num_machines=1"]
 ACCELERATE_LAUNCH += ["--mixed_precision=no", "--dynamo_backend=no"]
 
-# One process runs all of these.
-shares_a_run = pytest.mark.xdist_group("accelerate loop")
-
 
 def run(script: str, *arguments: object, launcher: list[str] = ()) -> str:
     """Run an example in a process of its own; what it printed."""
@@ -41,7 +38,6 @@ def accelerate_loop(tmp_path_factory) -> tuple[str, Path]:
     return run(ACCELERATE_LOOP, "--smoke", "--cpu", "--checkpointing_epochs", 1, "--output_dir", folder), folder
 
 
-@shares_a_run
 def test_accelerate_loop_output(accelerate_loop):
     printed, folder = accelerate_loop
     assert re.fullmatch(
@@ -55,7 +51,6 @@ def test_accelerate_loop_output(accelerate_loop):
     assert sum(sizes) < 60_000  # the adapter and the optimizer, and not the model
 
 
-@shares_a_run
 def test_accelerate_loop_resumed_ends_where_the_whole_run_did(accelerate_loop, tmp_path):
     checkpoint = accelerate_loop[1] / "epoch_1"
     printed = run(ACCELERATE_LOOP, "--smoke", "--cpu", "--resume_from_checkpoint", checkpoint, "--output_dir", tmp_path)
@@ -72,7 +67,6 @@ def apart(printed: str) -> tuple[list[str], list[float]]:
     return re.split(r"\d+\.\d+", text), [float(number) for number in re.findall(r"\d+\.\d+", text)]
 
 
-@shares_a_run
 def test_accelerate_loop_two_processes(accelerate_loop, tmp_path):
     """Each process has half of the twenty images: the same batches, so the same numbers."""
     arguments = ["--smoke", "--cpu", "--batch_size", 10, "--output_dir", tmp_path]

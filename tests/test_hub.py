@@ -22,9 +22,6 @@ from transformers import CLIPImageProcessor, CLIPTokenizer
 
 from peft_coop import CoOpConfig
 
-# One process runs all of them, since they share a server and a client.
-pytestmark = pytest.mark.xdist_group("hub")
-
 BASE = "tiny/clip"
 CLASS_NAMES = ["cat", "dog", "kite (bird of prey)"]
 

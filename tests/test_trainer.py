@@ -28,8 +28,6 @@ CXX = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
 PYTHON_H = Path(sysconfig.get_path("include"), "Python.h")
 
 every_method = pytest.mark.parametrize("method", METHODS)
-# One process runs all of these, since the first compilation imports much.
-compiles = pytest.mark.xdist_group("compilation")
 
 
 @pytest.fixture
@@ -330,7 +328,6 @@ def test_gradient_checkpointing_in_the_trainer(make_model, tmp_path, method, use
         torch.testing.assert_close(learned[1][name], value, atol=1e-9, rtol=0)
 
 
-@compiles
 @every_method
 def test_compiled_training_step(make_model, method):
     """One graph without a break, and none added by later steps."""
@@ -348,7 +345,6 @@ def test_compiled_training_step(make_model, method):
     assert counters["stats"]["unique_graphs"] == 1
 
 
-@compiles
 @every_method
 def test_compiled_evaluation(make_model, method):
     """One graph without a break, the same logits, and none added by later batches."""
@@ -379,14 +375,12 @@ def compiled_and_eager_losses(make_model, folder, backend: str, train, test=None
     return losses
 
 
-@compiles
 def test_torch_compile_in_the_trainer(make_model, tmp_path):
     eager, compiled = compiled_and_eager_losses(make_model, tmp_path, "aot_eager", make_dataset(12), make_dataset(6))
     assert len(eager) == 4
     assert compiled == pytest.approx(eager, rel=1e-9)
 
 
-@compiles
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which(CXX), reason=f"torch.compile finds no {CXX}")
 @pytest.mark.skipif(not PYTHON_H.is_file(), reason="torch.compile needs Python's headers")
