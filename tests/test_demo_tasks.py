@@ -68,5 +68,5 @@ def test_unknown_task_names_the_known_ones():
 
 def test_missing_scikit_learn_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r"'digits' needs .*sklearn.*pip install \"peft-coop\[demo\]\""):
+    with pytest.raises(ImportError, match=r"'digits' needs .*sklearn.*pip install \"peft-coop\[cli\]\""):
         load_task("digits")

@@ -8,6 +8,8 @@ from peft_coop.progress import show_progress, stage, without_datasets_bars
 
 @pytest.fixture(autouse=True)
 def shown():
+    """Also after a test whose command was to be quiet."""
+    show_progress(True)
     yield
     show_progress(True)
 
