@@ -12,6 +12,7 @@ from test_errors import left_as_it_was
 from transformers import Trainer, TrainingArguments
 
 from peft_coop import CoCoOpConfig, CoOpConfig
+from peft_coop.models.base_names import is_same_base, warn_of_another_base
 
 ANIMALS = ["cat", "dog", "great white shark"]
 FEATURES = torch.randn(4, 40, generator=torch.Generator().manual_seed(2))
@@ -104,6 +105,16 @@ def test_nor_with_a_config_that_says_otherwise(make_model, tmp_path, settings, t
     config = CoOpConfig(class_names=ANIMALS, n_ctx=4, tokenizer_name_or_path=tokenizer_path)
     with pytest.raises(ValueError, match="`class_token_position` is 'front' there and 'end' here"):
         PeftModel.from_pretrained(clip, saved, config=config, **settings)
+
+
+def test_what_the_prompt_is_made_of_is_compared_and_not_a_config_that_was_changed(make_model, tmp_path):
+    saved = save(make_model(), tmp_path / "end")
+    model = make_model()
+    model.peft_config["default"].class_token_position = "front"
+    model.load_adapter(saved, "default")
+    front = save(make_model(class_token_position="front"), tmp_path / "front")
+    with pytest.raises(ValueError, match="`class_token_position` is 'front' there and 'end' here"):
+        model.load_adapter(front, "default")
 
 
 def test_other_classes_of_a_unified_context_are_no_other_prompt(make_model, tmp_path):
@@ -232,7 +243,7 @@ def test_classes_that_were_set_are_saved_without_a_word(make_model, tmp_path):
     "trained_on, warns",
     [
         ("openai/clip-vit-large-patch14", True),
-        ("someone/clip-vit-base-patch16", False),
+        ("someone/clip-vit-base-patch16", True),
         ("/data/CLIP-vit-base-patch16/", False),
     ],
 )
@@ -255,6 +266,48 @@ def test_another_base_than_the_adapter_names(make_model, tmp_path, trained_on, w
         told = [str(each.message) for each in caught if "was trained on" in str(each.message)]
         assert len(told) == warns
         assert all(trained_on in message and "openai/clip-vit-base-patch16" in message for message in told)
+
+
+CACHED = "models--openai--clip-vit-base-patch16/snapshots/0f1"
+
+
+@pytest.mark.parametrize(
+    "trained_on, here, warns",
+    [
+        ("openai/clip", "OpenAI/CLIP", False),
+        ("openai/clip", "laion/clip", True),
+        ("openai/clip-vit-base-patch16", f"/home/me/hub/{CACHED}", False),
+        (f"C:/hub/{CACHED}".replace("/", "\\"), "openai/clip-vit-base-patch16", False),
+        ("laion/clip-vit-base-patch16", f"/home/me/hub/{CACHED}", True),
+        (".", "openai/clip", False),
+        ("..", "one/clip", False),
+        ("one/clip", ".", True),
+        ("one/clip", "one/clip/", False),
+        ("one/clip", "{here}/one/clip", False),
+        ("one/clip", "{here}/two/clip", True),
+        ("/gone/CLIP/", "{here}/two/clip", False),
+        ("/gone/clip", "openai/clip", False),
+        ("/gone/other", "openai/clip", True),
+        (None, "openai/clip", False),
+    ],
+)
+def test_names_of_one_base_model(tmp_path, monkeypatch, trained_on, here, warns):
+    for folder in ("one/clip", "two/clip"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_another_base(trained_on, here.format(here=tmp_path))
+    assert len(caught) == warns
+    assert all("was trained on" in str(each.message) for each in caught)
+
+
+def test_the_folder_that_one_stands_in(tmp_path, monkeypatch):
+    (tmp_path / "clip").mkdir()
+    monkeypatch.chdir(tmp_path / "clip")
+    assert is_same_base(".", str(tmp_path / "clip"))
+    assert is_same_base("someone/clip", ".")
+    assert not is_same_base("someone/other", ".")
 
 
 def test_no_active_adapter_says_so(make_model):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import make_clip
 from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_beside import adapters_of, make_trainer
 from torch import nn
 
@@ -197,12 +197,33 @@ def test_a_failed_load_leaves_the_base_model(config, pixel_values, tmp_path):
     clip = make_clip()
     clip.visual_projection = nn.Linear(32, 8, bias=False)
     before = {name: weight.clone() for name, weight in clip.named_parameters()}
-    with pytest.raises((RuntimeError, ValueError), match=r"size mismatch|does not fit"):
+    with pytest.raises(ValueError, match=r"does not fit this model: .*visual_projection\.modules_to_save"):
         PeftModel.from_pretrained(clip, tmp_path)
     assert list(dict(clip.named_parameters())) == list(before)
     for name, weight in clip.named_parameters():
         assert torch.equal(weight, before[name]), name
         assert weight.requires_grad
+
+
+def test_buffers_are_part_of_them(config, pixel_values, tmp_path):
+    def make():
+        clip = make_clip()
+        clip.visual_projection = nn.Sequential(clip.visual_projection, nn.BatchNorm1d(40))
+        return clip.eval()
+
+    model = train(get_peft_model(make(), config(["visual_projection"])), pixel_values)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make(), tmp_path)
+    torch.testing.assert_close(logits(loaded, pixel_values), logits(model, pixel_values), atol=1e-4, rtol=0)
+    file, key = tmp_path / "adapter_model.safetensors", "base_model.model.visual_projection.1.running_mean"
+    tensors = load_file(file)
+    for change, message in (
+        ({}, f"does not fit its config: {key} is not among the weights"),
+        ({key: torch.zeros(3)}, r"running_mean is \(3,\) in the file and \(40,\) here"),
+    ):
+        save_file({name: tensor for name, tensor in tensors.items() if name != key} | change, file)
+        with pytest.raises(ValueError, match=message):
+            PeftModel.from_pretrained(make(), tmp_path)
 
 
 def test_the_trainer_saves_and_resumes_them(config, pixel_values, tmp_path):

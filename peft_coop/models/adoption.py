@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 from transformers import PretrainedConfig
 
+from .adapter_files import BEFORE_PROMPTS
+from .backup import Backup
 from .classifier import PromptClassifierMixin
 
 # Outputs that `Trainer.predict` must not collect beside the logits.
@@ -55,7 +57,19 @@ def cease_to_be_classifier(model: nn.Module) -> None:
         return
     model.__class__ = type(model).__base_class__
     model.config.__dict__.pop("keys_to_ignore_at_inference", None)
-    model.__dict__.pop("_images_given_as", None)
+    for name in ("_images_given_as", BEFORE_PROMPTS):
+        model.__dict__.pop(name, None)
+
+
+def remember_before_prompts(model: nn.Module, backup: Backup) -> None:
+    """Keep what a model was before its first prompt, for the case that the prompt's weights turn out not to fit.
+
+    Args:
+        model: the base model, with a prompt in it.
+        backup: what it was.
+    """
+    if len(model.prompt_layer.coop_ctx) == 1:
+        setattr(model, BEFORE_PROMPTS, backup)
 
 
 @cache

@@ -43,11 +43,11 @@ class Backup:
 
 
 @contextmanager
-def taken_back_on_failure(module: nn.Module) -> Iterator[None]:
-    """Leave a module as it was if what happens within fails."""
+def taken_back_on_failure(module: nn.Module) -> Iterator[Backup]:
+    """Leave a module as it was if what happens within fails; yields what it was."""
     backup = Backup(module)
     try:
-        yield
+        yield backup
     except BaseException:  # Ctrl-C, too
         backup.restore()
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,16 +24,12 @@ from ..prompts import (
     encode_prompts,
     state_of_text_side,
 )
+from .adapter_files import AdapterFilesMixin
 from .mixed_batch import classify_mixed
 from .outputs import PromptClassifierOutput
 
-if TYPE_CHECKING:
-    from torch.nn import Module as _Module  # what it is mixed into
-else:
-    _Module = object
 
-
-class PromptClassifierMixin(_Module):
+class PromptClassifierMixin(AdapterFilesMixin):
     """What a dual encoder becomes while it holds prompt adapters: an image classifier over named classes.
 
     Mixed into the model's own class by `become_classifier`. With no adapter left it is the base model again.
@@ -249,7 +245,7 @@ class PromptClassifierMixin(_Module):
     def _check_saved_modules(self) -> None:
         """Adapters that PEFT's own functions put in switch off the modules that others have: not without a word."""
         name = self.prompt_layer.current_adapter
-        if name is None or not getattr(self.peft_config[name], "modules_to_save", None):
+        if name is None or not self.prompt_layer.coop_configs[name].modules_to_save:
             return
         for path, module in self.named_modules():
             if isinstance(module, AuxiliaryTrainingWrapper) and name in module._adapters - set(module.active_adapters):

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import CommitInfo
 from peft import PeftConfig, PeftMixedModel, PeftModel
 from peft.auto import _BaseAutoPeftModel
-from peft.utils import CONFIG_NAME
+from peft.utils import CONFIG_NAME, AuxiliaryTrainingWrapper
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel
@@ -18,6 +18,7 @@ from transformers.models.clip.modeling_clip import CLIPOutput
 
 from ..configs import CoOpConfig
 from ..hub import eval_results, push_adapters, update_model_card
+from .adapter_files import BEFORE_PROMPTS, AdapterFilesMixin
 from .backup import Backup
 from .outputs import PromptClassifierOutput
 
@@ -145,13 +146,20 @@ class PeftModelForImageClassification(PeftModel):
                 self._check_saved_config(model_id, adapter_name, **kwargs)
             result = super().load_adapter(model_id, adapter_name, *args, **kwargs)
         except BaseException as error:
+            saved_modules = self._saved_module_keys(adapter_name)
             backup.restore()
+            if isinstance(error, KeyError) and error.args[0] in saved_modules:  # PEFT's
+                raise ValueError(
+                    f"The saved adapter does not fit its config: {error.args[0]} is not among the weights, and is part "
+                    "of its `modules_to_save`. `adapter_config.json` and the weights are not of one adapter."
+                ) from error
             if isinstance(error, SafetensorError):
                 raise ValueError(
                     f"The weights in {str(model_id)!r} cannot be read, the file is damaged: {error}."
                 ) from error
             raise
         self._before_wrapping = None
+        self.get_base_model().__dict__.pop(BEFORE_PROMPTS, None)
         if not is_new and os.path.isfile(os.path.join(saved_together, TRAINER_STATE_NAME)):
             for other in self.base_model.active_beside():
                 super().load_adapter(own_folder(saved_together, other), other, *args, **kwargs)
@@ -163,30 +171,33 @@ class PeftModelForImageClassification(PeftModel):
         The base model's embeddings are never part of them, so the Hub is not asked what the base model's were. A
         warning names weights that are trained and not saved.
         """
-        unsaved = self.base_model.unsaved_weights()
-        if unsaved:
-            shown = ", ".join(unsaved[:5]) + (f" and {len(unsaved) - 5} more" if len(unsaved) > 5 else "")
-            warnings.warn(
-                f"These weights of the base model are trained and are not saved with the adapters: {shown}. Name their "
-                "modules in the config's `modules_to_save`, or save the base model's own weights, too.",
-                stacklevel=2,
-            )
-        self.base_model.settle_configs()
+        base = self.get_base_model()
+        if isinstance(base, AdapterFilesMixin):  # not where another method has our task type
+            base.settle_adapters()
         if len(args) < 3:  # `save_embedding_layers` is the fourth parameter
             kwargs.setdefault("save_embedding_layers", False)
         super().save_pretrained(save_directory, *args, **kwargs)
 
+    def _saved_module_keys(self, adapter_name: str) -> set[str]:
+        """What the file of an adapter must hold of its `modules_to_save`."""
+        return {
+            f"{path}.{key}"
+            for path, module in self.named_modules()
+            if isinstance(module, AuxiliaryTrainingWrapper)
+            for key in module.adapter_state_dict_load_map(adapter_name)
+        }
+
     def _check_saved_config(self, model_id: str | os.PathLike, adapter_name: str, **kwargs: Any) -> None:
         """Check that weights that are loaded over an adapter's are of a prompt that is put together alike."""
-        config = self.peft_config[adapter_name]
-        if not isinstance(config, CoOpConfig):
+        layer = getattr(self.get_base_model(), "prompt_layer", None)
+        if layer is None or adapter_name not in layer.coop_configs:
             return
         given = {name: kwargs[name] for name in ("subfolder", "revision", "cache_dir", "token") if name in kwargs}
         try:
             saved = PeftConfig.from_pretrained(model_id, **given)
         except ValueError:  # no config there: the weights' names and shapes are all that can be checked
             return
-        differs = config.first_difference(saved)
+        differs = layer.coop_configs[adapter_name].first_difference(saved)
         if differs:
             raise ValueError(
                 f"The adapter in {str(model_id)!r} does not fit adapter {adapter_name!r}: {differs}. Load it under a "

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import fields
 from typing import Any
 
 import torch
+from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ..configs import CoOpConfig
 from ..models import LabelNames
 from ..prompts import ClassPrompts, PromptBuilder, shift_by_image
+
+# What a prompt is made of, as against what PEFT writes into every config.
+SETTINGS = sorted({field.name for field in fields(CoOpConfig)} - {field.name for field in fields(PeftConfig)})
 
 
 class CoOpEmbeddings(nn.Module, BaseTunerLayer):
@@ -174,6 +180,25 @@ class CoOpEmbeddings(nn.Module, BaseTunerLayer):
         """Write the active adapter's class names into the model's config."""
         active = [name for name in self.active_adapters if name in self.coop_prompts]
         self.label_names.publish(self.coop_prompts[active[0]].class_names if active else None)
+
+    def settle_configs(self, configs: Mapping[str, PeftConfig]) -> None:
+        """Give back to the adapters' configs what was changed in them since: the prompts did not follow.
+
+        Args:
+            configs: the model's, by the adapters' names.
+        """
+        for name, made_of in self.coop_configs.items():
+            config = configs[name]
+            for setting in SETTINGS:
+                now, then = getattr(config, setting), getattr(made_of, setting)
+                if now != then:
+                    way = "`set_classes`" if setting == "class_names" else "an adapter of its own"
+                    warnings.warn(
+                        f"`{setting}` of adapter {name!r} was changed in its config to {now!r}, which the model does "
+                        f"not follow: saved is {then!r}, as the model has it. What changes it is {way}.",
+                        stacklevel=4,
+                    )
+                    setattr(config, setting, deepcopy(then))
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Not possible, see `raise_merge_error`."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
+from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -14,7 +13,14 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
 from ..configs import DEFAULT_N_CTX, CoOpConfig
-from ..models import LabelNames, become_classifier, cease_to_be_classifier, taken_back_on_failure
+from ..models import (
+    LabelNames,
+    become_classifier,
+    cease_to_be_classifier,
+    remember_before_prompts,
+    taken_back_on_failure,
+    warn_of_another_base,
+)
 from ..prompts import PromptBuilder, find_family, gaussian_context, install_text_side, remove_text_side
 from .beside import (
     activate,
@@ -27,11 +33,8 @@ from .beside import (
     unmerge_beside,
 )
 from .layer import CoOpEmbeddings, raise_merge_error
-from .saved_modules import check_not_shared, check_nothing_inside, check_saved_modules, unsaved_weights
-from .saved_tensors import adapter_parameters, check_saved_tensors
-
-# What a prompt is made of, as against what PEFT writes into every config.
-SETTINGS = sorted({field.name for field in fields(CoOpConfig)} - {field.name for field in fields(PeftConfig)})
+from .saved_modules import check_not_shared, check_nothing_inside, check_saved_modules
+from .saved_tensors import PREFIX, adapter_tensors, check_saved_tensors
 
 
 class CoOpModel(BaseTuner):
@@ -63,8 +66,9 @@ class CoOpModel(BaseTuner):
                 'give the prompt a name of its own, as in `get_peft_model(model, config, adapter_name="prompt")` or '
                 '`PeftModel.from_pretrained(model, folder, adapter_name="prompt")`.'
             )
-        with taken_back_on_failure(model):
+        with taken_back_on_failure(model) as backup:
             super().__init__(model, peft_config, adapter_name, *args, **kwargs)
+        remember_before_prompts(model, backup)
 
     def _prepare_model(self, peft_config: CoOpConfig, model: nn.Module) -> None:
         family = find_family(model)
@@ -138,11 +142,6 @@ class CoOpModel(BaseTuner):
         """Names of the active adapters of other methods."""
         return [name for name in active_adapters(self.model) if self._layer_class(name) is not CoOpEmbeddings]
 
-    def unsaved_weights(self) -> list[str]:
-        """Names of the weights that are trained and that saving the adapters leaves out."""
-        biases_are_saved = any(getattr(config, "bias", "none") != "none" for config in self.peft_config.values())
-        return unsaved_weights(self.model, biases_are_saved)
-
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete a prompt, or an adapter of another method."""
         if self._layer_class(adapter_name) is CoOpEmbeddings:
@@ -183,22 +182,6 @@ class CoOpModel(BaseTuner):
         config = self.peft_config.get(adapter_name)
         return CoOpEmbeddings if config is None else layer_class(config)
 
-    def settle_configs(self) -> None:
-        """Give back to the adapters' configs what was changed in them since: the prompts did not follow."""
-        layer = self.model.prompt_layer
-        for name, made_of in layer.coop_configs.items():
-            config = self.peft_config[name]
-            for setting in SETTINGS:
-                now, then = getattr(config, setting), getattr(made_of, setting)
-                if now != then:
-                    way = "`set_classes`" if setting == "class_names" else "an adapter of its own"
-                    warnings.warn(
-                        f"`{setting}` of adapter {name!r} was changed in its config to {now!r}, which the model does "
-                        f"not follow: saved is {then!r}, as the model has it. What changes it is {way}.",
-                        stacklevel=3,
-                    )
-                    setattr(config, setting, deepcopy(then))
-
     def unload(self) -> nn.Module:
         """Take the adapters out and return the base model, with its own class, keys and label names."""
         layer = self.model.get_submodule(find_family(self.model).embeddings_path)
@@ -216,8 +199,23 @@ class CoOpModel(BaseTuner):
         cls, model: nn.Module, config: CoOpConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-        check_saved_tensors(adapter_parameters(model, adapter_name), remapped)
+        check_saved_tensors({key: tensor for _, key, tensor in adapter_tensors(model, adapter_name)}, remapped)
         return remapped
+
+    @staticmethod
+    def check_saved(model: nn.Module, adapter_name: str, state_dict: Mapping[str, Tensor]) -> None:
+        """Check tensors against a prompt, by their names in a file.
+
+        Args:
+            model: a base model that holds the prompt.
+            adapter_name: the prompt.
+            state_dict: the tensors; their shapes are enough.
+
+        Raises:
+            ValueError: if one is missing, left over or of another shape.
+        """
+        expected = {key: tensor for key, _, tensor in adapter_tensors(model, adapter_name)}
+        check_saved_tensors(expected, {key.removeprefix(PREFIX): tensor for key, tensor in state_dict.items()})
 
 
 def make_builder(config: CoOpConfig, model: nn.Module, embeddings: nn.Module) -> PromptBuilder:
@@ -288,14 +286,3 @@ def meta_net_sizes(config: CoOpConfig, model: nn.Module, text_width: int) -> tup
             f"projection has {projection_dim} dimensions, so it can be {projection_dim} at most."
         )
     return projection_dim, hidden_units, text_width
-
-
-def warn_of_another_base(trained_on: str | None, here: str | None) -> None:
-    """Warn if an adapter names another base model than the one that it is loaded on; a copy elsewhere is the same."""
-    names = [str(name).replace("\\", "/").rstrip("/") for name in (trained_on, here) if name]
-    if len(names) == 2 and len({name.rpartition("/")[2].lower() for name in names}) == 2:
-        warnings.warn(
-            f"This adapter was trained on {names[0]!r} and is loaded on {names[1]!r}: unless these have the same "
-            "weights, its vectors mean nothing there.",
-            stacklevel=2,
-        )

@@ -1,4 +1,4 @@
-"""Parts of the base model that are trained with a prompt: checks, and what of the training is not saved."""
+"""Parts of the base model that are trained and saved with a prompt: what they can be."""
 
 from __future__ import annotations
 
@@ -93,32 +93,3 @@ def check_nothing_inside(model: nn.Module, embeddings_path: str) -> None:
             f"Another adapter stands at {', '.join(f'{embeddings_path}.{path}' for path in inside)}, inside of the "
             "layer that a prompt needs: leave it out of `target_modules`, or `unload()` the adapter."
         )
-
-
-def unsaved_weights(model: nn.Module, biases_are_saved: bool) -> list[str]:
-    """Names of the weights that are trained and belong to no adapter, so that saving the adapters leaves them out.
-
-    Args:
-        model: the base model.
-        biases_are_saved: whether an adapter's config says that it saves the base model's biases.
-    """
-    modules = dict(model.named_modules())
-    return [
-        name
-        for name, weight in model.named_parameters()
-        if weight.requires_grad
-        and not belongs_to_an_adapter(name, modules)
-        and not (biases_are_saved and name.endswith("bias"))
-    ]
-
-
-def belongs_to_an_adapter(name: str, modules: dict[str, nn.Module]) -> bool:
-    """Whether a weight is an adapter's own, by its dotted name."""
-    parts = name.split(".")
-    for depth in range(1, len(parts)):
-        above, part = modules[".".join(parts[:depth])], parts[depth]
-        if isinstance(above, BaseTunerLayer) and part != "base_layer":
-            return True
-        if isinstance(above, AuxiliaryTrainingWrapper) and part != "original_module":
-            return True
-    return False

@@ -2,59 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import torch
+from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from .layer import CoOpEmbeddings
 
-
-def adapter_parameters(model: nn.Module, adapter_name: str) -> dict[str, nn.Parameter]:
-    """The learnable parts of an adapter, by their full names in `model`."""
-    return {
-        f"{path}.{container}.{name}": parameter
-        for path, layer in model.named_modules()
-        if isinstance(layer, CoOpEmbeddings)
-        for container in layer.adapter_layer_names
-        for name, parameter in getattr(layer, container).named_parameters()
-        if name.split(".")[0] == adapter_name
-    }
+PREFIX = "base_model.model."  # of all keys in PEFT's files
 
 
-def check_saved_tensors(parameters: dict[str, nn.Parameter], state_dict: dict[str, Tensor]) -> None:
-    """Check saved tensors against an adapter's parameters.
+def adapter_tensors(model: nn.Module, adapter_name: str) -> Iterator[tuple[str, str, Tensor]]:
+    """All tensors of an adapter: what it learned, and its copies of the modules of `modules_to_save`.
 
     Args:
-        parameters: the adapter's, by their full names.
-        state_dict: what was saved, under the same names; beside it modules of `modules_to_save`.
+        model: a model that holds it.
+        adapter_name: the adapter.
+
+    Yields:
+        The name in a file, the name in `model`, and the tensor.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, CoOpEmbeddings):
+            for container in module.adapter_layer_names:
+                for name, parameter in getattr(module, container).named_parameters():
+                    adapter, *rest = name.split(".")
+                    if adapter == adapter_name:
+                        yield ".".join([path, container, *rest]), f"{path}.{container}.{name}", parameter
+        elif isinstance(module, AuxiliaryTrainingWrapper):
+            tensors = module.state_dict()
+            for saved, held in module.adapter_state_dict_load_map(adapter_name).items():
+                yield f"{path}.{saved}", f"{path}.{held}", tensors[held]
+
+
+def check_saved_tensors(expected: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Check saved tensors against an adapter's.
+
+    Args:
+        expected: the adapter's.
+        saved: what is to be loaded, under the same names.
 
     Raises:
         ValueError: if a tensor is missing or left over, or has another shape.
     """
-    saved = {key for key in state_dict if ".modules_to_save." not in key}
-    learned = {key for key in saved if ".coop_" in key}
-    if learned != set(parameters):
+    missing, foreign = expected.keys() - saved.keys(), saved.keys() - expected.keys()
+    if missing or any(".coop_" in key for key in foreign):
         raise ValueError(
             f"The saved adapter does not fit its config: the weights are {', '.join(sorted(saved)) or 'none'} and "
-            f"should be {', '.join(sorted(parameters))}. `adapter_config.json` and the weights are not of one adapter."
+            f"should be {', '.join(sorted(expected))}. `adapter_config.json` and the weights are not of one adapter."
         )
-    if saved != learned:
+    if foreign:
         raise ValueError(
-            f"The saved adapter holds weights of the base model: {', '.join(sorted(saved - learned))}. Loaded, they "
+            f"The saved adapter holds weights of the base model: {', '.join(sorted(foreign))}. Loaded, they "
             "would replace the model's own. What belongs to an adapter is what it learned and the modules of its "
             "`modules_to_save`."
         )
-    for key, parameter in parameters.items():
-        if state_dict[key].shape != parameter.shape:
-            whom, advice = misfit(key, state_dict[key].shape, parameter.shape)
+    for key, tensor in expected.items():
+        if saved[key].shape != tensor.shape:
+            whom, advice = misfit(key, saved[key].shape, tensor.shape)
             raise ValueError(
-                f"The saved adapter does not fit {whom}: {key} is {tuple(state_dict[key].shape)} in the file and "
-                f"{tuple(parameter.shape)} here. {advice}"
+                f"The saved adapter does not fit {whom}: {key} is {tuple(saved[key].shape)} in the file and "
+                f"{tuple(tensor.shape)} here. {advice}"
             )
 
 
 def misfit(key: str, saved: torch.Size, here: torch.Size) -> tuple[str, str]:
     """Whom a tensor of another shape does not fit, the model or its own config, and what to do."""
-    ends_in_a_width = not key.endswith("bias") and "linear2" not in key  # the last axis is one of the model's widths
-    if ends_in_a_width and saved[-1] == here[-1]:
+    # The last axis is one of the model's widths; copies of the model's modules have only such axes.
+    ends_in_a_width = ".coop_" in key and not key.endswith("bias") and "linear2" not in key
+    if ends_in_a_width and saved[-1:] == here[-1:]:
         return "its config", "Was `adapter_config.json` changed, or is it of another adapter?"
     return "this model", "Load it on the base model that it was trained with."
