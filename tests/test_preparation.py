@@ -131,7 +131,7 @@ def test_the_fine_tuned_encoder_sees_images_cut_like_this(oblong):
 
 
 def test_predict_sees_images_cut_like_this(oblong):
-    from peft_coop.cli.classify import _probabilities
+    from peft_coop.cli.predict import _probabilities
 
     seen = []
 

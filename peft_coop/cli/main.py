@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
-from . import benchmark, classify, demo, evaluate, report, tools, train
+from . import benchmark, demo, evaluate, predict, report, tools, train
 from .talk import quieten
 
 DESCRIPTION = """\
@@ -140,6 +140,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=versions(), help="print versions and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (demo, train, evaluate, classify, benchmark, report, tools):
+    for module in (demo, train, evaluate, predict, benchmark, report, tools):
         module.add_commands(commands)
     return parser
