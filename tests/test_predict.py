@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from peft_coop.cli import predict
+from peft_coop.cli import predict as command
 from peft_coop.cli.main import main
 
 
@@ -55,9 +55,9 @@ def test_pictures_are_turned_as_in_training(picture):
     turned = picture.with_name("turned.png")
     image.save(turned, exif=exif)
     image.close()
-    read = predict._open(turned)
+    read = command._open(turned)
     assert read.size == (20, 30)
-    assert np.array_equal(np.asarray(read), np.rot90(np.asarray(predict._open(picture)), -1))
+    assert np.array_equal(np.asarray(read), np.rot90(np.asarray(command._open(picture)), -1))
 
 
 @pytest.mark.parametrize("error", [RuntimeError, ValueError, KeyError, NotImplementedError, SyntaxError])
@@ -87,7 +87,7 @@ def test_a_damaged_ppm_names_the_file(predict, picture):
 
 
 def test_probabilities_that_are_no_numbers_are_refused(predict, picture, monkeypatch):
-    original = predict._classifier
+    original = command._classifier
 
     def broken(options):
         model, clip = original(options)
@@ -95,7 +95,7 @@ def test_probabilities_that_are_no_numbers_are_refused(predict, picture, monkeyp
             clip.model.logit_scale.fill_(float("nan"))
         return model, clip
 
-    monkeypatch.setattr(predict, "_classifier", broken)
+    monkeypatch.setattr(command, "_classifier", broken)
     rows, errors = predict(picture, code=2)
     assert rows == []
     assert "probabilities are not all finite (such as nan)" in errors
@@ -169,7 +169,7 @@ def test_quiet_prints_results_and_errors_only(picture, capsys):
 def test_a_picture_of_floats_is_read_by_its_range(tmp_path, lowest, highest):
     values = np.linspace(lowest, highest, 12, dtype=np.float32).reshape(3, 4)
     Image.fromarray(values).save(tmp_path / "floats.tiff")
-    read = np.asarray(predict._open(tmp_path / "floats.tiff"))
+    read = np.asarray(command._open(tmp_path / "floats.tiff"))
     expected = np.rint(np.linspace(0, 255, 12)).reshape(3, 4)
     assert (read == expected[..., None]).all()
 
@@ -177,4 +177,4 @@ def test_a_picture_of_floats_is_read_by_its_range(tmp_path, lowest, highest):
 @pytest.mark.parametrize("values", [[-1, 1], [0, 300], [0, np.nan]])
 def test_floats_of_another_range_are_refused(tmp_path, values):
     Image.fromarray(np.array([values], dtype=np.float32)).save(tmp_path / "floats.tiff")
-    assert "its values must be from 0 to 1 or from 0 to 255, they are from" in predict._open(tmp_path / "floats.tiff")
+    assert "its values must be from 0 to 1 or from 0 to 255, they are from" in command._open(tmp_path / "floats.tiff")
