@@ -39,6 +39,7 @@ class PeftModelForImageClassification(PeftModel):
         before = Backup(model)
         super().__init__(model, peft_config, adapter_name, **kwargs)
         self.special_peft_forward_args = {"alora_offsets"}  # without "adapter_names", which our forward takes
+        self.get_base_model().__dict__.pop(BEFORE_PROMPTS, None)  # for transformers' own `load_adapter` only
         # `PeftModel.from_pretrained` wraps the base model and then loads the weights. If those turn out not to fit, the
         # base model is what it was before, with the adapters that it had.
         self._awaited = getattr(peft_config, "awaits_weights", None)
@@ -159,7 +160,6 @@ class PeftModelForImageClassification(PeftModel):
                 ) from error
             raise
         self._before_wrapping = None
-        self.get_base_model().__dict__.pop(BEFORE_PROMPTS, None)
         if not is_new and os.path.isfile(os.path.join(saved_together, TRAINER_STATE_NAME)):
             for other in self.base_model.active_beside():
                 super().load_adapter(own_folder(saved_together, other), other, *args, **kwargs)
