@@ -6,6 +6,7 @@ Tested with PEFT 0.21 and transformers 5.23.
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, TaskType
 from peft.utils import register_peft_method
@@ -40,11 +41,23 @@ def register() -> None:
     if PeftType("COOP") not in PEFT_TYPE_TO_CONFIG_MAPPING:
         register_peft_method(name="coop", config_cls=CoOpConfig, model_cls=CoOpModel)
     MODEL_TYPE_TO_PEFT_MODEL_MAPPING["IMAGE_CLS"] = PeftModelForImageClassification
-    image_task = PIPELINE_REGISTRY.supported_tasks["image-classification"]
-    if image_task["impl"] == "transformers.pipelines.image_classification.ImageClassificationPipeline":
-        image_task["impl"] = IMAGE_PIPELINE
+    take_image_pipeline(PIPELINE_REGISTRY.supported_tasks["image-classification"])
     # Only silences an error line of the pipelines, which know the classes of models by name.
     for task in ("image-classification", "zero-shot-image-classification"):
         names = SUPPORTED_PEFT_TASKS.setdefault(task, [])
         if PeftModelForImageClassification.__name__ not in names:
             names.append(PeftModelForImageClassification.__name__)
+
+
+def take_image_pipeline(task: dict[str, Any]) -> None:
+    """Put our subclass in the place of transformers' image pipeline; anybody else's stays.
+
+    Args:
+        task: its entry among transformers' tasks, where older versions have the class and not its path.
+    """
+    if task["impl"] == "transformers.pipelines.image_classification.ImageClassificationPipeline":
+        task["impl"] = IMAGE_PIPELINE
+    elif getattr(task["impl"], "__name__", None) == "ImageClassificationPipeline":
+        from .pipelines import PromptImageClassificationPipeline
+
+        task["impl"] = PromptImageClassificationPipeline

@@ -130,8 +130,9 @@ class PeftModelForImageClassification(PeftModel):
         """Load a trained adapter, as `PeftModel.load_adapter`; if that fails, the model is left as it was.
 
         An adapter that the model has is read from its own subfolder, where several were saved together: the Trainer
-        names the whole checkpoint when it brings back the best one. From such a checkpoint the active adapters of other
-        methods come back, too, since they were trained with the prompt.
+        names the whole checkpoint when it brings back the best one. From such a checkpoint, and from a subfolder of it,
+        the other active adapters come back, too, since they were trained together: transformers before 5.23 names the
+        subfolders only, and forgets the adapter that lies beside them.
 
         Raises:
             ValueError: if the weights cannot be read, or do not fit the config or the model.
@@ -146,6 +147,9 @@ class PeftModelForImageClassification(PeftModel):
             if not is_new and self._awaited != str(model_id):
                 self._check_saved_config(model_id, adapter_name, **kwargs)
             result = super().load_adapter(model_id, adapter_name, *args, **kwargs)
+            if not is_new:
+                for other, folder in self._trained_with(adapter_name, saved_together).items():
+                    super().load_adapter(folder, other, *args, **kwargs)
         except BaseException as error:
             saved_modules = self._saved_module_keys(adapter_name)
             backup.restore()
@@ -160,10 +164,21 @@ class PeftModelForImageClassification(PeftModel):
                 ) from error
             raise
         self._before_wrapping = None
-        if not is_new and os.path.isfile(os.path.join(saved_together, TRAINER_STATE_NAME)):
-            for other in self.base_model.active_beside():
-                super().load_adapter(own_folder(saved_together, other), other, *args, **kwargs)
         return result
+
+    def _trained_with(self, adapter_name: str, path: str | os.PathLike) -> dict[str, str]:
+        """The other active adapters, and where they lie, if a path is of a Trainer's checkpoint."""
+        places = (os.path.abspath(path), os.path.dirname(os.path.abspath(path)))
+        checkpoint = next((each for each in places if os.path.isfile(os.path.join(each, TRAINER_STATE_NAME))), None)
+        if checkpoint is None:
+            return {}
+        others = dict.fromkeys([*self.active_adapters, *self.base_model.active_beside()])
+        folders = {each: checkpoint if each == "default" else os.path.join(checkpoint, each) for each in others}
+        return {
+            each: folder
+            for each, folder in folders.items()
+            if each != adapter_name and os.path.isfile(os.path.join(folder, CONFIG_NAME))
+        }
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save the adapters, as `PeftModel.save_pretrained`.
