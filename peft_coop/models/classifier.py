@@ -39,8 +39,8 @@ class PromptClassifierMixin(AdapterFilesMixin):
 
     # The Trainer passes `num_items_in_batch`, and the loss is divided by it.
     accepts_loss_kwargs = True
-    # What the last forward saw the images as; the Trainer hands it to the metrics.
-    _images_given_as: str  # since `become_classifier`, by the latest call
+    # What the latest call gave the images as, set from `become_classifier` on; the Trainer hands it to the metrics.
+    _images_given_as: str
 
     @property
     def main_input_name(self) -> str:
