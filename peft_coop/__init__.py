@@ -16,7 +16,7 @@ __all__ = [
 if starts_as_command():  # it comes back here once it has read its arguments (`cli.main.load_package`)
     let_interrupts_end_the_process()
 else:
-    from .configs import CoCoOpConfig, CoOpConfig
+    from .methods import CoCoOpConfig, CoOpConfig
     from .models import AutoPeftModelForImageClassification, PeftModelForImageClassification, PromptClassifierOutput
     from .registration import register
     from .tuners import CoOpModel

@@ -1,4 +1,4 @@
-"""The papers' training recipe, for the Trainer and for loops of one's own."""
+"""The papers' way of training, for the Trainer and for loops of one's own; `METHODS` has each method's numbers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,15 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainingArguments
 
-from .configs import DEFAULT_N_CTX
-
 LEARNING_RATE = 0.002
 WARM_UP_LEARNING_RATE = 1e-5
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
 # The original clips no gradient; the Trainer's own default is 1.0.
 MAX_GRAD_NORM = 0.0
-METHODS = ("coop", "cocoop")
 # CoOp's, by shots.
 NUM_EPOCHS = {1: 50, 2: 100, 4: 100, 8: 200, 16: 200}
 IMAGENET_EPOCHS = 50
-COCOOP_EPOCHS = 10
 # What the context vectors start as, where they are not random.
 CONTEXT_WORDS = "a photo of a"
 # The protocols in which CoOp starts from random vectors; in the others, which CoCoOp's paper has, from the words.
@@ -101,58 +97,19 @@ def trainer_steps(arguments: TrainingArguments, num_images: int) -> int:
     return max(1, math.ceil(batches / arguments.gradient_accumulation_steps))
 
 
-def paper_recipe(method: str, num_shots: int, data: str | None = None) -> Recipe:
-    """The settings that the papers train with.
+def epochs_by_shots(num_shots: int, data: str | None = None) -> int:
+    """How long CoOp's paper trains.
 
     Args:
-        method: "coop" or "cocoop".
-        num_shots: images per class. The papers have 1, 2, 4, 8 and 16; a number between takes the settings of the next
-            one of these, a larger one those of 16.
-        data: the dataset's name; "imagenet" has fewer epochs with CoOp.
+        num_shots: images per class. The paper has 1, 2, 4, 8 and 16; a number between takes the epochs of the next one
+            of these, a larger one those of 16.
+        data: the dataset's name; "imagenet" has fewer epochs.
 
-    Raises:
-        ValueError: if there is no such method, or no shot.
-
-    Reference: CoOp (arXiv:2109.01134), CoCoOp (arXiv:2203.05557).
+    Reference: CoOp (arXiv:2109.01134).
     """
-    _check_method(method)
-    if num_shots < 1:
-        raise ValueError(f"`num_shots` must be 1 or more, got {num_shots}.")
-    if method == "cocoop":
-        return Recipe(COCOOP_EPOCHS, batch_size=1)
     if data == "imagenet":
-        return Recipe(IMAGENET_EPOCHS, batch_size=32)
-    listed = next((shots for shots in NUM_EPOCHS if shots >= num_shots), max(NUM_EPOCHS))
-    return Recipe(NUM_EPOCHS[listed], batch_size=32)
-
-
-def paper_context(method: str, protocol: str = "few-shot") -> dict[str, Any]:
-    """The context vectors that the papers learn, as fields of the config.
-
-    CoOp has 16 random vectors in its own paper's few-shot classification. Where CoCoOp's paper compares the two, from
-    base to new classes, to other datasets and to other images of the same classes, both have 4 that start as "a photo
-    of a".
-
-    Args:
-        method: "coop" or "cocoop".
-        protocol: one of `PROTOCOLS`.
-
-    Raises:
-        ValueError: if there is no such method or protocol.
-
-    Reference: CoOp (arXiv:2109.01134), CoCoOp (arXiv:2203.05557); the original's `scripts/`.
-    """
-    _check_method(method)
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"`protocol` must be one of {PROTOCOLS}, got {protocol!r}.")
-    if method == "coop" and protocol in RANDOM_START:
-        return {"n_ctx": DEFAULT_N_CTX, "ctx_init": None}
-    return {"n_ctx": None, "ctx_init": CONTEXT_WORDS}
-
-
-def _check_method(method: str) -> None:
-    if method not in METHODS:
-        raise ValueError(f"`method` must be one of {METHODS}, got {method!r}.")
+        return IMAGENET_EPOCHS
+    return NUM_EPOCHS[next((shots for shots in NUM_EPOCHS if shots >= num_shots), max(NUM_EPOCHS))]
 
 
 def learning_rate(epoch: int, num_epochs: int, base: float = LEARNING_RATE) -> float:

@@ -13,7 +13,7 @@ from peft.utils import register_peft_method
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import SUPPORTED_PEFT_TASKS
 
-from .configs import CoOpConfig
+from .methods import CoOpConfig
 from .models import PeftModelForImageClassification
 from .tuners import CoOpModel
 

@@ -8,13 +8,12 @@ from conftest import GOLDEN
 from transformers import Trainer, TrainerCallback
 
 from peft_coop.evaluation.reports.runs import SPLITS
+from peft_coop.methods import METHODS, find_method
 from peft_coop.recipes import (
     PROTOCOLS,
     Recipe,
     learning_rate,
     make_optimizer,
-    paper_context,
-    paper_recipe,
     trainer_steps,
 )
 
@@ -60,7 +59,7 @@ def test_nothing_to_train_is_an_error():
     ],
 )
 def test_the_papers_recipes(method, num_shots, data, num_epochs, batch_size):
-    assert paper_recipe(method, num_shots, data) == Recipe(num_epochs, batch_size, 0.002)
+    assert METHODS[method].recipe(num_shots, data) == Recipe(num_epochs, batch_size, 0.002)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -68,28 +67,21 @@ def test_the_papers_context_vectors(protocol):
     """Those of the original's scripts, which have a configuration file for each."""
     words = {"n_ctx": None, "ctx_init": "a photo of a"}
     random = protocol in ("few-shot", "ablation")
-    assert paper_context("coop", protocol) == ({"n_ctx": 16, "ctx_init": None} if random else words)
-    assert paper_context("cocoop", protocol) == words
+    assert METHODS["coop"].fields(protocol) == ({"n_ctx": 16, "ctx_init": None} if random else words)
+    assert METHODS["cocoop"].fields(protocol) == words
 
 
 def test_every_protocol_has_context_vectors():
     assert sorted(PROTOCOLS) == sorted(SPLITS)
     with pytest.raises(ValueError, match=r"`protocol` must be one of \('few-shot', .*, got 'few_shot'"):
-        paper_context("coop", "few_shot")
-    with pytest.raises(ValueError, match=r"`method` must be one of .*, got 'maple'"):
-        paper_context("maple")
+        METHODS["coop"].fields("few_shot")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("maple", 1), r"`method` must be one of \('coop', 'cocoop'\), got 'maple'"),
-        (("coop", 0), "`num_shots` must be 1 or more, got 0"),
-    ],
-)
-def test_unknown_recipes_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        paper_recipe(*arguments)
+def test_unknown_recipes_are_refused():
+    with pytest.raises(ValueError, match=r"`method` must be one of \('coop', 'cocoop'.*\), got 'unheard-of'"):
+        find_method("unheard-of")
+    with pytest.raises(ValueError, match="`num_shots` must be 1 or more, got 0"):
+        METHODS["coop"].recipe(0)
 
 
 def test_wrong_numbers_are_refused():

@@ -19,7 +19,8 @@ from transformers import AutoImageProcessor, AutoModel, Trainer, pipeline, set_s
 from peft_coop import CoOpConfig, demo
 from peft_coop.data import few_shot_indices, load_data, with_image_embeds
 from peft_coop.evaluation import draw_images, scores
-from peft_coop.recipes import LEARNING_RATE, paper_recipe
+from peft_coop.methods import METHODS
+from peft_coop.recipes import LEARNING_RATE
 
 # The demo's CLIP has a smaller logit scale than OpenAI's, so its gradients are smaller and its learning rate is larger.
 SMOKE = {
@@ -65,7 +66,7 @@ def write_digits(folder: Path) -> None:
 
 def make_trainer(args: argparse.Namespace, model: PeftModel, train) -> Trainer:
     """The Trainer with the paper's recipe."""
-    recipe = paper_recipe("coop", args.num_shots)
+    recipe = METHODS["coop"].recipe(args.num_shots)
     recipe = replace(recipe, num_epochs=args.num_epochs or recipe.num_epochs, learning_rate=args.learning_rate)
     arguments = recipe.arguments(args.output_dir, len(train), seed=args.seed, save_strategy="no")
     optimizers = recipe.optimizers(model, arguments, len(train))

@@ -43,7 +43,7 @@ def load_adapter(adapter: str, options: argparse.Namespace) -> tuple[PeftModel, 
     """
     from peft import PeftConfig, PeftModel
 
-    from ..configs import CoOpConfig
+    from ..methods import CoOpConfig
 
     model, folder = options.model, Path(adapter)
     if folder.is_dir() and not any((folder / name).exists() for name in WEIGHTS):

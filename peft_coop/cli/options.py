@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..evaluation import PromptLearning
 
 DEMO = "demo"
-# What `peft_coop.recipes.paper_context` gives.
+# What `Method.fields` gives.
 CONTEXT = (
     "as in the papers: 16 random ones for CoOp; 4 from 'a photo of a' for CoCoOp, and for CoOp on other classes or data"
 )

@@ -99,7 +99,7 @@ def _is_image(name: str) -> bool:
 def _classifier(options: argparse.Namespace) -> tuple[PeftModel, FrozenCLIP]:
     from peft import get_peft_model
 
-    from ..configs import CoOpConfig
+    from ..methods import CoOpConfig
 
     if options.adapter:
         if options.template is not None:

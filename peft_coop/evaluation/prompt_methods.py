@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from peft import PeftModel, get_peft_model
 from transformers import set_seed
 
-from ..configs import DEFAULT_N_CTX, CoCoOpConfig, CoOpConfig
 from ..data import AugmentedImages
-from ..recipes import Recipe, paper_context, paper_recipe
+from ..methods import METHODS, ContextConfig, find_method
+from ..methods.base import DEFAULT_N_CTX
+from ..recipes import Recipe
 from .methods import Classifier, FrozenCLIP, LabelledImages, Method, columns_of, in_words
 from .reporting import reporting, reporting_arguments
 from .training import BATCH_SIZE, predict_logits, train_prompt
@@ -58,8 +59,6 @@ class PromptClassifier(Classifier):
         self.model.save_pretrained(folder)
 
 
-CONFIGS: dict[str, type[CoOpConfig]] = {"coop": CoOpConfig, "cocoop": CoCoOpConfig}
-NAMES = {"coop": "CoOp", "cocoop": "CoCoOp"}
 # The fields of a config that tell one prompt from another.
 CONTEXT_FIELDS = ("n_ctx", "class_token_position", "class_specific_context", "ctx_init")
 
@@ -71,7 +70,7 @@ class PromptLearning(Method):
     Attributes:
         key: "coop" or "cocoop".
         context: fields of its config, without classes and template, which come with the images. Where neither `n_ctx`
-            nor `ctx_init` is among them, a protocol takes the papers' for it (`peft_coop.recipes.paper_context`).
+            nor `ctx_init` is among them, a protocol takes the papers' for it (`peft_coop.methods.Method.fields`).
         recipe: fields of `Recipe` that differ from the paper's for the number of shots.
         data: the dataset's name, for the paper's recipe.
         augment: train on random crops and flips instead of on features that are computed once.
@@ -92,30 +91,29 @@ class PromptLearning(Method):
     log_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.key not in CONFIGS:
-            raise ValueError(f"A prompt is learned by one of {tuple(CONFIGS)}, got {self.key!r}.")
+        find_method(self.key)
         self.make_config()  # what is wrong with the context and the recipe is said here
         self.recipe_for(num_shots=1)
 
     @property
     def name(self) -> str:  # type: ignore[override]
         """As the papers write it."""
-        return NAMES[self.key]
+        return METHODS[self.key].title
 
     @property
     def takes_new_classes(self) -> bool:  # type: ignore[override]
         """Whether the context is shared by all classes."""
         return not self.make_config().class_specific_context
 
-    def make_config(self, **more: Any) -> CoOpConfig:
+    def make_config(self, **more: Any) -> ContextConfig:
         """Its config, with further fields."""
-        return CONFIGS[self.key](**self.context, **more)
+        return cast(ContextConfig, METHODS[self.key].config(**self.context, **more))
 
     def for_protocol(self, protocol: str) -> PromptLearning:
         """With the papers' context vectors for a protocol, unless it says which."""
         if "n_ctx" in self.context or "ctx_init" in self.context:
             return self
-        return replace(self, context={**self.context, **paper_context(self.key, protocol)})
+        return replace(self, context={**self.context, **METHODS[self.key].fields(protocol)})
 
     def settings(self) -> dict[str, Any]:
         """The prompt's settings and, where it is not the paper's, the recipe."""
@@ -130,7 +128,7 @@ class PromptLearning(Method):
 
     def recipe_for(self, num_shots: int) -> Recipe:
         """How it is trained on so many images per class."""
-        return replace(paper_recipe(self.key, num_shots, self.data), **self.recipe)
+        return replace(METHODS[self.key].recipe(num_shots, self.data), **self.recipe)
 
     def training_steps(self, images: LabelledImages) -> int:
         """See `Method.training_steps`."""

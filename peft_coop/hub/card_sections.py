@@ -14,7 +14,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from peft import PeftConfig, PeftModel
 
-from ..configs import CoOpConfig
+from ..methods import CoOpConfig
 
 SHOWN_CLASSES = 50
 SHOWN_TEMPLATES = 3

@@ -19,7 +19,7 @@ import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from ..configs import CoOpConfig
+from ..methods import CoOpConfig
 from ..models.access import prompt_in_use
 from ..prompts import PromptTokenizer, find_family
 from ..prompts.tokens import find_tokenizer

@@ -12,7 +12,7 @@ from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from transformers.modeling_utils import load_state_dict
 
-from ..configs import CoOpConfig
+from ..methods import CoOpConfig
 from .backup import taken_back_on_failure
 from .base_names import warn_of_another_base
 

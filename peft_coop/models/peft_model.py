@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.models.clip.modeling_clip import CLIPOutput
 
-from ..configs import CoOpConfig
 from ..hub import eval_results, push_adapters, update_model_card
+from ..methods import CoOpConfig
 from .adapter_files import BEFORE_PROMPTS, AdapterFilesMixin
 from .backup import Backup
 from .outputs import PromptClassifierOutput
@@ -42,7 +42,7 @@ class PeftModelForImageClassification(PeftModel):
         self.get_base_model().__dict__.pop(BEFORE_PROMPTS, None)  # for transformers' own `load_adapter` only
         # `PeftModel.from_pretrained` wraps the base model and then loads the weights. If those turn out not to fit, the
         # base model is what it was before, with the adapters that it had.
-        self._awaited = getattr(peft_config, "awaits_weights", None)
+        self._awaited = getattr(peft_config, "loaded_from", None)
         self._before_wrapping = before if peft_config.inference_mode or self._awaited else None
 
     def forward(

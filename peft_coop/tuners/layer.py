@@ -13,7 +13,7 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from ..configs import CoOpConfig
+from ..methods import CoOpConfig
 from ..models import LabelNames
 from ..prompts import ClassPrompts, PromptBuilder, shift_by_image
 

@@ -12,7 +12,8 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
-from ..configs import DEFAULT_N_CTX, CoOpConfig
+from ..methods import CoOpConfig
+from ..methods.base import DEFAULT_N_CTX
 from ..models import (
     LabelNames,
     become_classifier,
@@ -110,7 +111,7 @@ class CoOpModel(BaseTuner):
         layer.update_layer(adapter_name, peft_config, builder, prompts, ctx, sizes)
         setattr(parent, target_name, layer)
         install_text_side(parent)
-        if peft_config.awaits_weights:
+        if peft_config.loaded_from:
             warn_of_another_base(peft_config.base_model_name_or_path, getattr(self.model, "name_or_path", None))
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:

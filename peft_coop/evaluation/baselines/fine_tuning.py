@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ...data import AugmentedImages, prepare_images
 from ...data.images import ImageRows
-from ...recipes import LEARNING_RATE, Recipe, make_optimizer, paper_recipe
+from ...recipes import LEARNING_RATE, Recipe, epochs_by_shots, make_optimizer
 from ..methods import FrozenCLIP, LabelledImages, Method
 from .loop import train
 from .text import TextClassifier, cosine_logits, text_features
@@ -67,7 +67,7 @@ class _GradientMethod(Method):
         """How to train on so many images per class."""
         num_epochs = self.num_epochs
         if num_epochs is None:
-            num_epochs = paper_recipe("coop", num_shots, self.data).num_epochs
+            num_epochs = epochs_by_shots(num_shots, self.data)
         return Recipe(num_epochs, self.batch_size, self.learning_rate)
 
 

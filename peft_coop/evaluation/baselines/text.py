@@ -16,7 +16,7 @@ from peft import get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...configs import CoOpConfig
+from ...methods import CoOpConfig
 from ..methods import Classifier, FrozenCLIP, LabelledImages, Method
 from ..templates import ensemble_templates, imagenet_templates
 

@@ -1,0 +1,18 @@
+"""The table of methods that registration, model card, command line, reports, benchmark and tests loop over."""
+
+from .base import Method
+from .cocoop import COCOOP
+from .coop import COOP
+
+METHODS: dict[str, Method] = {method.key: method for method in (COOP, COCOOP)}
+
+
+def find_method(key: str) -> Method:
+    """The method of a key.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if key not in METHODS:
+        raise ValueError(f"`method` must be one of {tuple(METHODS)}, got {key!r}.")
+    return METHODS[key]
