@@ -26,7 +26,7 @@ from peft_coop.evaluation.baselines import (
     loop,
 )
 from peft_coop.evaluation.baselines.linear_probe import raw_features, search_exponent
-from peft_coop.evaluation.baselines.text import cosine_logits, text_features
+from peft_coop.evaluation.baselines.text import text_features, text_logits
 from peft_coop.evaluation.methods import FrozenCLIP, LabelledImages
 from peft_coop.evaluation.scores import scores
 from peft_coop.evaluation.templates import imagenet_templates
@@ -129,7 +129,7 @@ def test_ensemble_averages_the_templates(frozen, images, test_images, tmp_path, 
     total = torch.zeros(len(images.class_names), 128)
     for template in templates:
         total += F.normalize(clip_text_features(frozen, [template.replace("{}", name) for name in images.class_names]))
-    expected = cosine_logits(frozen, frozen.image_embeds(test_images), total / num_templates)
+    expected = text_logits(frozen, frozen.image_embeds(test_images), total / num_templates)
     classifier = PromptEnsemble(**options).fit(frozen, images, 1, tmp_path)
     np.testing.assert_allclose(classifier.logits(test_images, images.class_names), expected, atol=1e-3)
 
@@ -424,7 +424,7 @@ def test_what_is_learned_takes_new_classes_and_is_saved(frozen, images, test_ima
     [tensor] = load_file(tmp_path / "saved" / "change.safetensors").values()
     features = text_features(frozen, NEW_NAMES, [images.zero_shot_template])
     changed = features @ torch.from_numpy(tensor).T if tensor.ndim == 2 else features + torch.from_numpy(tensor)
-    expected = cosine_logits(frozen, frozen.image_embeds(test_images), changed)
+    expected = text_logits(frozen, frozen.image_embeds(test_images), changed)
     np.testing.assert_allclose(classifier.logits(test_images, NEW_NAMES), expected, atol=1e-3)
 
 

@@ -193,7 +193,7 @@ def test_markdown_table():
     of_class = [ContextWords("cat_1", 0, WORDS[0].words)]
     assert format_words(of_class, markdown=True).splitlines()[0::2] == [
         "| class | vector | word 1 | word 2 |",
-        r"| cat\_1 | 1 | **photo** 0.5000 | ph\|o 1.2500 |",
+        r"| cat_1 | 1 | **photo** 0.5000 | ph\|o 1.2500 |",
     ]
 
 

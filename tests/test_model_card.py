@@ -13,7 +13,7 @@ from transformers import CLIPImageProcessor, CLIPTokenizer, Trainer, TrainingArg
 
 from peft_coop import CoCoOpConfig, CoOpConfig
 from peft_coop.hub import model_card
-from peft_coop.hub.card_sections import escape, is_hub_id
+from peft_coop.hub.card_sections import is_hub_id
 from peft_coop.hub.model_card import BEGIN, END
 
 BASE = "tiny/clip"
@@ -271,11 +271,6 @@ def test_names_that_mean_something_in_markdown(tokenizer_path, tmp_path):
     rows = [line for line in before.splitlines() if line.startswith("| `")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4}
     assert ModelCard(before).data.library_name == "peft"
-
-
-def test_escaped_text_is_one_line():
-    assert escape("a\n\n# b") == "a # b"
-    assert escape("__init__") == r"\_\_init\_\_"
 
 
 def test_several_adapters(tokenizer_path, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import time
@@ -14,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ..whole_files import written_whole
 from .locks import locked
 from .methods import Classifier
 
@@ -209,10 +209,8 @@ def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
-    """Write all or nothing: a run that is killed here is not finished."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    with written_whole(path) as draft:  # a run that is killed here is not finished
+        draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _short(value: Any) -> str:

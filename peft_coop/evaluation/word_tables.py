@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..markdown import escape, table
 from .interpretation import ContextWords, NearWord, by_number
 from .reports.figures import save_figure
 
@@ -65,20 +65,15 @@ def _markdown(words: Sequence[ContextWords]) -> str:
     has_classes = any(each.class_name is not None for each in words)
     n_words = max((len(each.words) for each in words), default=0)
     header = [*(["class"] if has_classes else []), "vector", *(f"word {rank + 1}" for rank in range(n_words))]
-    lines = [header, ["---"] * len(header)]
+    rows = []
     for each in words:
         cells = [f"{_markdown_word(word)} {word.distance:.4f}" for word in each.words]
-        lines.append([*([escape(each.class_name or "")] if has_classes else []), str(each.index + 1), *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        rows.append([*([escape(each.class_name or "")] if has_classes else []), str(each.index + 1), *cells])
+    return table(header, rows)
 
 
 def _markdown_word(word: NearWord) -> str:
     return f"**{escape(word.text)}**" if word.is_whole_word else escape(word.text)
-
-
-def escape(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+\-.!|~$&])", r"\\\1", text)
 
 
 def display_width(text: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any
@@ -14,6 +13,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from peft import PeftConfig, PeftModel
 
+from ..markdown import escape, table
 from ..methods import CoOpConfig
 
 SHOWN_CLASSES = 50
@@ -200,12 +200,6 @@ def shorten(value: Any) -> str:
     return ", ".join(map(repr, value[:SHOWN_TEMPLATES])) + f" and {len(value) - SHOWN_TEMPLATES} more"
 
 
-def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the cells are escaped already."""
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def hub_base_model(model: PeftModel) -> str | None:
     """The base model's id on the Hub; None if it has none, since a path on this machine is private."""
     name = getattr(model.get_base_model(), "name_or_path", None)
@@ -226,13 +220,6 @@ def is_hub_id(name: Any) -> bool:
 def subfolder(adapter_name: str) -> str | None:
     """Where PEFT saves an adapter: every adapter but "default" in a folder of its own."""
     return None if adapter_name == "default" else adapter_name
-
-
-def escape(text: str) -> str:
-    """Make Markdown and HTML show `text` as it is, on one line; also inside a table."""
-    one_line = " ".join(text.split())
-    one_line = re.sub(r"[\\`*\[\]<>|~&$]", r"\\\g<0>", one_line)
-    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", one_line)  # an underscore within a word needs nothing
 
 
 def code(name: str) -> str:

@@ -23,6 +23,7 @@ from ..methods import CoOpConfig
 from ..models.access import prompt_in_use
 from ..prompts import PromptTokenizer, find_family
 from ..prompts.tokens import find_tokenizer
+from ..whole_files import written_whole
 from .card_sections import others_of
 from .original_file import OriginalCheckpoint, read_original
 from .original_names import matching_embeddings, name_token_ids, recover_class_names, spell
@@ -189,19 +190,12 @@ def export_original(model: PeftModel, path: str | os.PathLike, epoch: int = 0) -
 
 
 def _write(contents: dict[str, Any], path: Path) -> None:
-    """Write all or nothing."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     buffer = BytesIO()  # where `torch.save` itself cannot write to a file, it raises a RuntimeError
     torch.save(contents, buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.draft")
-    try:
+    with written_whole(path) as draft:
         draft.write_bytes(buffer.getbuffer())
-        os.replace(draft, path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _check_exportable(config: CoOpConfig, projection_dim: int) -> None:

@@ -26,7 +26,7 @@ from ...data.images import ImageRows
 from ...recipes import LEARNING_RATE, Recipe, epochs_by_shots, make_optimizer
 from ..methods import FrozenCLIP, LabelledImages, Method
 from .loop import train
-from .text import TextClassifier, cosine_logits, text_features
+from .text import TextClassifier, text_features, text_logits
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -95,7 +95,7 @@ class _TextFeatureMethod(_GradientMethod):
         change = self.start(features.shape[-1]).to(clip.device)
 
         def loss_of(indices: Tensor, epoch: int) -> Tensor:
-            return F.cross_entropy(cosine_logits(clip, image_embeds[indices], change(features)), labels[indices])
+            return F.cross_entropy(text_logits(clip, image_embeds[indices], change(features)), labels[indices])
 
         steps = recipe.steps_per_epoch(len(labels))
         optimizers = make_optimizer(change.parameters(), steps, recipe.num_epochs, recipe.learning_rate)
@@ -202,7 +202,7 @@ class ImageEncoderFineTuning(_GradientMethod):
         def loss_of(indices: Tensor, epoch: int) -> Tensor:
             pixel_values = pixels_of(indices, epoch).to(clip.device)
             image_embeds = F.normalize(model.get_image_features(pixel_values).pooler_output, dim=-1)
-            return F.cross_entropy(cosine_logits(clip, image_embeds, features), labels[indices])
+            return F.cross_entropy(text_logits(clip, image_embeds, features), labels[indices])
 
         optimizer = AdamW(parameters, lr=recipe.learning_rate, weight_decay=ENCODER_WEIGHT_DECAY)
         total_steps = recipe.num_epochs * recipe.steps_per_epoch(len(labels))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ...progress import stage
 from ...recipes import Recipe
+from ...whole_files import written_whole
 
 # How often in a training its state is saved.
 SAVES = 10
@@ -69,7 +69,7 @@ class _TrainingState:
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def save(self, epochs_done: int) -> None:
-        """Write all or nothing: a training that is killed here keeps the file before."""
+        """Write what is needed to go on; a training that is killed here keeps the file before."""
         state = {
             "epochs_done": epochs_done,
             "parameters": [parameter.detach() for parameter in self.parameters],
@@ -77,10 +77,8 @@ class _TrainingState:
             "scheduler": self.scheduler.state_dict(),
             "generator": self.generator.get_state(),
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_suffix(".draft")
-        torch.save(state, draft)
-        os.replace(draft, self.path)
+        with written_whole(self.path) as draft:
+            torch.save(state, draft)
 
     @torch.no_grad()
     def load(self) -> int:

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...methods import CoOpConfig
+from ...models.classifier import cosine_logits, normalize
 from ..methods import Classifier, FrozenCLIP, LabelledImages, Method
 from ..templates import ensemble_templates, imagenet_templates
 
@@ -52,9 +53,9 @@ def text_features(clip: FrozenCLIP, class_names: Sequence[str], templates: Seque
         return model.get_text_features().pooler_output.float()
 
 
-def cosine_logits(clip: FrozenCLIP, image_embeds: Tensor, features: Tensor) -> Tensor:
+def text_logits(clip: FrozenCLIP, image_embeds: Tensor, features: Tensor) -> Tensor:
     """Logits `[N, K]` of normalised images `[N, P]` against text features `[K, P]` that need not be."""
-    return clip.model.logit_scale.detach().float().exp() * image_embeds @ nn.functional.normalize(features, dim=-1).T
+    return cosine_logits(image_embeds, normalize(features), clip.model.logit_scale.detach())
 
 
 class TextClassifier(Classifier):
@@ -88,7 +89,7 @@ class TextClassifier(Classifier):
     def logits(self, images: Dataset, class_names: Sequence[str]) -> np.ndarray:
         """Logits `[N, K]` over any classes."""
         features = self.change(text_features(self.clip, class_names, self.templates))
-        return cosine_logits(self.clip, self.clip.image_embeds(images), features).cpu().numpy()
+        return text_logits(self.clip, self.clip.image_embeds(images), features).cpu().numpy()
 
     def save(self, folder: Path) -> None:
         """Write what was learned, if anything was, to `change.safetensors`."""

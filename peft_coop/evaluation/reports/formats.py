@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from ...markdown import escape as escape_markdown
+from ...markdown import table_row
 from .lines import Value, distinct
 from .paper_tables import PaperTable
 from .runs import METRICS, TEXTS, Run
@@ -37,12 +39,12 @@ LATEX = {
 def markdown(table: Table) -> str:
     """A heading and a table whose columns stand below each other in a terminal too."""
     rows = [table.columns, *([label, *map(_text, cells)] for label, cells in table.rows)]
-    escaped = [[_escape_markdown(text) for text in row] for row in rows]
+    escaped = [[escape_markdown(text) for text in row] for row in rows]
     widths = [max(3, *map(len, column)) for column in zip(*escaped, strict=True)]
     head, *body = (_markdown_row(row, widths) for row in escaped)
-    rule = "| " + " | ".join(["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]) + " |"
+    rule = table_row(["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
     note = ["", table.note] if table.note else []
-    return "\n".join([f"## {_escape_markdown(table.title)}", "", head, rule, *body, *note])
+    return "\n".join([f"## {escape_markdown(table.title)}", "", head, rule, *body, *note])
 
 
 def latex(table: PaperTable) -> str:
@@ -145,10 +147,6 @@ def _percent(value: Value) -> str:
     return mean if value.std is None else f"{mean} ± {100 * value.std:.2f}"
 
 
-def _escape_markdown(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
 def _markdown_row(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))]
-    return "| " + " | ".join(cells) + " |"
+    numbers = (text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))
+    return table_row([row[0].ljust(widths[0]), *numbers])
