@@ -25,9 +25,10 @@ from peft_coop.evaluation.baselines import (
     fine_tuning,
     loop,
 )
+from peft_coop.evaluation.baselines.hand_written_prompts import text_features, text_logits
 from peft_coop.evaluation.baselines.linear_probe import raw_features, search_exponent
-from peft_coop.evaluation.baselines.text import text_features, text_logits
-from peft_coop.evaluation.methods import FrozenCLIP, LabelledImages
+from peft_coop.evaluation.compared_methods import LabelledImages
+from peft_coop.evaluation.frozen_clip import FrozenCLIP
 from peft_coop.evaluation.scores import scores
 from peft_coop.evaluation.templates import imagenet_templates
 from peft_coop.recipes import Recipe

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
-from peft_coop.cli import main, talk
+from peft_coop.cli import main, messages
 
 SHORT = ["--data", "demo:digits", "--shots", "1", "--epochs", "1"]
 
@@ -195,7 +195,7 @@ def test_our_warnings_are_told_and_those_of_libraries_are_not(capsys):
         )
 
     with warnings.catch_warnings():
-        talk.quieten()
+        messages.quieten()
         warn_as("transformers.models")
         warn_as("peft_coop.tuners")
         warn_as("peft_coop_of_others")

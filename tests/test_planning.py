@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from peft_coop.cli import main
-from peft_coop.cli.plan import duration
+from peft_coop.cli.dry_run import duration
 from peft_coop.data import load_data
 from peft_coop.demo import load_clip, load_processor
 from peft_coop.evaluation import FrozenCLIP, LinearProbe, PromptLearning, ZeroShot, few_shot, planning

@@ -14,8 +14,8 @@ from peft_coop.evaluation.reports.figures import (
     plot_transfer,
     transfer_figure,
 )
-from peft_coop.evaluation.reports.lines import make_lines
-from peft_coop.evaluation.reports.panels import COLORS, GREYS, line_styles
+from peft_coop.evaluation.reports.grouped_runs import make_lines
+from peft_coop.evaluation.reports.styles import COLORS, GREYS, line_styles
 
 
 def few_shot_runs(datasets=("digits",), methods=("coop", "cocoop"), shots=(1, 2, 4, 8, 16), seeds=(1, 2)):

@@ -25,8 +25,8 @@ from peft_coop.evaluation import (
     draw_images,
     few_shot,
 )
-from peft_coop.evaluation.locks import locked
-from peft_coop.evaluation.methods import Classifier, Method
+from peft_coop.evaluation.compared_methods import Classifier, ComparedMethod
+from peft_coop.evaluation.folder_locks import locked
 
 SHORT = {"num_epochs": 2, "learning_rate": 0.02}
 
@@ -52,7 +52,7 @@ def coop(**context):
     return PromptLearning("coop", {"n_ctx": 2, **context}, SHORT)
 
 
-class Spy(Method):
+class Spy(ComparedMethod):
     """Remembers what it is given and answers with the first class."""
 
     key, name = "spy", "Spy"

@@ -7,7 +7,7 @@ import torch
 from conftest import GOLDEN
 from transformers import Trainer, TrainerCallback
 
-from peft_coop.evaluation.reports.runs import SPLITS
+from peft_coop.evaluation.reports.finished_runs import SPLITS
 from peft_coop.methods import METHODS, find_method
 from peft_coop.recipes import (
     PROTOCOLS,

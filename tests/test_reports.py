@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from peft_coop.evaluation.reports import Run, format_report, load_runs, write_report
+from peft_coop.evaluation.reports.averages import Value, over_datasets, over_seeds
 from peft_coop.evaluation.reports.formats import escape_latex, latex, markdown
-from peft_coop.evaluation.reports.lines import Value, make_lines, over_datasets, over_seeds
+from peft_coop.evaluation.reports.grouped_runs import make_lines
 from peft_coop.evaluation.reports.paper_tables import PaperTable, make_paper_tables
 from peft_coop.evaluation.reports.published import published, published_base_to_new
 from peft_coop.evaluation.reports.tables import Table, make_tables

@@ -13,8 +13,8 @@ from peft_coop.cli import main
 from peft_coop.cli.training_folder import TrainingFolder
 from peft_coop.demo import load_clip, load_processor
 from peft_coop.evaluation import FrozenCLIP, clip_fingerprint
-from peft_coop.evaluation.locks import locked
-from peft_coop.evaluation.training import last_checkpoint
+from peft_coop.evaluation.folder_locks import locked
+from peft_coop.evaluation.prompt_training import last_checkpoint
 
 COLOURS = {"red": (200, 0, 0), "green": (0, 200, 0)}
 
@@ -172,7 +172,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
     code = f"""
 import os
 from pathlib import Path
-from peft_coop.evaluation.locks import locked
+from peft_coop.evaluation.folder_locks import locked
 with locked(Path({str(tmp_path)!r})):
     os.kill(os.getpid(), 9)
 """

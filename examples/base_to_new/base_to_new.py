@@ -12,9 +12,9 @@ from pathlib import Path
 from peft_coop import demo
 from peft_coop.data import ImageData, load_data
 from peft_coop.evaluation import (
+    ComparedMethod,
     FrozenCLIP,
     LinearProbe,
-    Method,
     PromptLearning,
     ZeroShot,
     base_to_new,
@@ -42,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def make_methods(args: argparse.Namespace, data: ImageData) -> list[Method]:
+def make_methods(args: argparse.Namespace, data: ImageData) -> list[ComparedMethod]:
     rate = args.learning_rate or (demo.LEARNING_RATE if args.model == "demo" else None)
     recipe = {"num_epochs": args.num_epochs, "learning_rate": rate}
     recipe = {name: value for name, value in recipe.items() if value is not None}  # the others are the papers'

@@ -17,9 +17,9 @@ from PIL.Image import Image
 from peft_coop import demo
 from peft_coop.data import ImageData, load_data
 from peft_coop.evaluation import (
+    ComparedMethod,
     FrozenCLIP,
     LinearProbe,
-    Method,
     PromptLearning,
     ZeroShot,
     domain_generalisation,
@@ -80,7 +80,7 @@ def changed(source: ImageData, name: str, change: Callable[[Image], Image]) -> I
     return replace(source, name=f"{source.name} {name}", train=source.train.select([]), test=test)
 
 
-def make_methods(args: argparse.Namespace, source: ImageData) -> list[Method]:
+def make_methods(args: argparse.Namespace, source: ImageData) -> list[ComparedMethod]:
     rate = args.learning_rate or (demo.LEARNING_RATE if args.model == "demo" else None)
     recipe = {"num_epochs": args.num_epochs, "learning_rate": rate}
     recipe = {name: value for name, value in recipe.items() if value is not None}  # the others are the paper's

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..progress import stage
 from .loading import load_clip, load_images, tell_shots
+from .messages import say
 from .options import (
     DEMO,
     PROMPTS,
@@ -21,11 +22,10 @@ from .options import (
     make_prompt_learning,
     tell_unused,
 )
-from .talk import say
 
 if TYPE_CHECKING:
     from ..data import ImageData
-    from ..evaluation import Method
+    from ..evaluation import ComparedMethod
 
 BASELINES = (
     "zero-shot",
@@ -119,7 +119,7 @@ def run_protocol(options: argparse.Namespace) -> None:
         _report(options.output / options.protocol)
         return
     from ..evaluation.planning import only_listed, seconds_per_image
-    from .plan import format_plan
+    from .dry_run import format_plan
 
     with only_listed() as runs:
         options.do_protocol(options)
@@ -179,10 +179,10 @@ def run_ablation(options: argparse.Namespace) -> None:
             ablation([clip], data, methods, options.output, (options.shots,), options.seeds)
 
 
-def _grid(options: argparse.Namespace, data: ImageData) -> list[Method]:
+def _grid(options: argparse.Namespace, data: ImageData) -> list[ComparedMethod]:
     """Every combination of contexts for what learns a prompt, and the other methods as they are."""
     specific = [name == "class-specific" for name in options.contexts]
-    methods: list[Method] = []
+    methods: list[ComparedMethod] = []
     for method in make_methods(options, data):
         if method.key in PROMPTS:
             methods += method.grid(options.lengths, options.starts, options.positions, specific)
@@ -253,7 +253,7 @@ def asked_methods(options: argparse.Namespace) -> list[str]:
 
 def _report(folder: Path) -> None:
     from ..evaluation import format_report, load_runs, write_report
-    from ..evaluation.locks import locked
+    from ..evaluation.folder_locks import locked
 
     left_out: list[str] = []
     runs = load_runs([folder], left_out)

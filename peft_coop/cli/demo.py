@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..progress import stage, without_datasets_bars
 from .loading import load_clip
+from .messages import say
 from .options import DEMO, add_model, add_quiet, percent
-from .talk import say
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -65,7 +65,7 @@ def run_demo(options: argparse.Namespace) -> None:
     from ..data import load_data
     from ..demo import LEARNING_RATE
     from ..evaluation import PromptLearning, ZeroShot, base_to_new, few_shot, load_runs, plot_few_shot
-    from ..evaluation.own_files import check_own, put
+    from ..evaluation.output_folders import check_own, put
 
     started = time.monotonic()
     options.output.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .loading import TEMPLATE_WITH_ADAPTER, load_adapter, load_clip, load_images
+from .messages import say
 from .options import DEMO, add_data, add_model, add_quiet, add_template, check_new, percent
-from .talk import say
 
 if TYPE_CHECKING:
     from ..data import ImageData

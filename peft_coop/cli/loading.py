@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .messages import say
 from .options import DEMO
-from .talk import say
 
 if TYPE_CHECKING:
     from peft import PeftModel

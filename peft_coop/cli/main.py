@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
-from . import benchmark, demo, evaluate, predict, report, tools, train
-from .talk import quieten
+from . import benchmark, convert, demo, evaluate, interpret, predict, push, report, train
+from .messages import quieten
 
 DESCRIPTION = """\
 Prompt learning for CLIP (CoOp, CoCoOp): learn a prompt from a few labelled images per class.
@@ -140,6 +140,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=versions(), help="print versions and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (demo, train, evaluate, predict, benchmark, report, tools):
+    for module in (demo, train, evaluate, predict, benchmark, report, interpret, convert, push):
         module.add_commands(commands)
     return parser

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .talk import say
+from .messages import say
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -169,7 +169,7 @@ def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData)
         ValueError: if they contradict each other.
     """
     from ..evaluation import PromptLearning
-    from ..evaluation.reporting import check_report_to
+    from ..evaluation.experiment_tracking import check_report_to
 
     context, recipe = context_of(options), recipe_of(options)
     flip = data.flip and not options.no_flip

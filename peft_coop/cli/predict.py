@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..progress import stage
 from .loading import TEMPLATE_WITH_ADAPTER, checked_template, load_adapter, load_clip
+from .messages import say
 from .options import DEMO, add_model, add_quiet, add_template, percent, whole_number
-from .talk import say
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .messages import say
 from .options import add_quiet
-from .talk import say
 
 METRICS = ("accuracy", "macro_accuracy", "ece")
 

@@ -22,7 +22,7 @@ from .options import (
     tell_unused,
     whole_number,
 )
-from .scores import dataset_name, write_scores
+from .saved_scores import dataset_name, write_scores
 from .training_folder import TrainingFolder
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ class TrainingFolder:
         return self.work / "finished" / self.output.resolve().name
 
     def __enter__(self) -> TrainingFolder:
-        from ..evaluation.locks import locked
+        from ..evaluation.folder_locks import locked
 
         self.check()
         self._made = next(
@@ -107,7 +107,7 @@ class TrainingFolder:
                 )
 
     def _is_ours(self) -> bool:
-        from ..evaluation.locks import LOCK
+        from ..evaluation.folder_locks import LOCK
 
         if self.work.is_dir() and [entry.name for entry in self.work.iterdir()] == [LOCK]:
             return True  # killed before the settings were written
@@ -135,7 +135,7 @@ class TrainingFolder:
 
     def _clean(self) -> None:
         """Remove what was made for the training, where nothing else has come into it."""
-        from ..evaluation.locks import LOCK
+        from ..evaluation.folder_locks import LOCK
 
         for name in (SETTINGS, LOCK):
             (self.work / name).unlink(missing_ok=True)

@@ -1,11 +1,11 @@
 """Where images come from, which of them are drawn, how they vary, and their features computed once."""
 
 from .augmentation import AugmentationCallback, AugmentedImages
-from .contents import images_fingerprint
 from .coop_layout import COOP_LAYOUTS
 from .draws import draw_indices
 from .features import with_image_embeds
 from .few_shot import base_and_new_names, few_shot_indices, select_classes
+from .image_bytes import images_fingerprint
 from .image_data import ImageData
 from .preparation import prepare_images
 from .sources import load_data

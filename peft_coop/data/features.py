@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..module_state import module_settings
 from ..progress import stage, without_datasets_bars
 from .augmentation import RandomView
-from .contents import paths_of
+from .image_bytes import paths_of
 from .images import check_columns, read_image, undecoded
 from .preparation import prepare_images
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .alike_names import alike
 from .image_lists import ImageList
 from .images import check_heif, is_image_name
-from .names import alike
 from .splits import SPLIT_NAMES, assign_splits
 from .summary import LeftOut
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from .contents import same_images
-from .names import alike
+from .alike_names import alike
+from .image_bytes import same_images
 
 if TYPE_CHECKING:
     from datasets import Dataset

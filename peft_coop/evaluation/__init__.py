@@ -9,13 +9,15 @@ from .baselines import (
     ZeroShot,
     all_baselines,
 )
+from .compared_methods import Classifier, ComparedMethod, LabelledImages
 from .confusion import format_confusion, format_per_class, write_confusion
 from .fingerprints import clip_fingerprint
+from .frozen_clip import FrozenCLIP
 from .interpretation import nearest_words
-from .methods import Classifier, FrozenCLIP, LabelledImages, Method
 from .metrics import metric_path
 from .predictions import Predictions
-from .prompt_methods import PromptClassifier, PromptLearning
+from .prompt_learning import PromptClassifier, PromptLearning
+from .prompt_training import predict_logits, train_prompt
 from .protocols import ablation, base_to_new, cross_dataset, domain_generalisation, draw_images, few_shot
 from .reports import (
     format_report,
@@ -27,16 +29,15 @@ from .reports import (
     write_report,
 )
 from .scores import harmonic_mean, scores
-from .training import predict_logits, train_prompt
 from .word_tables import format_words, plot_words
 
 __all__ = [
     "Classifier",
+    "ComparedMethod",
     "FrozenCLIP",
     "ImageEncoderFineTuning",
     "LabelledImages",
     "LinearProbe",
-    "Method",
     "Predictions",
     "PromptClassifier",
     "PromptEnsemble",

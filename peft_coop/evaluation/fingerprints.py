@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from .methods import FrozenCLIP
+    from .frozen_clip import FrozenCLIP
 
 # Parts of a tokenizer that its last call has set.
 OF_LAST_CALL = ("padding", "truncation")

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import torch
 from peft import get_peft_model
 
-from .methods import FrozenCLIP, LabelledImages, Method
-from .prompt_methods import PromptLearning
-from .runs import RunKey
+from .compared_methods import ComparedMethod, LabelledImages
+from .frozen_clip import FrozenCLIP
+from .prompt_learning import PromptLearning
+from .run_folders import RunKey
 
 MEASURED_STEPS = 3  # the first of them, which prepares what the others reuse, does not count
 
@@ -71,7 +72,7 @@ class Estimator:
         self._clip = clip
         self._known: dict[str, float] = {}
 
-    def seconds(self, method: Method, images: LabelledImages) -> float | None:
+    def seconds(self, method: ComparedMethod, images: LabelledImages) -> float | None:
         """What the steps of a run take; None for what is no prompt. Reading images is not in it."""
         steps = method.training_steps(images)
         if not isinstance(method, PromptLearning) or steps is None:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from ..data import ImageData, base_and_new_names, draw_indices, images_fingerprint, select_classes
 from ..data.features import PREPARATION
 from ..progress import stage
+from .compared_methods import Classifier, ComparedMethod, LabelledImages, in_words
 from .fingerprints import clip_fingerprint
-from .locks import BusyError
-from .methods import Classifier, FrozenCLIP, LabelledImages, Method, in_words
+from .folder_locks import BusyError
+from .frozen_clip import FrozenCLIP
 from .planning import Estimator, PlannedRun, listed_runs
-from .runs import Results, RunKey, check_company, is_finished, run_once
+from .run_folders import Results, RunKey, check_company, is_finished, run_once
 from .scores import scores
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ Tests = dict[str, _Test]
 def few_shot(
     clip: FrozenCLIP,
     data: ImageData,
-    methods: Sequence[Method],
+    methods: Sequence[ComparedMethod],
     output: Path,
     shots: Sequence[int] = SHOTS,
     seeds: Sequence[int] = SEEDS,
@@ -80,7 +81,7 @@ def few_shot(
 def base_to_new(
     clip: FrozenCLIP,
     data: ImageData,
-    methods: Sequence[Method],
+    methods: Sequence[ComparedMethod],
     output: Path,
     num_shots: int = 16,
     seeds: Sequence[int] = SEEDS,
@@ -124,7 +125,7 @@ def cross_dataset(
     clip: FrozenCLIP,
     source: ImageData,
     targets: Sequence[ImageData],
-    methods: Sequence[Method],
+    methods: Sequence[ComparedMethod],
     output: Path,
     num_shots: int = 16,
     seeds: Sequence[int] = SEEDS,
@@ -155,7 +156,7 @@ def domain_generalisation(
     clip: FrozenCLIP,
     source: ImageData,
     targets: Sequence[ImageData],
-    methods: Sequence[Method],
+    methods: Sequence[ComparedMethod],
     output: Path,
     num_shots: int = 16,
     seeds: Sequence[int] = SEEDS,
@@ -181,7 +182,7 @@ def domain_generalisation(
 def ablation(
     clips: Sequence[FrozenCLIP],
     data: ImageData,
-    methods: Sequence[Method],
+    methods: Sequence[ComparedMethod],
     output: Path,
     shots: Sequence[int] = (16,),
     seeds: Sequence[int] = SEEDS,
@@ -220,7 +221,7 @@ def draw_images(data: ImageData, num_shots: int, seed: int) -> LabelledImages:
 class _Plan:
     """A run: what is learned from what, and the images and classes of each split it is measured on."""
 
-    method: Method
+    method: ComparedMethod
     num_shots: int
     seed: int
     images: LabelledImages
@@ -231,7 +232,7 @@ def _transfer(
     clip: FrozenCLIP,
     source: ImageData,
     targets: Sequence[ImageData],
-    methods: Sequence[Method],
+    methods: Sequence[ComparedMethod],
     output: Path,
     num_shots: int,
     seeds: Sequence[int],
@@ -253,12 +254,12 @@ def _test_of(data: ImageData) -> _Test:
     return _Test(data.test, data.class_names, data.name, data.zero_shot_template)
 
 
-def _as_in(protocol: str, methods: Sequence[Method]) -> list[Method]:
+def _as_in(protocol: str, methods: Sequence[ComparedMethod]) -> list[ComparedMethod]:
     """The methods as the papers have them in a protocol."""
     return [method.for_protocol(protocol) for method in methods]
 
 
-def _grid(method: Method, shots: Sequence[int], seeds: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _grid(method: ComparedMethod, shots: Sequence[int], seeds: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Shots and seeds of a method's runs; one run without shots where it learns nothing."""
     if not method.learns:
         yield 0, 0
@@ -274,7 +275,7 @@ def _only_base(images: LabelledImages, count: int) -> LabelledImages:
     return replace(images, class_names=images.class_names[:count], train=train, val=val)
 
 
-def _tests_for(method: Method, splits: Tests) -> Tests:
+def _tests_for(method: ComparedMethod, splits: Tests) -> Tests:
     return splits if method.takes_new_classes else {"base": splits["base"]}
 
 

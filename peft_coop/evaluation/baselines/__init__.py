@@ -1,9 +1,9 @@
 """What prompt learning is compared with."""
 
+from .every_baseline import all_baselines
 from .fine_tuning import ImageEncoderFineTuning, TextBias, TextTransform
+from .hand_written_prompts import PromptEnsemble, TextClassifier, ZeroShot
 from .linear_probe import LinearProbe
-from .listing import all_baselines
-from .text import PromptEnsemble, TextClassifier, ZeroShot
 
 __all__ = [
     "ImageEncoderFineTuning",

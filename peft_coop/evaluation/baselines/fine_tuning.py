@@ -24,9 +24,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from ...data import AugmentedImages, prepare_images
 from ...data.images import ImageRows
 from ...recipes import LEARNING_RATE, Recipe, epochs_by_shots, make_optimizer
-from ..methods import FrozenCLIP, LabelledImages, Method
-from .loop import train
-from .text import TextClassifier, text_features, text_logits
+from ..compared_methods import ComparedMethod, LabelledImages
+from ..frozen_clip import FrozenCLIP
+from .hand_written_prompts import TextClassifier, text_features, text_logits
+from .training_loop import train
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,7 +37,7 @@ ENCODER_WEIGHT_DECAY = 0.1
 
 
 @dataclass(frozen=True)
-class _GradientMethod(Method):
+class _GradientMethod(ComparedMethod):
     """Learns by gradient descent.
 
     Attributes:
@@ -59,7 +60,7 @@ class _GradientMethod(Method):
         return {name: value for name, value in asdict(self).items() if name != "data"}
 
     def training_steps(self, images: LabelledImages) -> int:
-        """See `Method.training_steps`."""
+        """See `ComparedMethod.training_steps`."""
         recipe = self.make_recipe(images.num_shots)
         return math.ceil(recipe.num_epochs * recipe.steps_per_epoch(len(images.train)))
 
@@ -225,7 +226,7 @@ class ImageEncoderFineTuning(_GradientMethod):
         return draw
 
 
-def _labels(method: Method, images: LabelledImages) -> Tensor:
+def _labels(method: ComparedMethod, images: LabelledImages) -> Tensor:
     """Labels `[N]` of the training images.
 
     Raises:

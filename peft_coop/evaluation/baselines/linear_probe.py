@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from ..methods import Classifier, FrozenCLIP, LabelledImages, Method, columns_of
+from ..compared_methods import Classifier, ComparedMethod, LabelledImages, columns_of
+from ..frozen_clip import FrozenCLIP
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -57,7 +58,7 @@ def search_exponent(accuracy: Callable[[float], float], num_steps: int) -> float
 
 
 @dataclass(frozen=True)
-class LinearProbe(Method):
+class LinearProbe(ComparedMethod):
     """Logistic regression (L-BFGS) on CLIP's image features, as they are, not normalised.
 
     Its strength C is searched for on the validation images, as in the original. Without any, on the training images

@@ -1,7 +1,7 @@
 """Tables and figures of finished runs."""
 
 from .figures import plot_ablation, plot_base_to_new, plot_few_shot, plot_transfer
-from .runs import Run, load_runs
+from .finished_runs import Run, load_runs
 from .writing import format_report, write_report
 
 __all__ = [

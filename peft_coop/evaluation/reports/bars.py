@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .lines import Line, Value, distinct, make_lines, over_datasets
-from .panels import Style, add_legend, dataset_panels, line_styles, name_panel, panel_grid, runs_of
-from .runs import METRICS, Run
-from .spacing import label_value, separate_labels
+from .averages import Value, over_datasets
+from .finished_runs import METRICS, Run
+from .grouped_runs import Line, distinct, make_lines
+from .label_spacing import label_value, separate_labels
+from .panels import add_legend, dataset_panels, name_panel, panel_grid, runs_of
+from .styles import Style, line_styles
 from .tables import base_and_new, source_and_targets
 
 if TYPE_CHECKING:

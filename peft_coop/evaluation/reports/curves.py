@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .lines import Line, Value, make_lines, over_datasets
-from .panels import Style, add_legend, dataset_panels, line_styles, name_panel, panel_grid, runs_of
-from .runs import METRICS, Run
-from .spacing import thin_ticks
+from .averages import Value, over_datasets
+from .finished_runs import METRICS, Run
+from .grouped_runs import Line, make_lines
+from .label_spacing import thin_ticks
+from .panels import add_legend, dataset_panels, name_panel, panel_grid, runs_of
+from .styles import Style, line_styles
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -6,9 +6,11 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .lines import Line, distinct, make_lines, over_seeds
-from .panels import CHARACTERS_PER_INCH, COLORS, GREYS, PAGE_WIDTH, SMALL_FONT, name_panel
-from .runs import METRICS, Run, check_metric
+from .averages import over_seeds
+from .finished_runs import METRICS, Run, check_metric
+from .grouped_runs import Line, distinct, make_lines
+from .panels import CHARACTERS_PER_INCH, PAGE_WIDTH, SMALL_FONT, name_panel
+from .styles import COLORS, GREYS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .bars import base_to_new_figure, transfer_figure
 from .curves import few_shot_figure
 from .dots import ablation_figure
-from .runs import Run
+from .finished_runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

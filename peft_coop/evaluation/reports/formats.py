@@ -12,9 +12,10 @@ from typing import Any
 
 from ...markdown import escape as escape_markdown
 from ...markdown import table_row
-from .lines import Value, distinct
+from .averages import Value
+from .finished_runs import METRICS, TEXTS, Run
+from .grouped_runs import distinct
 from .paper_tables import PaperTable
-from .runs import METRICS, TEXTS, Run
 from .tables import Cell, Table
 
 MISSING = "–"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .lines import Line, Value, distinct, make_lines, model_label, over_datasets
+from .averages import Value, over_datasets
+from .finished_runs import METRICS, Run, check_metric
+from .grouped_runs import Line, distinct, make_lines, model_label
+from .missing_shots import shots_note
 from .published import PAPER_NAMES, published, published_base_to_new
-from .runs import METRICS, Run, check_metric
-from .shots import shots_note
 from .tables import H_NOTE, base_and_new, is_as_published, runs_by_model, source_and_targets, transfer_title
 
 Row = tuple[list[str], list[Value | None]]

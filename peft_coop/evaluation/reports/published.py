@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .lines import Value
+from .averages import Value
 
 # The papers' model and shots.
 MODEL = "clip-vit-base-patch16"

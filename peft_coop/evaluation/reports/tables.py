@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from ...recipes import CONTEXT_WORDS
 from ..scores import harmonic_mean
-from .lines import PROMPT_METHODS, Line, Value, distinct, make_lines, over_datasets, over_seeds
+from .averages import Value, over_datasets, over_seeds
+from .finished_runs import METRICS, Run, check_metric
+from .grouped_runs import PROMPT_METHODS, Line, distinct, make_lines
+from .missing_shots import shots_note
 from .published import NUM_SHOTS, PAPER_NAMES, Row, published, published_base_to_new
-from .runs import METRICS, Run, check_metric
-from .shots import shots_note
 
 Cell = Value | str | None
 

@@ -7,12 +7,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..own_files import put
+from ..output_folders import put
 from .figures import FIGURES, save_figure
+from .finished_runs import Run, load_runs
 from .formats import latex, markdown, runs_csv, slug
-from .lines import distinct, model_label
+from .grouped_runs import distinct, model_label
 from .paper_tables import make_paper_tables
-from .runs import Run, load_runs
 from .tables import Table, make_tables, runs_by_model
 
 __all__ = ["Run", "Table", "format_report", "load_runs", "make_tables", "write_report"]

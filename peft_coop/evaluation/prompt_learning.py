@@ -17,9 +17,10 @@ from ..data import AugmentedImages
 from ..methods import METHODS, ContextConfig, find_method
 from ..methods.base import DEFAULT_N_CTX
 from ..recipes import Recipe
-from .methods import Classifier, FrozenCLIP, LabelledImages, Method, columns_of, in_words
-from .reporting import reporting, reporting_arguments
-from .training import BATCH_SIZE, predict_logits, train_prompt
+from .compared_methods import Classifier, ComparedMethod, LabelledImages, columns_of, in_words
+from .experiment_tracking import reporting, reporting_arguments
+from .frozen_clip import FrozenCLIP
+from .prompt_training import BATCH_SIZE, predict_logits, train_prompt
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -64,7 +65,7 @@ CONTEXT_FIELDS = ("n_ctx", "class_token_position", "class_specific_context", "ct
 
 
 @dataclass(frozen=True)
-class PromptLearning(Method):
+class PromptLearning(ComparedMethod):
     """CoOp (arXiv:2109.01134) or CoCoOp (arXiv:2203.05557).
 
     Attributes:
@@ -131,12 +132,12 @@ class PromptLearning(Method):
         return replace(METHODS[self.key].recipe(num_shots, self.data), **self.recipe)
 
     def training_steps(self, images: LabelledImages) -> int:
-        """See `Method.training_steps`."""
+        """See `ComparedMethod.training_steps`."""
         recipe = self.recipe_for(images.num_shots)
         return math.ceil(recipe.num_epochs * recipe.steps_per_epoch(len(images.train)))
 
     def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> PromptClassifier:
-        """See `Method.fit`."""
+        """See `ComparedMethod.fit`."""
         set_seed(seed)
         config = self.make_config(class_names=images.class_names, zero_shot_template=images.zero_shot_template)
         model = get_peft_model(deepcopy(clip.model), config)

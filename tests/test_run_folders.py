@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from peft_coop.evaluation.locks import BusyError, locked
-from peft_coop.evaluation.methods import Classifier, columns_of
+from peft_coop.evaluation.compared_methods import Classifier, columns_of
+from peft_coop.evaluation.folder_locks import BusyError, locked
 from peft_coop.evaluation.reports import load_runs
-from peft_coop.evaluation.runs import RunKey, check_company, run_once
+from peft_coop.evaluation.run_folders import RunKey, check_company, run_once
 
 SETTINGS = {"num_shots": 4, "n_ctx": 16}
 KEY = RunKey(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..runs import RESULT, differing, shared_traits
+from ..run_folders import RESULT, differing, shared_traits
 
 # What must be measured, by protocol; the splits of the others are named after datasets.
 SPLITS = {"few-shot": ("test",), "base-to-new": ("base",), "cross-dataset": (), "domain": (), "ablation": ("test",)}

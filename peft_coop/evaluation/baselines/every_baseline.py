@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ...recipes import LEARNING_RATE
-from ..methods import Method
+from ..compared_methods import ComparedMethod
 from .fine_tuning import ENCODER_LEARNING_RATE, ImageEncoderFineTuning, TextBias, TextTransform
+from .hand_written_prompts import PromptEnsemble, ZeroShot
 from .linear_probe import LinearProbe
-from .text import PromptEnsemble, ZeroShot
 
 
 def all_baselines(
@@ -19,7 +19,7 @@ def all_baselines(
     batch_size: int | None = None,
     augment: bool = False,
     flip: bool = True,
-) -> list[Method]:
+) -> list[ComparedMethod]:
     """Every baseline, from no learned weight to many; their `key` tells them apart.
 
     Args:

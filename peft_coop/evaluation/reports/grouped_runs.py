@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from .runs import Run, canonical, identity
+from .finished_runs import Run, canonical, identity
 
 # Tables and figures begin with what learns nothing, go on with the other baselines and end with these.
 PROMPT_METHODS = ("coop", "cocoop")
-
-
-@dataclass(frozen=True)
-class Value:
-    """A metric over seeds, as a fraction.
-
-    Attributes:
-        mean: over the seeds.
-        std: the sample standard deviation (divided by n - 1); None with one seed, or where it has no meaning.
-        num_seeds: how many there are; 0 for a number that somebody else published.
-    """
-
-    mean: float
-    std: float | None = None
-    num_seeds: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,26 +42,6 @@ class Line:
         """
         runs = [run for run in self.runs if all(getattr(run, name) == value for name, value in fields.items())]
         return {run.seed: run.results[split][metric] for run in runs if split in run.results}
-
-
-def over_seeds(by_seed: dict[int, float]) -> Value | None:
-    """Mean and sample standard deviation; None if there is no seed."""
-    numbers = list(by_seed.values())
-    if not numbers:
-        return None
-    return Value(statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None, len(numbers))
-
-
-def over_datasets(parts: Sequence[dict[int, float]]) -> Value | None:
-    """Average over datasets of what each seed gave; None if there is no dataset, or one has no run.
-
-    The standard deviation is that of the seeds' averages. Where datasets have different seeds there is none.
-    """
-    if not parts or not all(parts):
-        return None
-    if all(part.keys() == parts[0].keys() for part in parts):
-        return over_seeds({seed: statistics.fmean(part[seed] for part in parts) for seed in parts[0]})
-    return Value(statistics.fmean(statistics.fmean(part.values()) for part in parts), None, min(map(len, parts)))
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:

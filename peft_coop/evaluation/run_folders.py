@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..whole_files import written_whole
-from .locks import locked
-from .methods import Classifier
+from .compared_methods import Classifier
+from .folder_locks import locked
 
 RESULT = "result.json"
 # What a run is that is not finished.

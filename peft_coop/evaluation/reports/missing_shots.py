@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .lines import distinct
-from .runs import Run
+from .finished_runs import Run
+from .grouped_runs import distinct
 
 
 def shots_note(runs: Sequence[Run]) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from peft_coop.cli import main
 from peft_coop.evaluation import write_report
-from peft_coop.evaluation.own_files import check_own, put
+from peft_coop.evaluation.output_folders import check_own, put
 from peft_coop.evaluation.reports import Run
 
 RUN = Run(

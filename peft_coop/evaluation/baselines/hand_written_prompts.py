@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ...methods import CoOpConfig
 from ...models.classifier import cosine_logits, normalize
-from ..methods import Classifier, FrozenCLIP, LabelledImages, Method
+from ..compared_methods import Classifier, ComparedMethod, LabelledImages
+from ..frozen_clip import FrozenCLIP
 from ..templates import ensemble_templates, imagenet_templates
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class TextClassifier(Classifier):
             save_file(tensors, folder / "change.safetensors")
 
 
-class ZeroShot(Method):
+class ZeroShot(ComparedMethod):
     """CLIP with the hand-written prompt that belongs to the data.
 
     Reference: CLIP (arXiv:2103.00020).
@@ -118,7 +119,7 @@ class ZeroShot(Method):
         return TextClassifier(clip, [images.zero_shot_template])
 
 
-class PromptEnsemble(Method):
+class PromptEnsemble(ComparedMethod):
     """CLIP with the average of many hand-written prompts: of normalised text features, normalised again.
 
     The data's own template joins the 7 selected ones, except on ImageNet and its variants, whose templates these are.

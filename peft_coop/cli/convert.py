@@ -1,19 +1,16 @@
-"""`peft-coop interpret`, `convert` and `push`: what can be done with a saved prompt."""
+"""`peft-coop convert`: checkpoints of the original code to adapters, and back."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .loading import load_adapter, load_clip
-from .options import add_device, add_model, add_quiet, check_new
-from .scores import read_scores
+from .options import add_device, add_quiet, check_new
 
-CONVERT_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   peft-coop convert prompt_learner/model.pth.tar-50 --model openai/clip-vit-base-patch16 --output pets
   peft-coop convert pets --to-original --output prompt_learner/model.pth.tar-50
@@ -21,29 +18,13 @@ examples:
 
 
 def add_commands(commands: Any) -> None:
-    """Add the three."""
-    parser = commands.add_parser(
-        "interpret",
-        help="the nearest words of every learned vector",
-        description="For every learned vector the nearest words of the vocabulary by Euclidean distance; * marks whole "
-        "words. CoCoOp's vectors are taken without an image's shift.",
-    )
-    parser.add_argument("--adapter", required=True, help="folder or Hub name of a saved prompt")
-    add_model(parser, default=None)
-    parser.add_argument("--top-k", type=int, default=3, help="words per vector (default: 3)")
-    parser.add_argument("--whole-words", action="store_true", help="leave parts of words out")
-    parser.add_argument("--classes", nargs="+", help="of a class-specific context, those to look at (default: all)")
-    parser.add_argument("--plot", type=Path, help="also draw them into this PNG")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a vector")
-    add_quiet(parser)
-    parser.set_defaults(run=run_interpret)
-
+    """Add `convert`."""
     parser = commands.add_parser(
         "convert",
         help="a checkpoint of the original CoOp or CoCoOp code to an adapter, or back",
         description="Turn a checkpoint of the original code into an adapter; its class names are read from it, in "
         "lower case, unless they are given. Or an adapter into such a checkpoint.",
-        epilog=CONVERT_EXAMPLES,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", help="the checkpoint; with --to-original, the adapter")
@@ -58,34 +39,6 @@ def add_commands(commands: Any) -> None:
     )
     add_quiet(parser)
     parser.set_defaults(run=run_convert)
-
-    parser = commands.add_parser(
-        "push",
-        help="put a saved prompt on the Hugging Face Hub, with a model card",
-        description="Put a saved prompt on the Hub with a model card. Log in before, with `hf auth login`.",
-    )
-    parser.add_argument("--adapter", required=True, help="folder of a saved prompt")
-    parser.add_argument("--repo", required=True, help="such as me/pets-coop")
-    parser.add_argument("--private", action="store_true", help="only for you")
-    add_model(parser, default=None)
-    add_quiet(parser)
-    parser.set_defaults(run=run_push)
-
-
-def run_interpret(options: argparse.Namespace) -> None:
-    """Print the nearest words."""
-    from ..evaluation import format_words, nearest_words, plot_words
-
-    if options.plot:
-        check_new(options.plot)
-    model, _ = load_adapter(options.adapter, options)
-    words = nearest_words(model, options.top_k, options.whole_words, options.classes)
-    if options.plot:
-        plot_words(words, options.plot)
-    if options.json:
-        print("\n".join(json.dumps(asdict(one)) for one in words))
-    else:
-        print(format_words(words))
 
 
 def run_convert(options: argparse.Namespace) -> None:
@@ -134,10 +87,3 @@ def _check_count(names: Sequence[str], options: argparse.Namespace) -> None:
             f"{options.source} was learned with {len(suffix)} classes, got {len(names)} names: give all of them, in "
             "their order. For other classes convert it, and name these to `predict --class-names`."
         )
-
-
-def run_push(options: argparse.Namespace) -> None:
-    """Push the adapter and its card."""
-    model, _ = load_adapter(options.adapter, options)
-    place = model.push_to_hub(options.repo, private=options.private, **read_scores(options.adapter))
-    print(f"Pushed to {place}.")
