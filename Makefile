@@ -5,8 +5,10 @@ VENV ?= .venv
 # What pip installs first, before anything that depends on torch. For CUDA, and after `make clean`:
 #   make demo TORCH="torch==<version> --index-url <where PyTorch publishes it>"
 TORCH ?= $(shell sed -n '/^torch==/p' constraints.txt)
-# Passed on by `demo` and `test`: make test ARGS="tests/test_configs.py -k middle"
+# Passed on by `demo`, `test` and `peft-suite`: make test ARGS="tests/test_configs.py -k middle"
 ARGS ?=
+# A clone of https://github.com/huggingface/peft, at the release that is installed or near it; for `peft-suite`.
+PEFT_CHECKOUT ?=
 
 PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
@@ -15,7 +17,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 unexport PYTHONPATH
 unexport PYTHONHOME
 
-.PHONY: help demo test quality format clean
+.PHONY: help demo test peft-suite quality format clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -25,12 +27,17 @@ help:
 	@echo "make quality  lint, formatting, types"
 	@echo "make format   apply the formatting, and the fixes that the linter can make by itself"
 	@echo "make clean    remove $(VENV), caches and outputs"
+	@echo "make peft-suite PEFT_CHECKOUT=/path/to/peft"
+	@echo "              run PEFT's own tests of what every method must do"
 
 demo: $(VENV)/installed-cli
 	$(PY) -m peft_coop demo $(ARGS)
 
 test: $(VENV)/installed-test
 	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+peft-suite: $(VENV)/installed-peft-suite
+	PEFT_CHECKOUT="$(PEFT_CHECKOUT)" $(PY) -m pytest tests/peft_suite.py $(ARGS)
 
 quality: $(VENV)/installed-dev
 	$(PY) -m ruff check .
