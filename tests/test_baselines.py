@@ -23,7 +23,7 @@ from peft_coop.evaluation.baselines import (
     ZeroShot,
     all_baselines,
     fine_tuning,
-    loop,
+    training_loop,
 )
 from peft_coop.evaluation.baselines.hand_written_prompts import text_features, text_logits
 from peft_coop.evaluation.baselines.linear_probe import raw_features, search_exponent
@@ -406,7 +406,7 @@ def test_a_killed_training_goes_on(frozen, images, test_images, tmp_path, monkey
                 raise KeyboardInterrupt("killed")
             return loss_of(indices, epoch)
 
-        loop.train(loss, *args)
+        training_loop.train(loss, *args)
 
     monkeypatch.setattr(fine_tuning, "train", train_until_killed)
     with pytest.raises(KeyboardInterrupt, match="killed"):
