@@ -1,8 +1,13 @@
 """The small models that stand for every family: that they are what they claim to be."""
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
-from tiny_families import FAMILIES, TinyFamily
+import transformers
+from packaging.version import Version
+from tiny_families import FAMILIES, REFUSED, TinyFamily, make_refused
 from transformers import AutoModel, AutoTokenizer, FlavaForPreTraining
 
 TEXTS = ["a photo of a cat.", "a photo of a big dog.", "a red ship"]
@@ -123,3 +128,35 @@ def test_widths_differ(family):
     widths += [family.settings.get("projection_dim"), text["max_position_embeddings"], text["vocab_size"]]
     tied = family.model_type == "tipsv2"
     assert len(set(widths)) == len(widths) - tied
+
+
+def methods_of_classes(folder: Path) -> dict[str, set[str]]:
+    """Every class in transformers' modeling files that gives features of texts, and its methods."""
+    sources = [file.read_text(encoding="utf-8") for file in folder.glob("*/modeling_*.py")]
+    classes = [
+        node
+        for source in sources
+        if "def get_text_features(" in source
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    methods = {each.name: {node.name for node in each.body if isinstance(node, ast.FunctionDef)} for each in classes}
+    return {name: of_class for name, of_class in methods.items() if "get_text_features" in of_class}
+
+
+@pytest.mark.skipif(
+    Version(transformers.__version__) >= Version("5.24"), reason="newer than the last release that was looked through"
+)
+def test_every_class_of_transformers_that_gives_text_features_is_a_family_or_refused():
+    found = methods_of_classes(Path(transformers.__file__).parent / "models")
+    tested = {family.model_class for family in FAMILIES.values()}
+    assert found.keys() - tested - REFUSED.keys() == set()
+    assert tested <= found.keys()
+    assert all("get_image_features" in found[name] for name in tested)
+
+
+@pytest.mark.parametrize("model_class", REFUSED)
+def test_what_is_refused_is_no_class_of_a_family(model_class):
+    model = make_refused(model_class)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert (model.config.model_type, model_class) not in {(f.model_type, f.model_class) for f in FAMILIES.values()}

@@ -239,3 +239,33 @@ FAMILIES = {
         ),
     )
 }  # fmt: skip
+
+# Classes that are no dual encoders of images and texts, or only a part or more of one, and why.
+REFUSED = {
+    "XCLIPModel": "its images are videos, and each changes the texts",
+    "VideoPrismClipModel": "its images are videos",
+    "ClapModel": "for audio",
+    "ClvpModelForConditionalGeneration": "for speech",
+    "Sam3Model": "its texts tell a detector what to find",
+    "Sam3LiteTextModel": "its texts tell a detector what to find",
+    "BlipModel": "deprecated: no published checkpoint has weights for its projections",
+    "BlipForImageTextRetrieval": "has no scale of logits",
+    "Blip2Model": "a Q-Former gives many features for an image",
+    "Blip2ForImageTextRetrieval": "a Q-Former gives many features for an image",
+    "FlavaForPreTraining": "FlavaModel is a part of it",
+    "CLIPForImageClassification": "has no text tower",
+    "SiglipForImageClassification": "has no text tower",
+    "CLIPSegForImageSegmentation": "CLIPSegModel is a part of it",
+    "OwlViTForObjectDetection": "OwlViTModel is a part of it",
+    "Owlv2ForObjectDetection": "Owlv2Model is a part of it",
+    "CLIPTextModel": "one tower",
+    "CLIPTextModelWithProjection": "one tower",
+    "SiglipVisionModel": "one tower",
+}
+
+
+def make_refused(model_class: str) -> PreTrainedModel:
+    """A model of one of these classes, of any size: without memory for its weights."""
+    model = getattr(transformers, model_class)
+    with torch.device("meta"):
+        return model(model.config_class())
