@@ -24,9 +24,7 @@ def test_a_folder_must_be_given():
 
 
 def test_another_folder_is_refused(tmp_path):
-    with pytest.raises(
-        pytest.Collector.CollectError, match=r"/other' has no tests/testing_common\.py; call"
-    ):
+    with pytest.raises(pytest.Collector.CollectError, match=r"/other' has no tests/testing_common\.py; call"):
         find_checkout(f"{tmp_path}/other")
 
 
