@@ -1,9 +1,10 @@
 """Tiny models, CLIP's tokenizer and the golden numbers. Nothing here touches the network."""
 
+import gc
 import json
 import os
 import tempfile
-from copy import deepcopy
+from copy import copy, deepcopy
 from functools import cache, lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, MetaClip2Config, MetaClip2Model
 
-from peft_coop.demo.loading import MODEL_PATH
+from peft_coop.demo import MODEL_PATH, load_task
 from peft_coop.prompts import PromptTokenizer
 
 # The same examples everywhere, however long a machine takes for one.
@@ -46,6 +47,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     one_file = len(config.args) == 1 and ".py" in config.args[0]
     return 0 if cores == 1 or one_file else min(cores, MOST_WORKERS)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is imported by now stays: the collections that every Trainer asks for need not look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def clip_tokens() -> list[str]:
@@ -84,6 +91,15 @@ def _tokenizers_are_loaded_once(tokenizer_path, clip_path):
         patch.setattr(
             PromptTokenizer, "from_pretrained", lambda path: load_once(path) if path in unchanged else load(path)
         )
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _images_of_the_demo_are_drawn_once():
+    """Those that `load_data` reads: to draw them takes longer than most tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        load_once = cache(load_task)
+        patch.setattr("peft_coop.data.sources.load_task", lambda name: copy(load_once(name)))
         yield
 
 

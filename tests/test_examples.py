@@ -9,21 +9,29 @@ from pathlib import Path
 
 import pytest
 from coop_layout_files import IMAGENET_VARIANTS, make_coop_layout
+from forked import run_forked, run_ranks
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[1]
 ACCELERATE_LOOP = "accelerate_loop/train_no_trainer.py"
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 ACCELERATE_LAUNCH = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=1", "--num_machines=1"]
 ACCELERATE_LAUNCH += ["--mixed_precision=no", "--dynamo_backend=no"]
 
 
-def run(script: str, *arguments: object, launcher: list[str] = ()) -> str:
+def run(script: str, *arguments: object) -> str:
     """Run an example in a process of its own; what it printed."""
+    return printed_by(run_forked(ROOT / "examples" / script, *arguments))
+
+
+def run_launched(launcher: list[str], script: str, *arguments: object) -> str:
+    """Run an example as a user does, by a launcher in a new interpreter; what it printed."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, *launcher, str(ROOT / "examples" / script), *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return printed_by(subprocess.run(command, env=environment, capture_output=True, text=True, check=False))
+
+
+def printed_by(done: subprocess.CompletedProcess) -> str:
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
 
@@ -70,7 +78,8 @@ def apart(printed: str) -> tuple[list[str], list[float]]:
 def test_accelerate_loop_two_processes(accelerate_loop, tmp_path):
     """Each process has half of the twenty images: the same batches, so the same numbers."""
     arguments = ["--smoke", "--cpu", "--batch_size", 10, "--output_dir", tmp_path]
-    printed = run(ACCELERATE_LOOP, *arguments, launcher=TORCHRUN)
+    ranks = run_ranks(2, ROOT / "examples" / ACCELERATE_LOOP, *arguments)
+    printed = "".join(map(printed_by, ranks))
     (words, numbers), (expected_words, expected) = (apart(each) for each in (printed, accelerate_loop[0]))
     assert words == expected_words
     assert numbers == pytest.approx(expected, abs=2e-4)  # rounded to four places
@@ -78,7 +87,7 @@ def test_accelerate_loop_two_processes(accelerate_loop, tmp_path):
 
 def test_accelerate_loop_launched_by_accelerate(tmp_path):
     options = "--smoke --method cocoop --batch_size 10 --gradient_accumulation_steps 2 --mixed_precision bf16"
-    printed = run(ACCELERATE_LOOP, *options.split(), "--output_dir", tmp_path, launcher=ACCELERATE_LAUNCH)
+    printed = run_launched(ACCELERATE_LAUNCH, ACCELERATE_LOOP, *options.split(), "--output_dir", tmp_path)
     assert "learned: accuracy" in printed
     assert len(adapter(tmp_path)) == 5
 
