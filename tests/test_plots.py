@@ -15,7 +15,9 @@ from peft_coop.evaluation.reports.figures import (
     transfer_figure,
 )
 from peft_coop.evaluation.reports.grouped_runs import make_lines
-from peft_coop.evaluation.reports.styles import COLORS, GREYS, line_styles
+from peft_coop.evaluation.reports.styles import GREYS, line_styles, method_colors
+
+COLORS = method_colors()
 
 
 def few_shot_runs(datasets=("digits",), methods=("coop", "cocoop"), shots=(1, 2, 4, 8, 16), seeds=(1, 2)):

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 from ..progress import stage
 from .loading import load_clip, load_images, tell_shots
 from .messages import say
+from .offered_methods import default_method, method_titles
 from .options import (
     DEMO,
-    PROMPTS,
     add_context,
     add_data,
     add_device,
     add_model,
     add_quiet,
     add_recipe,
+    add_set,
     make_prompt_learning,
     tell_unused,
 )
@@ -36,13 +37,12 @@ BASELINES = (
     "text-transform",
     "text-bias",
 )
-ALL = (*BASELINES, *PROMPTS)
 EXAMPLES = """\
 examples:
   peft-coop benchmark few-shot --data demo:digits --output runs
   peft-coop benchmark few-shot --data coop:oxford_pets@DATA coop:dtd@DATA --methods all --output runs \\
       --model openai/clip-vit-base-patch16
-  peft-coop benchmark base-to-new --data demo:shapes --methods zero-shot coop cocoop --output runs
+  peft-coop benchmark base-to-new --data demo:shapes --methods all --output runs
   peft-coop benchmark cross-dataset --data coop:imagenet@DATA --targets coop:oxford_pets@DATA coop:dtd@DATA ...
   peft-coop benchmark domain --data coop:imagenet@DATA --targets coop:imagenetv2@DATA coop:imagenet_a@DATA ...
   peft-coop benchmark ablation --data demo:digits --lengths 4 8 16 --starts "a photo of a" --output runs
@@ -50,6 +50,11 @@ examples:
 Every finished run is a folder below --output and is not done again: stop with Ctrl-C, go on with the same command.
 `peft-coop report runs` prints the tables again and draws the figures.
 """
+
+
+def all_keys() -> tuple[str, ...]:
+    """The keys of all methods."""
+    return (*BASELINES, *method_titles())
 
 
 def add_commands(commands: Any) -> None:
@@ -95,13 +100,15 @@ def _add_protocol(protocols: Any, name: str, text: str, run: Callable) -> argpar
     else:
         add_model(parser)
         add_context(parser)
+    add_set(parser)
+    default = ["zero-shot", default_method()]
     parser.add_argument(
         "--methods",
         nargs="+",
-        default=["zero-shot", "coop"],
-        choices=[*ALL, "all"],
+        default=default,
+        choices=[*all_keys(), "all"],
         metavar="METHOD",
-        help=f"of {', '.join(ALL)}, or all that the protocol can use (default: zero-shot coop)",
+        help=f"of {', '.join(all_keys())}, or all that the protocol can use (default: {' '.join(default)})",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
     parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
@@ -184,7 +191,7 @@ def _grid(options: argparse.Namespace, data: ImageData) -> list[ComparedMethod]:
     specific = [name == "class-specific" for name in options.contexts]
     methods: list[ComparedMethod] = []
     for method in make_methods(options, data):
-        if method.key in PROMPTS:
+        if method.key in method_titles():
             methods += method.grid(options.lengths, options.starts, options.positions, specific)
         else:
             methods.append(method)
@@ -237,7 +244,7 @@ def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
         flip=data.flip and not options.no_flip,
     )
     by_key = {method.key: method for method in baselines}
-    methods = [make_prompt_learning(key, options, data) if key in PROMPTS else by_key[key] for key in asked]
+    methods = [make_prompt_learning(key, options, data) if key in method_titles() else by_key[key] for key in asked]
     if "all" not in options.methods or options.protocol != "cross-dataset":
         return methods
     unable = [method.name for method in methods if not method.takes_new_classes]
@@ -248,7 +255,7 @@ def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
 
 def asked_methods(options: argparse.Namespace) -> list[str]:
     """The keys of the methods that `--methods` names, in the order of the help."""
-    return [key for key in ALL if key in options.methods or "all" in options.methods]
+    return [key for key in all_keys() if key in options.methods or "all" in options.methods]
 
 
 def _report(folder: Path) -> None:

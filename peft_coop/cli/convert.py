@@ -21,7 +21,7 @@ def add_commands(commands: Any) -> None:
     """Add `convert`."""
     parser = commands.add_parser(
         "convert",
-        help="a checkpoint of the original CoOp or CoCoOp code to an adapter, or back",
+        help="a checkpoint of the original code to an adapter, or back",
         description="Turn a checkpoint of the original code into an adapter; its class names are read from it, in "
         "lower case, unless they are given. Or an adapter into such a checkpoint.",
         epilog=EXAMPLES,

@@ -12,31 +12,34 @@ from typing import TYPE_CHECKING, Any
 from ..progress import stage, without_datasets_bars
 from .loading import load_clip
 from .messages import say
+from .offered_methods import method_titles
 from .options import DEMO, add_model, add_quiet, percent
 
 if TYPE_CHECKING:
     from ..data import ImageData
     from ..evaluation import FrozenCLIP
+    from ..methods import Method
 
 DEMO_DATA = "demo:digits"
 DEMO_NEW_DATA = "demo:shapes"
 SHOTS = (1, 4, 16)
 OUTPUTS = ("adapter/README.md", "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "few-shot.png")
 SEED = 1
-# The papers train CoCoOp on one image at a time, since more did not fit; a tour need not wait for that.
-COCOOP_BATCH = 8
+# Some papers train on one image at a time, since more did not fit; a tour need not wait for that.
+SMALLEST_BATCH = 8
 # Fields of the recipe that the tests cut short.
 RECIPE: dict[str, Any] = {}
 
 
 def add_commands(commands: Any) -> None:
     """Add `demo`."""
+    first, *_ = titles = method_titles().values()
     parser = commands.add_parser(
         "demo",
         help="learn prompts from a few images per class and compare them with zero-shot CLIP",
-        description="Learn CoOp from 1, 4 and 16 images per class, CoOp and CoCoOp on base classes to try on new ones, "
-        "save the adapter, load it again, classify a picture and draw the accuracies. Without options it needs no "
-        "download: a tiny CLIP and two tasks ship with the package.",
+        description=f"Learn {first} from 1, 4 and 16 images per class, {' and '.join(titles)} on base classes to try "
+        "on new ones, save the adapter, load it again, classify a picture and draw the accuracies. Without options it "
+        "needs no download: a tiny CLIP and two tasks ship with the package.",
     )
     add_model(parser)
     parser.add_argument(
@@ -66,6 +69,7 @@ def run_demo(options: argparse.Namespace) -> None:
     from ..demo import LEARNING_RATE
     from ..evaluation import PromptLearning, ZeroShot, base_to_new, few_shot, load_runs, plot_few_shot
     from ..evaluation.output_folders import check_own, put
+    from ..methods import METHODS
 
     started = time.monotonic()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -77,16 +81,15 @@ def run_demo(options: argparse.Namespace) -> None:
     for line in data.summary.lines() if options.data != DEMO_DATA else []:
         say(line)
     recipe = {**RECIPE, **({"learning_rate": LEARNING_RATE} if options.model == DEMO else {})}
-    coop = PromptLearning("coop", recipe=recipe)
-    cocoop = PromptLearning("cocoop", recipe={**recipe, "batch_size": COCOOP_BATCH})
+    methods = [PromptLearning(key, recipe=recipe | _larger_batch(method)) for key, method in METHODS.items()]
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
         with without_datasets_bars(), stage("demo", 2, "part") as progress:
             progress.doing(f"few images per class of {data.name}")
-            curve = few_shot(clip, data, [ZeroShot(), coop], runs, SHOTS, [SEED])
+            curve = few_shot(clip, data, [ZeroShot(), methods[0]], runs, SHOTS, [SEED])
             progress.update()
             progress.doing(f"half of the classes of {new_data.name}")
-            rows = base_to_new(clip, new_data, [ZeroShot(), coop, cocoop], runs, SHOTS[-1], [SEED])
+            rows = base_to_new(clip, new_data, [ZeroShot(), *methods], runs, SHOTS[-1], [SEED])
             progress.update()
         model = PeftModel.from_pretrained(deepcopy(clip.model), Path(curve[-1]["folder"]) / "adapter")
         draft = runs / "output"
@@ -97,6 +100,11 @@ def run_demo(options: argparse.Namespace) -> None:
     print_base_to_new(new_data, rows)
     print_use(clip, data, options.output)
     print(f"Drew {options.output / 'few-shot.png'}. All this took {time.monotonic() - started:.0f} s.")
+
+
+def _larger_batch(method: Method) -> dict[str, int]:
+    """What to change in a recipe whose batches are too small for a tour."""
+    return {"batch_size": SMALLEST_BATCH} if method.recipe(SHOTS[-1]).batch_size < SMALLEST_BATCH else {}
 
 
 def print_few_shot(data: ImageData, records: list[dict[str, Any]]) -> None:

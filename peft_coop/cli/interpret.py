@@ -18,7 +18,7 @@ def add_commands(commands: Any) -> None:
         "interpret",
         help="the nearest words of every learned vector",
         description="For every learned vector the nearest words of the vocabulary by Euclidean distance; * marks whole "
-        "words. CoCoOp's vectors are taken without an image's shift.",
+        "words. Vectors that each image shifts are taken without it.",
     )
     parser.add_argument("--adapter", required=True, help="folder or Hub name of a saved prompt")
     add_model(parser, default=None)

@@ -43,7 +43,7 @@ def load_adapter(adapter: str, options: argparse.Namespace) -> tuple[PeftModel, 
     """
     from peft import PeftConfig, PeftModel
 
-    from ..methods import CoOpConfig
+    from ..methods import PromptConfig
 
     model, folder = options.model, Path(adapter)
     if folder.is_dir() and not any((folder / name).exists() for name in WEIGHTS):
@@ -58,7 +58,7 @@ def load_adapter(adapter: str, options: argparse.Namespace) -> tuple[PeftModel, 
         raise ValueError(
             f"There is no adapter {adapter!r}: no folder of this name, and none that can be had from the Hub ({error})."
         ) from error
-    if not isinstance(config, CoOpConfig):
+    if not isinstance(config, PromptConfig):
         raise ValueError(f"The adapter {adapter!r} is no prompt, but of the method {config.peft_type!s}.")
     name = config.base_model_name_or_path if model is None else model
     if not name:
@@ -86,7 +86,7 @@ def adapters_beside(folder: Path) -> dict[str, Path]:
     found: dict[str, tuple[str, Path]] = {}
     for name, place in (within | above).items():
         method = json.loads((place / CONFIG).read_text(encoding="utf-8")).get("peft_type")
-        if method in (None, "COOP"):
+        if method is None or is_prompt(method):
             continue
         if method in found:
             raise ValueError(
@@ -95,6 +95,13 @@ def adapters_beside(folder: Path) -> dict[str, Path]:
             )
         found[method] = name, place
     return dict(found.values())
+
+
+def is_prompt(peft_type: str) -> bool:
+    """Whether PEFT's name of a method is one of `METHODS`."""
+    from ..methods import METHODS
+
+    return any(peft_type == method.config().peft_type for method in METHODS.values())
 
 
 def load_images(source: str, options: argparse.Namespace) -> ImageData:

@@ -13,9 +13,10 @@ from typing import TextIO
 
 from . import benchmark, convert, demo, evaluate, interpret, predict, push, report, train
 from .messages import quieten
+from .offered_methods import method_titles
 
 DESCRIPTION = """\
-Prompt learning for CLIP (CoOp, CoCoOp): learn a prompt from a few labelled images per class.
+Prompt learning for CLIP ({titles}): learn a prompt from a few labelled images per class.
 
   peft-coop demo                                        a tour in a minute, no download
   peft-coop train --data folder:my-images --model openai/clip-vit-base-patch16 --output my-prompt
@@ -135,8 +136,9 @@ def versions() -> str:
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     formatter = argparse.RawDescriptionHelpFormatter
+    description = DESCRIPTION.format(titles=", ".join(method_titles().values()))
     parser = argparse.ArgumentParser(
-        prog="peft-coop", description=DESCRIPTION, epilog=EPILOG, formatter_class=formatter
+        prog="peft-coop", description=description, epilog=EPILOG, formatter_class=formatter
     )
     parser.add_argument("--version", action="version", version=versions(), help="print versions and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..progress import stage
 from .loading import load_clip, load_images, tell_shots
+from .offered_methods import default_method, method_titles
 from .options import (
     add_context,
     add_data,
     add_model,
     add_quiet,
     add_recipe,
+    add_set,
     add_template,
     make_prompt_learning,
     percent,
@@ -33,11 +35,11 @@ EXAMPLES = """\
 examples:
   peft-coop train --data demo:digits --output my-prompt
   peft-coop train --data folder:my-images --model openai/clip-vit-base-patch16 --shots 16 --output my-prompt
-  peft-coop train --method cocoop --data hub:timm/oxford-iiit-pet --model openai/clip-vit-base-patch16 --output pets
+  peft-coop train --method {method} --data hub:timm/oxford-iiit-pet --model openai/clip-vit-base-patch16 --output pets
 """
 # What a training that goes on must have in common with the one that was stopped.
 SAME = (
-    *("data", "model", "method", "shots", "seed", "n_ctx", "ctx_init", "position", "class_specific"),
+    *("data", "model", "method", "shots", "seed", "n_ctx", "ctx_init", "position", "class_specific", "set"),
     *("epochs", "batch_size", "learning_rate", "augment", "no_flip", "dtype", "template"),
 )
 
@@ -49,18 +51,25 @@ def add_commands(commands: Any) -> None:
         help="learn a prompt from labelled images and save it as an adapter",
         description="Learn a prompt from a few images per class, save it as a PEFT adapter, and compare it with "
         "zero-shot CLIP on the test images. The same command goes on after an interruption.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.format(method=tuple(method_titles())[-1]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_data(parser)
     add_model(parser)
     add_template(parser)
-    parser.add_argument("--method", choices=("coop", "cocoop"), default="coop", help="default: coop")
+    parser.add_argument(
+        "--method",
+        choices=tuple(method_titles()),
+        default=default_method(),
+        metavar="METHOD",
+        help=f"of {', '.join(method_titles())} (default: {default_method()})",
+    )
     parser.add_argument("--shots", type=_shots, default=16, help="images per class, or 'all' (default: 16)")
     parser.add_argument("--seed", type=int, default=1, help="of the drawn images and of the training (default: 1)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the adapter")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_context(parser)
+    add_set(parser)
     add_recipe(parser)
     add_quiet(parser)
     parser.set_defaults(run=run_train)
@@ -77,8 +86,8 @@ def run_train(options: argparse.Namespace) -> None:
     TrainingFolder(options.output, {}).check()  # before anybody waits for the images
     data = load_images(options.data, options)
     tell_shots(data, options.shots)
-    method = make_prompt_learning(options.method, options, data)
     tell_unused(options, [options.method])
+    method = make_prompt_learning(options.method, options, data)
     clip = load_clip(options.model, options)
     images = _draw(data, options)
     folder = TrainingFolder(options.output, _settings(options, clip, images))

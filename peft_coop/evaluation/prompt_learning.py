@@ -1,20 +1,20 @@
-"""CoOp and CoCoOp as methods of an experiment."""
+"""The prompt methods as methods of an experiment."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from peft import PeftModel, get_peft_model
 from transformers import set_seed
 
 from ..data import AugmentedImages
-from ..methods import METHODS, ContextConfig, find_method
+from ..methods import DEFAULT_METHOD, METHODS, PromptConfig, find_method
 from ..methods.base import DEFAULT_N_CTX
 from ..recipes import Recipe
 from .compared_methods import Classifier, ComparedMethod, LabelledImages, columns_of, in_words
@@ -40,9 +40,9 @@ class PromptClassifier(Classifier):
         self.learned_names = list(model.class_names or [])
 
     def logits(self, images: Dataset, class_names: Sequence[str]) -> np.ndarray:
-        """See `Classifier.logits`; a class-specific context answers for its own classes and subsets of them."""
+        """See `Classifier.logits`; vectors of each class's own answer for these classes and subsets of them."""
         embeds = self.clip.with_image_embeds(images)
-        if self.model.active_peft_config.class_specific_context:
+        if self.model.active_peft_config.belongs_to_its_classes:
             columns = columns_of(class_names, self.learned_names, "A class-specific context")
             return self._logits(embeds)[:, columns]
         self.model.set_classes(list(class_names))
@@ -60,18 +60,42 @@ class PromptClassifier(Classifier):
         self.model.save_pretrained(folder)
 
 
-# The fields of a config that tell one prompt from another.
+# The fields that tell one prompt from another, where a method's config has them.
 CONTEXT_FIELDS = ("n_ctx", "class_token_position", "class_specific_context", "ctx_init")
+# Those that say what the vectors start as: one follows from the other.
+CONTEXT_START = {"n_ctx", "ctx_init"}
+
+
+def own_fields(key: str) -> tuple[str, ...]:
+    """The fields of a method's config beside those that every prompt has, such as its classes.
+
+    Raises:
+        ValueError: if there is no such method.
+    """
+    common = {each.name for each in fields(PromptConfig)}
+    return tuple(each.name for each in fields(find_method(key).config) if each.name not in common)
+
+
+def check_fields(key: str, names: Collection[str]) -> None:
+    """Check names of fields of a method's config.
+
+    Raises:
+        ValueError: if there is no such method, or its config has no such field.
+    """
+    known = {each.name for each in fields(find_method(key).config)}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{METHODS[key].title} has no setting {name!r}; its own are {', '.join(own_fields(key))}.")
 
 
 @dataclass(frozen=True)
 class PromptLearning(ComparedMethod):
-    """CoOp (arXiv:2109.01134) or CoCoOp (arXiv:2203.05557).
+    """A prompt, learned by one of `METHODS`.
 
     Attributes:
-        key: "coop" or "cocoop".
-        context: fields of its config, without classes and template, which come with the images. Where neither `n_ctx`
-            nor `ctx_init` is among them, a protocol takes the papers' for it (`peft_coop.methods.Method.fields`).
+        key: of the method.
+        fields: of its config, without classes and template, which come with the images. What is not among them is the
+            papers' for the protocol (`peft_coop.methods.Method.fields`); `n_ctx` and `ctx_init` go together.
         recipe: fields of `Recipe` that differ from the paper's for the number of shots.
         data: the dataset's name, for the paper's recipe.
         augment: train on random crops and flips instead of on features that are computed once.
@@ -79,10 +103,14 @@ class PromptLearning(ComparedMethod):
         num_workers: processes that load augmented images.
         report_to: what the Trainer reports to, such as "tensorboard" or "wandb".
         log_dir: TensorBoard's folder; None: `logs` beside the checkpoints' folder.
+        protocol: whose recipe it is trained with; set by `for_protocol`.
+
+    Raises:
+        ValueError: if there is no such method, or it has no such field.
     """
 
-    key: str = "coop"
-    context: dict[str, Any] = field(default_factory=dict)
+    key: str = DEFAULT_METHOD
+    fields: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     data: str | None = None
     augment: bool = False
@@ -90,10 +118,13 @@ class PromptLearning(ComparedMethod):
     num_workers: int = 0
     report_to: tuple[str, ...] = ()
     log_dir: Path | None = None
+    protocol: str = "few-shot"
 
     def __post_init__(self) -> None:
-        find_method(self.key)
-        self.make_config()  # what is wrong with the context and the recipe is said here
+        check_fields(self.key, self.fields)
+        config = self.make_config()  # what is wrong with the fields and the recipe is said here
+        if config.method != self.key:
+            raise ValueError(f"With {self.fields} the method is {config.method!r} and not {self.key!r}: ask for that.")
         self.recipe_for(num_shots=1)
 
     @property
@@ -103,24 +134,26 @@ class PromptLearning(ComparedMethod):
 
     @property
     def takes_new_classes(self) -> bool:  # type: ignore[override]
-        """Whether the context is shared by all classes."""
-        return not self.make_config().class_specific_context
+        """Whether all classes share the vectors."""
+        return not self.make_config().belongs_to_its_classes
 
-    def make_config(self, **more: Any) -> ContextConfig:
+    def make_config(self, **more: Any) -> PromptConfig:
         """Its config, with further fields."""
-        return cast(ContextConfig, METHODS[self.key].config(**self.context, **more))
+        return METHODS[self.key].config(**self.fields, **more)
 
     def for_protocol(self, protocol: str) -> PromptLearning:
-        """With the papers' context vectors for a protocol, unless it says which."""
-        if "n_ctx" in self.context or "ctx_init" in self.context:
-            return self
-        return replace(self, context={**self.context, **METHODS[self.key].fields(protocol)})
+        """With the papers' fields and recipe for a protocol, but for the fields that it has been given."""
+        papers = METHODS[self.key].fields(protocol)
+        if CONTEXT_START & self.fields.keys():
+            papers = {name: value for name, value in papers.items() if name not in CONTEXT_START}
+        return replace(self, fields={**papers, **self.fields}, protocol=protocol)
 
     def settings(self) -> dict[str, Any]:
         """The prompt's settings and, where it is not the paper's, the recipe."""
         config = self.make_config()
-        settings: dict[str, Any] = {name: getattr(config, name) for name in CONTEXT_FIELDS}
-        if config.n_ctx is None and config.ctx_init is None:
+        names = (*CONTEXT_FIELDS, *METHODS[self.key].settings, *self.fields)
+        settings: dict[str, Any] = {name: getattr(config, name) for name in names if hasattr(config, name)}
+        if settings.keys() >= CONTEXT_START and all(settings[name] is None for name in CONTEXT_START):
             settings["n_ctx"] = DEFAULT_N_CTX
         settings["augment"] = self.augment
         if self.augment:
@@ -129,7 +162,7 @@ class PromptLearning(ComparedMethod):
 
     def recipe_for(self, num_shots: int) -> Recipe:
         """How it is trained on so many images per class."""
-        return replace(METHODS[self.key].recipe(num_shots, self.data), **self.recipe)
+        return replace(METHODS[self.key].recipe(num_shots, self.data, self.protocol), **self.recipe)
 
     def training_steps(self, images: LabelledImages) -> int:
         """See `ComparedMethod.training_steps`."""
@@ -165,12 +198,13 @@ class PromptLearning(ComparedMethod):
         """
         starts: list[dict[str, Any]] = [{"n_ctx": length, "ctx_init": None} for length in n_ctx]
         starts += [{"n_ctx": None, "ctx_init": words} for words in ctx_init]
-        return [
-            replace(self, context={**start, "class_token_position": position, "class_specific_context": specific})
+        combinations = [
+            {**start, "class_token_position": position, "class_specific_context": specific}
             for specific in class_specific_context
             for position in class_token_position
             for start in starts
         ]
+        return [replace(self, fields={**self.fields, **each}) for each in combinations]
 
     def _training_images(self, clip: FrozenCLIP, train: Dataset, seed: int) -> Any:
         if not self.augment:

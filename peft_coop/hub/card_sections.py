@@ -14,15 +14,11 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from peft import PeftConfig, PeftModel
 
 from ..markdown import escape, table
-from ..methods import CoOpConfig
+from ..methods import METHODS, PromptConfig
 
 SHOWN_CLASSES = 50
 SHOWN_TEMPLATES = 3
 UNKNOWN_DATASET = "unknown"
-METHODS = {
-    "CoOp": "[CoOp](https://arxiv.org/abs/2109.01134)",
-    "CoCoOp": "[CoCoOp](https://arxiv.org/abs/2203.05557)",
-}
 # Shown elsewhere in the card, or a fact of the machine that saved the adapter.
 NOT_SETTINGS = {field.name for field in fields(PeftConfig)} | {"class_names", "tokenizer_name_or_path"}
 
@@ -82,14 +78,14 @@ def introduction(model: PeftModel) -> str:
     return f"{len(lines)} prompts for {of_base}, each an adapter. {frozen}\n\n" + "\n".join(lines)
 
 
-def prompts_of(model: PeftModel) -> dict[str, CoOpConfig]:
+def prompts_of(model: PeftModel) -> dict[str, PromptConfig]:
     """The prompts among a model's adapters, by name."""
-    return {name: config for name, config in model.peft_config.items() if isinstance(config, CoOpConfig)}
+    return {name: config for name, config in model.peft_config.items() if isinstance(config, PromptConfig)}
 
 
 def others_of(model: PeftModel) -> dict[str, PeftConfig]:
     """The adapters of other methods, by name."""
-    return {name: config for name, config in model.peft_config.items() if not isinstance(config, CoOpConfig)}
+    return {name: config for name, config in model.peft_config.items() if not isinstance(config, PromptConfig)}
 
 
 def what_of_clip(model: PeftModel) -> str:
@@ -113,15 +109,14 @@ def beside_the_prompt(others: Mapping[str, PeftConfig]) -> str:
     return "## Beside the prompt\n\nThese work together with the prompt:\n\n" + "\n".join(lines)
 
 
-def summary(config: CoOpConfig) -> str:
+def summary(config: PromptConfig) -> str:
     """The method and the number of vectors and classes, in a few words."""
-    method = "CoCoOp" if config.meta_net else "CoOp"
-    vectors = "vector" if config.n_ctx == 1 else "vectors"
-    of_what = " per class" if config.class_specific_context else ""
-    shifted = " that each image shifts" if config.meta_net else ""
+    method, n_ctx = METHODS[config.method], getattr(config, "n_ctx", None)
+    vectors = "learned vectors" if n_ctx is None else f"{n_ctx} learned {'vector' if n_ctx == 1 else 'vectors'}"
+    of_what = " per class" if config.belongs_to_its_classes else ""
     n_cls = len(config.class_names or ())
     classes = f"{n_cls:,} {'class' if n_cls == 1 else 'classes'}" if n_cls else "no classes yet"
-    return f"{METHODS[method]}: {config.n_ctx} learned {vectors}{of_what}{shifted}, {classes}"
+    return f"{method.link}: {' '.join(filter(None, [vectors + of_what, method.summary]))}, {classes}"
 
 
 def usage(model: PeftModel, adapter_id: str) -> str:
@@ -181,7 +176,7 @@ def class_list(class_names: Sequence[str] | None) -> str:
     )
 
 
-def settings_table(config: CoOpConfig) -> str:
+def settings_table(config: PromptConfig) -> str:
     """The method's own settings by the names under which a user gives them, with the help texts of the config."""
     own = [field for field in fields(config) if field.name not in NOT_SETTINGS]
     rows = [(f"`{field.name}`", escape(shorten(getattr(config, field.name))), help_of(field)) for field in own]

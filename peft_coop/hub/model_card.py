@@ -163,7 +163,7 @@ def is_wrong_base_tag(tag: str, base: str | None) -> bool:
 def method_tags(model: PeftModel) -> list[str]:
     """Tags by which the adapter is found: the base model's type, the methods, the library behind the base model."""
     base = model.get_base_model()
-    methods = {"cocoop" if config.meta_net else "coop" for config in prompts_of(model).values()}
+    methods = {config.method for config in prompts_of(model).values()}
     methods |= {config.peft_type.value.lower() for config in others_of(model).values()}
     library = ["transformers"] if isinstance(base, PreTrainedModel) else []
     return [base.config.model_type, *sorted(methods), "peft-coop", "prompt-learning", *library]

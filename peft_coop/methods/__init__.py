@@ -3,6 +3,15 @@
 from .base import ContextConfig, Method, PromptConfig
 from .cocoop import CoCoOpConfig
 from .coop import CoOpConfig
-from .table import METHODS, find_method
+from .table import DEFAULT_METHOD, METHODS, find_method
 
-__all__ = ["METHODS", "CoCoOpConfig", "CoOpConfig", "ContextConfig", "Method", "PromptConfig", "find_method"]
+__all__ = [
+    "DEFAULT_METHOD",
+    "METHODS",
+    "CoCoOpConfig",
+    "CoOpConfig",
+    "ContextConfig",
+    "Method",
+    "PromptConfig",
+    "find_method",
+]

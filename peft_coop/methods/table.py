@@ -4,7 +4,11 @@ from .base import Method
 from .cocoop import COCOOP
 from .coop import COOP
 
+# Their titles stand in `titles.json` too, which the command line reads before it imports anything heavy.
 METHODS: dict[str, Method] = {method.key: method for method in (COOP, COCOOP)}
+
+# What is learned where no method is named.
+DEFAULT_METHOD = next(iter(METHODS))
 
 
 def find_method(key: str) -> Method:

@@ -10,12 +10,14 @@ from .averages import over_seeds
 from .finished_runs import METRICS, Run, check_metric
 from .grouped_runs import Line, distinct, make_lines
 from .panels import CHARACTERS_PER_INCH, PAGE_WIDTH, SMALL_FONT, name_panel
-from .styles import COLORS, GREYS
+from .styles import method_colors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Of a method that has no colour of its own.
+NOBODYS = "#56b4e9"
 # Inches.
 LINE_HEIGHT = 0.17
 AROUND = 0.75
@@ -61,12 +63,12 @@ def _panels_side_by_side(count: int, text_lines: int) -> tuple[Figure, list[Axes
 
 
 def _draw_dots(axes: Axes, lines: Sequence[Line], data: str, metric: str) -> None:
-    colors = GREYS | COLORS
+    colors = method_colors()
     for position, line in enumerate(lines):
         value = over_seeds(line.by_seed("test", metric, data=data))
         if value is None:
             continue
-        color, spread = colors.get(line.method, COLORS["text-bias"]), 100 * (value.std or 0)
+        color, spread = colors.get(line.method, NOBODYS), 100 * (value.std or 0)
         axes.errorbar(100 * value.mean, position, xerr=spread or None, color=color, elinewidth=0.9, capsize=2)
         axes.plot(100 * value.mean, position, "o", color=color, markersize=4)
 

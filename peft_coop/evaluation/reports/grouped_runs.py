@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from ...methods import METHODS
 from .finished_runs import Run, canonical, identity
-
-# Tables and figures begin with what learns nothing, go on with the other baselines and end with these.
-PROMPT_METHODS = ("coop", "cocoop")
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,8 @@ def make_lines(runs: Sequence[Run], across: Sequence[str] = ()) -> list[Line]:
 
 
 def _order(run: Run) -> tuple:
-    prompts = PROMPT_METHODS.index(run.method) + 1 if run.method in PROMPT_METHODS else 0
+    """First what learns nothing, then the other baselines, and at last the prompt methods."""
+    prompts = list(METHODS).index(run.method) + 1 if run.method in METHODS else 0
     settings = [(name, _comparable(value)) for name, value in run.settings.items()]
     return run.num_shots > 0, prompts, run.num_shots == 0 and run.method != "zero-shot", run.method, settings, run.model
 

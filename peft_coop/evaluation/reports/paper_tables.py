@@ -9,7 +9,7 @@ from .averages import Value, over_datasets
 from .finished_runs import METRICS, Run, check_metric
 from .grouped_runs import Line, distinct, make_lines, model_label
 from .missing_shots import shots_note
-from .published import PAPER_NAMES, published, published_base_to_new
+from .published import paper_names, published, published_base_to_new
 from .tables import H_NOTE, base_and_new, is_as_published, runs_by_model, source_and_targets, transfer_title
 
 Row = tuple[list[str], list[Value | None]]
@@ -97,8 +97,9 @@ def _few_shot(runs: Sequence[Run], metric: str) -> Iterator[PaperTable]:
 def _base_to_new(runs: Sequence[Run], metric: str) -> Iterator[PaperTable]:
     lines = make_lines(runs)
     papers = [published_base_to_new(runs[0].model, data) if metric == "accuracy" else {} for _, data in _datasets(runs)]
-    alike = {PAPER_NAMES.get(line.method) for line in lines if is_as_published(line)}
-    methods = [name for name in PAPER_NAMES.values() if name in alike and any(name in paper for paper in papers)]
+    names = paper_names()
+    alike = {names.get(line.method) for line in lines if is_as_published(line)}
+    methods = [name for name in names.values() if name in alike and any(name in paper for paper in papers)]
     notes = [
         "" if metric == "ece" else H_NOTE,
         f"Published: {published()['source']['base_to_new']}." if methods else "",

@@ -8,15 +8,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ...methods import METHODS
 from .averages import Value
 
 # The papers' model and shots.
 MODEL = "clip-vit-base-patch16"
 NUM_SHOTS = 16
-# Methods here, and as the papers call them.
-PAPER_NAMES = {"zero-shot": "CLIP", "coop": "CoOp", "cocoop": "CoCoOp"}
-
 Row = tuple[Value, Value, Value]
+
+
+def paper_names() -> dict[str, str]:
+    """The keys of methods, and how the papers call them."""
+    return {"zero-shot": "CLIP"} | {key: method.title for key, method in METHODS.items()}
 
 
 def published_base_to_new(model: str, datasets: Sequence[str]) -> dict[str, Row]:

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...methods import METHODS
 from .grouped_runs import Line
 
 # What learns nothing is grey.
 GREYS = {"zero-shot": "#3b3b3b", "prompt-ensemble": "#8c8c8c", "prompt-ensemble-80": "#b3b3b3"}
-# Colours that the colour-blind can tell apart (Okabe and Ito); yellow, hard to see on white, is nobody's own.
-COLORS = {
+# Colours that the colour-blind can tell apart (Okabe and Ito); METHODS has those of the prompt methods.
+BASELINES = {
     "text-bias": "#56b4e9",
     "text-transform": "#e69f00",
     "image-encoder": "#cc79a7",
     "linear-probe": "#009e73",
-    "cocoop": "#d55e00",
-    "coop": "#0072b2",
-    "other": "#f0e442",
 }
+YELLOW = "#f0e442"  # hard to see on white: nobody's own
 MARKERS = "osD^vPX<>"
 
 
@@ -30,12 +29,19 @@ class Style:
     marker: str
 
 
+def method_colors() -> dict[str, str]:
+    """The colours of the methods that have one of their own, by their keys."""
+    prompts = {key: method.colour for key, method in reversed(METHODS.items()) if method.colour}
+    return GREYS | BASELINES | prompts
+
+
 def line_styles(lines: Sequence[Line]) -> dict[str, Style]:
     """A style for each label: the first line of a method has the method's own colour, others what is free."""
-    known = GREYS | COLORS
+    known = method_colors()
     first = {line.method: line.label for line in reversed(lines) if line.method in known}
     colors = {label: known[method] for method, label in first.items()}
-    free = [color for method, color in COLORS.items() if method not in first] or list(COLORS.values())
+    bright = [*(color for method, color in known.items() if method not in GREYS), YELLOW]
+    free = [color for color in bright if color not in colors.values()]
     others = [line.label for line in lines if line.label not in colors]
     colors |= {label: free[number % len(free)] for number, label in enumerate(others)}
     learning = [line.label for line in lines if line.learns]

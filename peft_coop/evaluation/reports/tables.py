@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ...recipes import CONTEXT_WORDS
+from ...methods import METHODS
 from ..scores import harmonic_mean
 from .averages import Value, over_datasets, over_seeds
 from .finished_runs import METRICS, Run, check_metric
-from .grouped_runs import PROMPT_METHODS, Line, distinct, make_lines
+from .grouped_runs import Line, distinct, make_lines
 from .missing_shots import shots_note
-from .published import NUM_SHOTS, PAPER_NAMES, Row, published, published_base_to_new
+from .published import NUM_SHOTS, Row, paper_names, published, published_base_to_new
 
 Cell = Value | str | None
 
@@ -118,7 +118,8 @@ def _beside_published(table: Table, lines: Sequence[Line], paper: dict[str, Row]
         (label, [*cells[:-1], *_published_cells(line, paper), cells[-1]])
         for (label, cells), line in zip(table.rows, lines, strict=True)
     ]
-    later = [(name, [None, None, None, *row, ""]) for name, row in paper.items() if name not in PAPER_NAMES.values()]
+    beside = {paper_names().get(line.method) for line in lines} | published()["base_to_new"]["average"].keys()
+    later = [(name, [None, None, None, *row, ""]) for name, row in paper.items() if name not in beside]
     sources = ["base_to_new", "average_of_later_methods"] if later else ["base_to_new"]
     published_by = [f"Published: {published()['source'][name]}." for name in sources]
     return Table(table.title, columns, rows + later, " ".join([table.note, *published_by]))
@@ -139,7 +140,7 @@ def base_and_new(line: Line, datasets: Sequence[str], metric: str) -> list[Value
 
 def _published_cells(line: Line, paper: dict[str, Row]) -> list[Cell]:
     """The paper's numbers of a line, if it was learned from as many images with the paper's prompt and recipe."""
-    row = paper.get(PAPER_NAMES.get(line.method, ""))
+    row = paper.get(paper_names().get(line.method, ""))
     return list(row) if row and is_as_published(line) else [None, None, None]
 
 
@@ -149,11 +150,16 @@ def is_as_published(line: Line) -> bool:
 
 
 def _is_run_as_published(run: Run) -> bool:
-    if run.method not in PROMPT_METHODS:
+    if run.method not in METHODS:
         return run.num_shots in (0, NUM_SHOTS)
-    settings = run.settings
-    prompt = settings.get("ctx_init") == CONTEXT_WORDS and settings.get("class_token_position", "end") == "end"
-    return run.num_shots == NUM_SHOTS and prompt and not RECIPE_FIELDS & settings.keys()
+    method = METHODS[run.method]
+    default, published_with = method.config(), method.config(**method.fields("base-to-new"))
+    prompt = all(
+        run.settings.get(name, getattr(default, name)) == getattr(published_with, name)
+        for name in ("class_token_position", "ctx_init", *method.settings)
+        if hasattr(default, name)
+    )
+    return run.num_shots == NUM_SHOTS and prompt and not RECIPE_FIELDS & run.settings.keys()
 
 
 def _transfer_tables(runs: Sequence[Run], metric: str) -> Iterator[Table]:
