@@ -6,19 +6,20 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AutoPeftModelForImageClassification",
-    "CoCoOpConfig",
-    "CoOpConfig",
-    "CoOpModel",
     "PeftModelForImageClassification",
     "PromptClassifierOutput",
+    "PromptTuner",
+    "register_method",
 ]
 
 if starts_as_command():  # it comes back here once it has read its arguments (`cli.main.load_package`)
     let_interrupts_end_the_process()
 else:
-    from .methods import CoCoOpConfig, CoOpConfig
-    from .models import AutoPeftModelForImageClassification, PeftModelForImageClassification, PromptClassifierOutput
-    from .registration import register
-    from .tuners import CoOpModel
+    from . import methods
+    from .methods import *  # noqa: F403  the config of every method, and what one is made of
+    from .models import PromptClassifierOutput, PromptTuner
+    from .peft_model import AutoPeftModelForImageClassification, PeftModelForImageClassification
+    from .registration import register, register_method
 
+    __all__ += methods.__all__
     register()

@@ -51,7 +51,7 @@ class ModuleState:
     __hash__ = None  # type: ignore[assignment]
 
 
-def module_state(*modules: nn.Module) -> ModuleState | None:
+def module_state(*modules: nn.Module, without: nn.Module | None = None) -> ModuleState | None:
     """The present state of some modules and all that they hold.
 
     A weight counts as changed if it is another tensor, lies elsewhere, has another dtype, or was changed in place, by
@@ -59,13 +59,14 @@ def module_state(*modules: nn.Module) -> ModuleState | None:
 
     Args:
         modules: the roots.
+        without: a module that is left out, with all that it holds.
 
     Returns:
         The state; None where it cannot be known: see `module_settings`, and weights of a special kind (quantised,
         sharded, traced, made in inference mode).
     """
     _count_optimizer_steps()
-    every_module = _walk(modules)
+    every_module = _walk(modules, without)
     settings = _settings(every_module)
     if settings is None:
         return None
@@ -100,7 +101,7 @@ def module_settings(*modules: nn.Module) -> tuple[Hashable, ...] | None:
         The settings, which are the same in every process; None where they cannot be known: a hook or a layer of
         somebody else's, a forward that was replaced, dropout in training, a replica of `nn.DataParallel`.
     """
-    return _settings(_walk(modules))
+    return _settings(_walk(modules, None))
 
 
 @cache
@@ -116,10 +117,10 @@ def _count_optimizer_steps() -> None:
     register_optimizer_step_post_hook(count)
 
 
-def _walk(modules: tuple[nn.Module, ...]) -> list[nn.Module]:
+def _walk(modules: tuple[nn.Module, ...], without: nn.Module | None) -> list[nn.Module]:
     every_module = list(modules)
     for module in every_module:  # which grows
-        every_module.extend([child for child in module._modules.values() if child is not None])
+        every_module.extend([child for child in module._modules.values() if child is not None and child is not without])
     return every_module
 
 

@@ -105,7 +105,7 @@ def main() -> None:
     for loop, method, batch_size, accumulation in settings["runs"]:
         model = make_model(method, settings["tokenizer"])
         losses, eval_loss = LOOPS[loop](model, batch_size, accumulation, settings["steps"], settings["folder"])
-        context = [each.detach().flatten() for name, each in model.named_parameters() if "coop_" in name]
+        context = [each.detach().flatten() for name, each in model.named_parameters() if "learned_prompts" in name]
         results.append({"losses": losses, "eval_loss": eval_loss, "context": torch.cat(context).tolist()})
         for state in (AcceleratorState, GradientState):
             state._reset_state()

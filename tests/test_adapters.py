@@ -26,8 +26,8 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPModel
 
-import peft_coop.models.classifier as classifier_module
 from peft_coop import AutoPeftModelForImageClassification, CoCoOpConfig, CoOpConfig, PeftModelForImageClassification
+from peft_coop.towers.tree_tower import TreeTower
 
 ANIMALS = ["cat", "dog", "great white shark"]
 FLOWERS = ["rose", "bird of paradise"]
@@ -119,8 +119,8 @@ def texts(tokenizer):
 def count_encodings(monkeypatch):
     """A list that grows by one whenever the text tower is run by the classifier."""
     calls = []
-    encode = classifier_module.encode_prompts
-    monkeypatch.setattr(classifier_module, "encode_prompts", lambda *given: calls.append(1) or encode(*given))
+    encode = TreeTower.encode
+    monkeypatch.setattr(TreeTower, "encode", lambda *given: calls.append(1) or encode(*given))
     return calls
 
 
@@ -128,7 +128,7 @@ def count_encodings(monkeypatch):
 def test_only_the_prompt_is_trainable(make_model, settings):
     names = trainable(make_model(**settings))
     assert [name.split(".")[0] for name in names] == sorted(name.split(".")[0] for name in names)
-    assert "coop_ctx.default" in names
+    assert "learned_prompts.default.ctx" in names
     assert len(names) == (5 if settings.get("meta_net") else 1)
 
 
@@ -142,7 +142,7 @@ def test_a_method_is_what_get_peft_model_returns(make_model):
 def test_a_new_adapter_is_not_active(two_adapters, logits, make_model):
     assert two_adapters.active_adapters == ["default"]
     assert label_names(two_adapters) == ANIMALS
-    assert trainable(two_adapters) == ["coop_ctx.default"]
+    assert trainable(two_adapters) == ["learned_prompts.default.ctx"]
     assert torch.equal(logits(two_adapters), logits(make_model(n_ctx=4)))
 
 
@@ -281,7 +281,7 @@ def test_status(two_adapters, capsys):
     assert f"trainable params: 96 || all params: {total:,}" in capsys.readouterr().out
     status = two_adapters.get_model_status()
     assert status.base_model_type == "CLIPModel"
-    assert status.adapter_model_type == "CoOpModel"
+    assert status.adapter_model_type == "PromptTuner"
     assert status.peft_types == {"default": "COOP", "flowers": "COOP"}
     assert status.requires_grad == {"default": True, "flowers": False}
     assert status.enabled is True
@@ -397,7 +397,7 @@ def test_a_loaded_adapter_can_be_trained_beside_a_frozen_one(make_model, tmp_pat
     make_model().save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(make_clip(), tmp_path)
     loaded.load_adapter(tmp_path, "mine", is_trainable=True)
-    assert trainable(loaded) == ["coop_ctx.mine"]
+    assert trainable(loaded) == ["learned_prompts.mine.ctx"]
 
 
 @two_methods
@@ -416,7 +416,7 @@ def test_low_cpu_mem_usage(make_model, logits, tmp_path, settings):
 def test_an_empty_adapter_is_on_the_meta_device(config, settings):
     model = get_peft_model(make_clip(), config(**{"n_ctx": None, **settings}), low_cpu_mem_usage=True)
     for name, parameter in model.named_parameters():
-        assert parameter.is_meta == (".coop_" in name)
+        assert parameter.is_meta == (".learned_prompts." in name)
 
 
 @two_methods
@@ -435,7 +435,9 @@ def test_half_precision_base_and_float32_context(make_model, logits, pixel_value
     model.save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(make_clip().to(dtype), tmp_path)
     loaded.load_adapter(tmp_path, "other")
-    assert {parameter.dtype for name, parameter in loaded.named_parameters() if ".coop_" in name} == {torch.float32}
+    assert {parameter.dtype for name, parameter in loaded.named_parameters() if ".learned_prompts." in name} == {
+        torch.float32
+    }
     assert torch.equal(logits(loaded), logits(model))
 
 
@@ -460,7 +462,7 @@ def test_features_are_computed_once_in_evaluation(make_model, logits, monkeypatc
 def test_features_follow_a_silent_change_of_the_context(make_model, logits):
     model = make_model()
     before = logits(model)
-    context = layer_of(model).coop_ctx["default"]
+    context = layer_of(model).learned_prompts["default"].ctx
     kept = context.detach().clone()
     context.data[0, 0] += 5
     assert not torch.allclose(logits(model), before)
@@ -694,7 +696,7 @@ def test_classes_set_in_inference_mode_can_be_trained(tokenizer_path, pixel_valu
         model.set_classes(["cat", "dog"])
         model(pixel_values=pixel_values)
     model(pixel_values=pixel_values, labels=torch.tensor([0, 1, 0, 1, 0])).loss.backward()
-    assert (layer_of(model).coop_ctx["default"].grad.abs().sum(dim=1) > 0).all()
+    assert (layer_of(model).learned_prompts["default"].ctx.grad.abs().sum(dim=1) > 0).all()
 
 
 def test_features_of_a_text_tower_that_learns_are_not_kept(tokenizer_path, pixel_values):

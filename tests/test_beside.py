@@ -27,7 +27,7 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import Trainer, TrainingArguments
 
 from peft_coop import CoOpConfig
-from peft_coop.prompts import encoder
+from peft_coop.towers import tree_tower
 
 NAMES = ["cat", "dog", "great white shark"]
 LABELS = torch.tensor([0, 1, 2, 0, 1])
@@ -86,7 +86,7 @@ def perturb(model, seed=3):
     """Random adapters: a LoRA starts with zeros, and a lucky start must not pass."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in sorted(model.named_parameters()):
-        if "coop_" in name or "lora_" in name:
+        if "learned_prompts" in name or "lora_" in name:
             weight.copy_(torch.randn(weight.shape, generator=generator) * 0.2)  # exact in float32, as they are loaded
     return model.eval()
 
@@ -100,18 +100,18 @@ def lora_alone(model):
     }
     result = alone.load_state_dict(weights, strict=False)
     assert not result.missing_keys
-    assert all(".coop_" in key for key in result.unexpected_keys)
+    assert all(".learned_prompts." in key for key in result.unexpected_keys)
     return alone
 
 
 def slow_logits(clip, layer, tokenizer, images, position, class_specific):
     """The logits of a prompt, each class padded to 77 positions by itself; `layer` holds the context."""
     embeds = normalize(clip.get_image_features(images).pooler_output, dim=-1)
-    ctx = layer.coop_ctx["prompt"].flatten(0, -2)
+    ctx = layer.learned_prompts["prompt"].ctx.flatten(0, -2)
     tables = [ctx]
-    if "prompt" in layer.coop_meta_net_linear1:
-        hidden = torch.relu(layer.coop_meta_net_linear1["prompt"](embeds))
-        tables = [ctx + shift for shift in layer.coop_meta_net_linear2["prompt"](hidden)]
+    if layer.prompt.needs_images:
+        hidden = torch.relu(layer.learned_prompts["prompt"].meta_net_linear1(embeds))
+        tables = [ctx + shift for shift in layer.learned_prompts["prompt"].meta_net_linear2(hidden)]
     rows = [
         torch.cat(
             [
@@ -143,13 +143,13 @@ def test_logits_and_gradients_equal_a_padded_loop(make_both, tokenizer, images, 
     expected = expected_logits(clip, model, tokenizer, images, settings)
     cross_entropy(expected, LABELS).backward()
     slow = {name: weight.grad for name, weight in alone.named_parameters() if weight.requires_grad}
-    slow_ctx = layer_of(model).coop_ctx["prompt"].grad.clone()
+    slow_ctx = layer_of(model).learned_prompts["prompt"].ctx.grad.clone()
     model.zero_grad()
 
     outputs = model.train()(pixel_values=images, labels=LABELS)
     outputs.loss.backward()
     torch.testing.assert_close(outputs.logits, expected, atol=1e-9, rtol=0)
-    torch.testing.assert_close(layer_of(model).coop_ctx["prompt"].grad, slow_ctx, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(layer_of(model).learned_prompts["prompt"].ctx.grad, slow_ctx, atol=1e-9, rtol=1e-9)
     fast = {name: weight.grad for name, weight in model.named_parameters() if "lora_" in name}
     assert len(fast) == len(slow) > 40
     for name, gradient in slow.items():
@@ -386,12 +386,12 @@ def test_a_lora_alone_is_trained_within_the_memory(make_both, images, settings):
     model = make_both(**settings)
     with_prompt = gradients(model, images)
     model.set_requires_grad("prompt", False)
-    assert not any("coop_" in name for name, weight in model.named_parameters() if weight.requires_grad)
+    assert not any("learned_prompts" in name for name, weight in model.named_parameters() if weight.requires_grad)
     alone = gradients(model, images)
     again = []
-    encode = encoder.checkpoint
+    encode = tree_tower.checkpoint
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder, "checkpoint", lambda *given, **more: again.append(1) or encode(*given, **more))
+        patch.setattr(tree_tower, "checkpoint", lambda *given, **more: again.append(1) or encode(*given, **more))
         model.set_prompt_memory(1e-9)
         in_parts = gradients(model, images)
     assert again
@@ -451,7 +451,7 @@ def test_a_trained_vision_tower_wants_pixels(make_both, images):
 
 
 def adapters_of(model):
-    return {n: w.detach().clone() for n, w in model.named_parameters() if "coop_" in n or "lora_" in n}
+    return {n: w.detach().clone() for n, w in model.named_parameters() if "learned_prompts" in n or "lora_" in n}
 
 
 def make_trainer(model, folder, images, **settings):

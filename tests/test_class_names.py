@@ -135,5 +135,5 @@ def test_cocoops_length_contradicts_its_words(clip, tokenizer_path):
     with pytest.raises(ValueError, match=r"`n_ctx=8` contradicts `ctx_init='a photo of a'`, .* set `ctx_init=None`"):
         get_peft_model(clip, CoCoOpConfig(n_ctx=8, **settings))
     model = get_peft_model(clip, CoCoOpConfig(n_ctx=8, ctx_init=None, **settings))
-    assert model.get_base_model().prompt_layer.coop_ctx["default"].shape == (8, 24)
+    assert model.get_base_model().prompt_layer.learned_prompts["default"].ctx.shape == (8, 24)
     assert torch.isfinite(model(image_embeds=torch.ones(1, 40)).logits).all()

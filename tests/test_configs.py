@@ -20,7 +20,8 @@ from peft import (
 )
 
 import peft_coop
-from peft_coop import CoCoOpConfig, CoOpConfig, CoOpModel, PeftModelForImageClassification
+from peft_coop import CoCoOpConfig, CoOpConfig, PeftModelForImageClassification
+from peft_coop.models import tuner_class
 
 CONTRACT = {
     "n_ctx": None,
@@ -123,7 +124,7 @@ def test_a_folder_with_another_method_gives_that_methods_config(tmp_path):
 def test_peft_knows_the_method():
     assert PeftConfig.from_peft_type(peft_type="COOP", n_ctx=3) == CoOpConfig(n_ctx=3)
     assert PEFT_TYPE_TO_CONFIG_MAPPING[PeftType("COOP")] is CoOpConfig
-    assert PEFT_TYPE_TO_TUNER_MAPPING[PeftType("COOP")] is CoOpModel
+    assert PEFT_TYPE_TO_TUNER_MAPPING[PeftType("COOP")] is tuner_class("coop_")
     assert MODEL_TYPE_TO_PEFT_MODEL_MAPPING[TaskType("IMAGE_CLS")] is PeftModelForImageClassification
 
 
@@ -154,7 +155,7 @@ def test_n_ctx_is_settled_when_the_tokenizer_is_known(tokenizer_path, settings, 
     config = CoOpConfig(class_names=["cat"], tokenizer_name_or_path=tokenizer_path, **settings)
     model = get_peft_model(make_clip(), config)
     assert model.peft_config["default"].n_ctx == n_ctx
-    assert model.get_base_model().text_model.embeddings.coop_ctx["default"].shape == (n_ctx, 24)
+    assert model.get_base_model().text_model.embeddings.learned_prompts["default"].ctx.shape == (n_ctx, 24)
 
 
 def test_names_may_come_in_any_sequence():

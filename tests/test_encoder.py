@@ -13,8 +13,8 @@ from test_prompts import NAMES, build, padded_feature
 from transformers.activations import QuickGELUActivation
 
 from peft_coop import CoCoOpConfig, CoOpConfig
-from peft_coop.prompts import FAMILIES, encode_prompts, encoder, install_text_side
-from peft_coop.prompts.activation import LeanQuickGELU
+from peft_coop.towers import text_tower, tree_tower
+from peft_coop.towers.quick_gelu import LeanQuickGELU
 
 # Position, class-specific, conditional. What stands in the trunk, whether there are nodes before it that need no graph,
 # and whether each image has a trunk of its own differ between these.
@@ -29,7 +29,7 @@ def over(*settings):
 @pytest.fixture
 def tower():
     model = make_clip().double().requires_grad_(False)
-    install_text_side(model.text_model)
+    text_tower(model).install()
     return model
 
 
@@ -48,8 +48,8 @@ def gradient(features, vectors):
 def count_passes(monkeypatch):
     """A list that grows by one for every pass over some prompts."""
     calls = []
-    run = encoder._Tower.run
-    monkeypatch.setattr(encoder._Tower, "run", lambda *given, **more: calls.append(1) or run(*given, **more))
+    run = tree_tower.TreeTower._start
+    monkeypatch.setattr(tree_tower.TreeTower, "_start", lambda *given, **more: calls.append(1) or run(*given, **more))
     return calls
 
 
@@ -71,7 +71,7 @@ def test_gradients_equal_a_padded_loop(tower, tokenizer, tokenizer_path, positio
     ]
     expected = gradient(torch.stack(slow) if conditional else slow[0], vectors)
     prompts = build(tokenizer_path, position=position, class_specific=class_specific).learned
-    assert relative(gradient(encode_prompts(tower, FAMILIES["clip"], prompts, vectors), vectors), expected) < 1e-9
+    assert relative(gradient(text_tower(tower).encode(prompts, vectors), vectors), expected) < 1e-9
 
 
 @over(END_PER_IMAGE, MIDDLE, FRONT_OWN_PER_IMAGE)
@@ -79,9 +79,9 @@ def test_eager_attention_has_the_same_gradients(tower, tokenizer_path, position,
     """But for its softmax, which Hugging Face computes in float32."""
     vectors = make_vectors(class_specific, conditional)
     prompts = build(tokenizer_path, position=position, class_specific=class_specific).learned
-    expected = gradient(encode_prompts(tower, FAMILIES["clip"], prompts, vectors), vectors)
+    expected = gradient(text_tower(tower).encode(prompts, vectors), vectors)
     tower.set_attn_implementation("eager")
-    assert relative(gradient(encode_prompts(tower, FAMILIES["clip"], prompts, vectors), vectors), expected) < 1e-5
+    assert relative(gradient(text_tower(tower).encode(prompts, vectors), vectors), expected) < 1e-5
 
 
 @over(END_PER_IMAGE, OWN_PER_IMAGE, MIDDLE, FRONT_PER_IMAGE)
@@ -91,7 +91,7 @@ def test_parts_change_nothing(tower, tokenizer_path, position, class_specific, c
     prompts = build(tokenizer_path, position=position, class_specific=class_specific).learned
     results = []
     for memory in (None, 1):
-        features = encode_prompts(tower, FAMILIES["clip"], prompts, vectors, memory)
+        features = text_tower(tower).encode(prompts, vectors, memory)
         results.append((features.detach(), gradient(features, vectors)))
     torch.testing.assert_close(results[0][0], results[1][0], atol=1e-9, rtol=0)
     assert relative(results[1][1], results[0][1]) < 1e-9
@@ -104,8 +104,8 @@ def test_half_precision_differs_by_its_rounding(
 ):
     vectors = make_vectors(class_specific, conditional)
     prompts = build(tokenizer_path, position=position, class_specific=class_specific).learned
-    expected = encode_prompts(tower, FAMILIES["clip"], prompts, vectors)
-    features = encode_prompts(tower.to(dtype), FAMILIES["clip"], prompts, vectors)
+    expected = text_tower(tower).encode(prompts, vectors)
+    features = text_tower(tower.to(dtype)).encode(prompts, vectors)
     assert features.dtype == dtype
     assert relative(features.double(), expected) < bound
 
@@ -116,7 +116,7 @@ def test_no_graph_where_no_gradient_passes(tower, tokenizer_path, position, need
     prompts = build(tokenizer_path, position=position).learned
     needs = []
     tower.text_model.encoder.layers[-1].register_forward_hook(lambda *given: needs.append(given[-1].requires_grad))
-    encode_prompts(tower, FAMILIES["clip"], prompts, make_vectors(False, False))
+    text_tower(tower).encode(prompts, make_vectors(False, False))
     assert needs == needs_graph
 
 
@@ -178,13 +178,13 @@ def test_names_before_the_context_are_computed_once_for_each_state_of_the_tower(
 
     def encode():
         calls.clear()
-        features = encode_prompts(tower, FAMILIES["clip"], prompts, vectors)
+        features = text_tower(tower).encode(prompts, vectors)
         return features.detach(), len(calls)
 
     if change == "inference":
         with torch.inference_mode():
-            encode_prompts(tower, FAMILIES["clip"], prompts, vectors)
-        assert gradient(encode_prompts(tower, FAMILIES["clip"], prompts, vectors), vectors).abs().sum() > 0
+            text_tower(tower).encode(prompts, vectors)
+        assert gradient(text_tower(tower).encode(prompts, vectors), vectors).abs().sum() > 0
         return
     first, passes = encode()
     assert passes == 2
@@ -197,7 +197,7 @@ def test_names_before_the_context_are_computed_once_for_each_state_of_the_tower(
         tower.text_model.requires_grad_(True)
     again, passes = encode()
     assert passes == (1 if change == "none" else 2)
-    fresh = encode_prompts(tower, FAMILIES["clip"], build(tokenizer_path, position="front").learned, vectors)
+    fresh = text_tower(tower).encode(build(tokenizer_path, position="front").learned, vectors)
     torch.testing.assert_close(again, fresh.detach(), rtol=0, atol=0)
     if change in ("none", "trained"):
         torch.testing.assert_close(again, first, rtol=0, atol=1e-9)

@@ -8,11 +8,11 @@ from peft_coop import CoOpConfig
 
 CASES = ["case0", "case1", "case2"]
 PARTS = {
-    "ctx": "coop_ctx.default",
-    "meta_net.linear1.weight": "coop_meta_net_linear1.default.weight",
-    "meta_net.linear1.bias": "coop_meta_net_linear1.default.bias",
-    "meta_net.linear2.weight": "coop_meta_net_linear2.default.weight",
-    "meta_net.linear2.bias": "coop_meta_net_linear2.default.bias",
+    "ctx": "learned_prompts.default.ctx",
+    "meta_net.linear1.weight": "learned_prompts.default.meta_net_linear1.weight",
+    "meta_net.linear1.bias": "learned_prompts.default.meta_net_linear1.bias",
+    "meta_net.linear2.weight": "learned_prompts.default.meta_net_linear2.weight",
+    "meta_net.linear2.bias": "learned_prompts.default.meta_net_linear2.bias",
 }
 
 

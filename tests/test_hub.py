@@ -41,7 +41,7 @@ def base_model():
 def learned_model():
     model = get_peft_model(base_model(), CoOpConfig(n_ctx=4, class_names={CLASS_NAMES}))
     torch.manual_seed(2)
-    model.get_base_model().text_model.embeddings.coop_ctx["default"].data.normal_()
+    model.get_base_model().text_model.embeddings.learned_prompts["default"].ctx.data.normal_()
     return model.eval()
 
 def logits(model):
@@ -329,7 +329,7 @@ def test_sixteen_vectors_for_vit_b_16_are_under_50_kb(tokenizer_path, tmp_path):
     """Of ViT-B/16 only the text width counts, 512; the rest is kept small."""
     clip = make_clip(hidden_size=512, num_attention_heads=8, num_hidden_layers=1, intermediate_size=64)
     model = get_peft_model(clip, CoOpConfig(n_ctx=16, class_names=["cat"], tokenizer_name_or_path=tokenizer_path))
-    assert model.get_base_model().text_model.embeddings.coop_ctx["default"].dtype == torch.float32
+    assert model.get_base_model().text_model.embeddings.learned_prompts["default"].ctx.dtype == torch.float32
     model.save_pretrained(tmp_path)
     size = (tmp_path / "adapter_model.safetensors").stat().st_size
     assert 16 * 512 * 4 < size < 50_000

@@ -23,7 +23,7 @@ def make_model(tokenizer_path):
         model = get_peft_model(make_clip(), CoOpConfig(**config))
         if "ctx_init" not in settings:
             torch.manual_seed(3)
-            model.prompt_layer.coop_ctx["default"].data.normal_(std=0.05)
+            model.prompt_layer.learned_prompts["default"].ctx.data.normal_(std=0.05)
         return model
 
     return make
@@ -48,7 +48,7 @@ def test_against_a_loop(make_model, tokenizer, whole_words, settings, only_words
     model = make_model(n_ctx=2, **settings)
     layer = model.prompt_layer
     table = layer.token_embedding.weight.detach().double()
-    vectors = layer.coop_ctx["default"].detach().double().flatten(0, -2)
+    vectors = layer.learned_prompts["default"].ctx.detach().double().flatten(0, -2)
     allowed = sorted(whole_words) if only_words else range(49406)
     found = nearest_words(model, top_k=4, whole_words=only_words)
     assert len(found) == len(vectors)
@@ -86,7 +86,7 @@ def test_adapter_in_use(make_model, tokenizer_path):
 def test_special_tokens_are_no_words(make_model):
     model = make_model()
     layer = model.prompt_layer
-    layer.coop_ctx["default"].data[:2] = layer.token_embedding.weight.data[49406:]
+    layer.learned_prompts["default"].ctx.data[:2] = layer.token_embedding.weight.data[49406:]
     assert all(word.token_id < 49406 for each in nearest_words(model) for word in each.words)
 
 
@@ -113,10 +113,10 @@ def test_top_k(make_model, top_k):
 
 
 def test_models_without_a_prompt(make_model):
-    with pytest.raises(TypeError, match="a CoOp or CoCoOp adapter on a CLIP; got CLIPModel"):
+    with pytest.raises(TypeError, match="a learned prompt is needed; got CLIPModel"):
         nearest_words(make_clip())
     lora = get_peft_model(make_clip(), LoraConfig(target_modules=["q_proj"]))
-    with pytest.raises(TypeError, match="a CoOp or CoCoOp adapter on a CLIP; got PeftModel"):
+    with pytest.raises(TypeError, match="a learned prompt is needed; got PeftModel"):
         nearest_words(lora)
     model = make_model()
     model.delete_adapter("default")

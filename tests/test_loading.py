@@ -153,7 +153,7 @@ def test_weights_of_the_base_model_are_refused_by_name(make_model, tmp_path, key
         ),
         (
             {"meta_net_reduction": 8},
-            r"does not fit its config: .*linear1.default.weight is \(2, 40\) in the file and \(5, 40\)",
+            r"does not fit its config: .*linear1.weight is \(2, 40\) in the file and \(5, 40\)",
         ),
     ],
     ids=["vectors", "units"],
@@ -183,7 +183,7 @@ def test_a_failed_second_from_pretrained_leaves_the_first(make_model, tmp_path, 
     assert torch.equal(logits(first), before)
     assert first.class_names == list(clip.config.id2label.values()) == ANIMALS
     first(image_embeds=FEATURES, labels=torch.tensor([0, 1, 2, 0])).loss.backward()
-    assert clip.prompt_layer.coop_ctx["default"].grad is not None
+    assert clip.prompt_layer.learned_prompts["default"].ctx.grad is not None
     PeftModel.from_pretrained(make_clip(), save(first, tmp_path / "again"))
 
 

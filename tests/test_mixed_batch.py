@@ -44,7 +44,7 @@ def model(config):
 def perturb(model):
     generator = torch.Generator().manual_seed(3)
     for name, weight in sorted(model.double().named_parameters()):
-        if "coop_" in name or "lora_" in name or "modules_to_save" in name:
+        if "learned_prompts" in name or "lora_" in name or "modules_to_save" in name:
             weight.add_(torch.randn(weight.shape, generator=generator, dtype=torch.float64) * 0.2)
     return model.eval()
 

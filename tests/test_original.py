@@ -214,18 +214,18 @@ def test_round_trip_is_exact(settings, tokenizer, tokenizer_path, tmp_path, conv
     layer = model.prompt_layer
     with torch.no_grad():
         for name, parameter in layer.named_parameters():
-            if "coop_" in name:
+            if "learned_prompts" in name:
                 parameter.normal_()
     path = tmp_path / "model.pth.tar-7"
     export_original(model, path, epoch=7)
 
     plain = torch.load(path, weights_only=True)
-    frozen, _ = frozen_parts(clip, tokenizer, names, layer.coop_builders["pets"].n_ctx)
+    frozen, _ = frozen_parts(clip, tokenizer, names, layer.learned_prompts["pets"].n_ctx)
     assert plain["epoch"] == 7
     assert all(torch.equal(plain["state_dict"][key], value) for key, value in frozen.items())
     again = convert(path)
     assert again.class_names == names
-    learned = {key: value for key, value in model.state_dict().items() if "coop_" in key}
+    learned = {key: value for key, value in model.state_dict().items() if "learned_prompts" in key}
     assert learned
     for key, value in learned.items():
         assert torch.equal(again.state_dict()[key.replace("pets", "default")], value), key
@@ -248,7 +248,7 @@ def test_export_fits_the_originals_module(tokenizer_path, tmp_path):
     result = module.load_state_dict(state_dict, strict=False)
     assert not result.missing_keys
     assert not result.unexpected_keys
-    assert torch.equal(module.ctx, model.prompt_layer.coop_ctx["default"])
+    assert torch.equal(module.ctx, model.prompt_layer.learned_prompts["default"].ctx)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_export_that_fails_leaves_what_was_there(tokenizer_path, tmp_path, monke
 
 
 def test_export_needs_a_prompt(tmp_path):
-    with pytest.raises(TypeError, match="a CoOp or CoCoOp adapter on a CLIP; got CLIPModel"):
+    with pytest.raises(TypeError, match="a learned prompt is needed; got CLIPModel"):
         export_original(make_clip(), tmp_path / "model.pth.tar-1")
 
 

@@ -31,7 +31,7 @@ def image_processor():
 def force_answers(model, image_processor) -> None:
     """Choose the visual projection that turns the picture of each colour into the text feature of its name."""
     for name, parameter in model.named_parameters():
-        if "coop_meta_net_linear2" in name:
+        if "meta_net_linear2" in name:
             parameter.mul_(0.01)
     pixel_values = image_processor([picture(colour) for colour in COLOURS], return_tensors="pt")["pixel_values"]
     pooled = model.vision_model(pixel_values).pooler_output
@@ -121,7 +121,7 @@ def test_labels_follow_the_active_adapter(model, classify):
     names = ["cat", *COLOURS[::-1]]
     model.add_adapter("second", CoOpConfig(**model.peft_config["default"].to_dict() | {"class_names": names}))
     parameters = dict(model.named_parameters())
-    for name in [name for name in parameters if "coop_" in name and ".second" in name]:
+    for name in [name for name in parameters if ".learned_prompts.second." in name]:
         parameters[name].data.copy_(parameters[name.replace(".second", ".default")])
     pictures = [picture(colour) for colour in COLOURS]
     for adapter, labels in (("second", names), ("default", COLOURS)):

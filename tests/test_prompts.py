@@ -3,16 +3,20 @@
 Features are compared in float64, where rounding is far below 1e-9 and a mistake is not.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import make_clip
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from peft_coop.prompts import FAMILIES, PromptBuilder, PromptTensors, PromptTokenizer, encode_prompts, install_text_side
-from peft_coop.prompts.layout import around_context, context_sequences, spliced_sequences, template_sequences
+from peft_coop.prompts import PromptTokenizer, TextReader
+from peft_coop.prompts.sequences import around_context, context_sequences, spliced_sequences, template_sequences
+from peft_coop.towers import text_tower
+from peft_coop.towers.tree_tower import TreePrompts
 
 NAMES = ["cat", "great white shark", "Boeing_737-200", "kite (bird of prey)", "pink-yellow dahlia?"]
 VOCAB = 49408
@@ -25,19 +29,21 @@ def prompt_tokenizer(tokenizer):
 
 @pytest.fixture
 def clip(clip):
-    install_text_side(clip.text_model)
+    text_tower(clip).install()
     return clip.double()
 
 
 def make_tower(*args, **kwargs):
     model = make_clip(*args, **kwargs).double()
-    install_text_side(model.text_model)
+    text_tower(model).install()
     return model
 
 
 def build(tokenizer_path, names=NAMES, **settings):
-    settings = {"n_ctx": 4, "position": "end", "class_specific": False, "templates": ("a photo of a {}.",)} | settings
-    return PromptBuilder((tokenizer_path, None), VOCAB, 77, **settings).build(names)
+    reader = TextReader((tokenizer_path, None), VOCAB, 77)
+    learned = context_sequences(reader.names(names), reader.tokenizer, VOCAB, 4, **settings)
+    written = reader.hand_written(names, "a photo of a {}.")
+    return SimpleNamespace(learned=TreePrompts(learned), zero_shot=[TreePrompts(written)])
 
 
 def features_of_texts(clip, tokenizer, texts):
@@ -99,7 +105,7 @@ def test_splicing_into_given_texts_is_the_same_prompt(prompt_tokenizer, position
 def test_hand_written_prompts_equal_hugging_face(clip, tokenizer, tokenizer_path):
     [prompts] = build(tokenizer_path).zero_shot
     expected = features_of_texts(clip, tokenizer, [f"a photo of a {name.replace('_', ' ')}." for name in NAMES])
-    torch.testing.assert_close(encode_prompts(clip, FAMILIES["clip"], prompts), expected, atol=1e-9, rtol=0)
+    torch.testing.assert_close(text_tower(clip).encode(prompts), expected, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +119,7 @@ def test_words_as_vectors_equal_the_words(kind, tokenizer, tokenizer_path, posit
     vectors = model.text_model.embeddings.token_embedding.weight[words]
     prompts = build(tokenizer_path, names, position=position).learned
     expected = features_of_texts(model, tokenizer, [template.replace("{}", name.replace("_", " ")) for name in names])
-    torch.testing.assert_close(encode_prompts(model, FAMILIES[kind], prompts, vectors), expected, atol=1e-9, rtol=0)
+    torch.testing.assert_close(text_tower(model).encode(prompts, vectors), expected, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
@@ -124,7 +130,7 @@ def test_features_equal_a_padded_loop(clip, tokenizer, tokenizer_path, position,
     prompts = build(tokenizer_path, position=position, class_specific=class_specific).learned
     n_rows = 4 * len(NAMES) if class_specific else 4
     vectors = torch.randn((3, n_rows, 24) if conditional else (n_rows, 24), dtype=torch.float64) * 0.1
-    actual = encode_prompts(clip, FAMILIES["clip"], prompts, vectors)
+    actual = text_tower(clip).encode(prompts, vectors)
     slow = [
         torch.cat(
             [
@@ -162,20 +168,18 @@ def padded_feature(clip, tokenizer, name, table, index, position, class_specific
 def test_eager_attention_agrees(clip, tokenizer_path):
     """But for its softmax, which Hugging Face computes in float32."""
     [prompts] = build(tokenizer_path).zero_shot
-    expected = encode_prompts(clip, FAMILIES["clip"], prompts)
+    expected = text_tower(clip).encode(prompts)
     clip.set_attn_implementation("eager")
-    torch.testing.assert_close(encode_prompts(clip, FAMILIES["clip"], prompts), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(text_tower(clip).encode(prompts), expected, atol=1e-5, rtol=0)
 
 
 def test_chunks_change_nothing(clip, tokenizer_path, monkeypatch):
     prompts = build(tokenizer_path).learned
     vectors = torch.randn(3, 4, 24, dtype=torch.float64)
     with torch.no_grad():
-        expected = encode_prompts(clip, FAMILIES["clip"], prompts, vectors)
-        monkeypatch.setattr("peft_coop.prompts.encoder.MAX_POSITIONS", 40)
-        torch.testing.assert_close(
-            encode_prompts(clip, FAMILIES["clip"], prompts, vectors), expected, atol=1e-9, rtol=0
-        )
+        expected = text_tower(clip).encode(prompts, vectors)
+        monkeypatch.setattr("peft_coop.towers.tree_tower.MAX_POSITIONS", 40)
+        torch.testing.assert_close(text_tower(clip).encode(prompts, vectors), expected, atol=1e-9, rtol=0)
 
 
 def test_ids_come_from_the_tokenizer_and_not_from_the_config(tokenizer, tokenizer_path):
@@ -184,24 +188,26 @@ def test_ids_come_from_the_tokenizer_and_not_from_the_config(tokenizer, tokenize
     [prompts] = build(tokenizer_path).zero_shot
     texts = [f"a photo of a {name.replace('_', ' ')}." for name in NAMES]
     expected = features_of_texts(wrong, tokenizer, texts)  # finds EOS as the highest id
-    torch.testing.assert_close(encode_prompts(wrong, FAMILIES["clip"], prompts), expected, atol=1e-9, rtol=0)
+    torch.testing.assert_close(text_tower(wrong).encode(prompts), expected, atol=1e-9, rtol=0)
 
 
 def test_a_tokenizer_whose_eos_is_two():
     words = ["<s>", "<pad>", "</s>", "<unk>", "a", "cat", "dog", "."]
     core = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
+    core.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
     special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     tokenizer = PromptTokenizer(PreTrainedTokenizerFast(tokenizer_object=core, **special))
     model = make_tower("metaclip_2", vocab_size=8, bos_token_id=0, eos_token_id=2)
     sequences = template_sequences(["cat", "dog"], "a {}.", tokenizer, 8)
     assert sequences.ids == ((0, 4, 5, 7, 2), (0, 4, 6, 7, 2))
     expected = model.get_text_features(torch.tensor(sequences.ids)).pooler_output
-    actual = encode_prompts(model, FAMILIES["metaclip_2"], PromptTensors(sequences))
+    actual = text_tower(model).encode(TreePrompts(sequences))
     torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
 
 
 def test_a_tokenizer_without_eos_is_refused():
     core = Tokenizer(models.WordLevel({"<s>": 0, "a": 1}, unk_token="a"))
+    core.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
     with pytest.raises(ValueError, match="has no eos_token"):
-        PromptTokenizer(PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>"))
+        PromptTokenizer(PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>")).check_ends()

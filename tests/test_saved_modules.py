@@ -52,7 +52,7 @@ def base_weights(model):
     return {
         name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".original_module", ""): weight
         for name, weight in model.named_parameters()
-        if "coop_" not in name and "modules_to_save" not in name
+        if "learned_prompts" not in name and "modules_to_save" not in name
     }
 
 
@@ -63,7 +63,7 @@ def test_trained_saved_and_loaded(config, pixel_values, tmp_path, modules):
     with_prompt_only = logits(train(get_peft_model(make_clip(), config()), pixel_values), pixel_values)
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
     assert len(trained) > 1
-    assert all("coop_ctx" in name or "modules_to_save.default" in name for name in trained)
+    assert all("learned_prompts" in name or "modules_to_save.default" in name for name in trained)
     after = logits(train(model, pixel_values), pixel_values)
     assert (after - start).abs().max() > 1e-3
     assert (after - with_prompt_only).abs().max() > 1e-3
@@ -95,11 +95,11 @@ def test_disabled_and_switched(config, pixel_values, modules):
     assert (first - second).abs().max() > 1e-3
 
     model.set_adapter("none")
-    ctx = model.get_base_model().prompt_layer.coop_ctx
-    plain.get_base_model().prompt_layer.coop_ctx["default"].data.copy_(ctx["none"])
+    prompts = model.get_base_model().prompt_layer.learned_prompts
+    plain.get_base_model().prompt_layer.learned_prompts["default"].ctx.data.copy_(prompts["none"].ctx)
     torch.testing.assert_close(logits(model, pixel_values), logits(plain, pixel_values), atol=1e-4, rtol=0)
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
-    assert [name.rsplit(".", 2)[-2:] for name in trained] == [["coop_ctx", "none"]]
+    assert [name.rsplit(".", 2)[-2:] for name in trained] == [["none", "ctx"]]
 
     for name, expected in (("default", first), ("own", second)):
         model.set_adapter(name)
@@ -128,7 +128,11 @@ def test_beside_a_lora(config, pixel_values, tmp_path):
     after = logits(train(model, pixel_values), pixel_values)
     now = dict(model.named_parameters())
     changed = {name for name, weight in before.items() if not torch.equal(now[name], weight)}
-    for part in ("coop_ctx", "visual_projection.modules_to_save.default", "text_projection.modules_to_save.style"):
+    for part in (
+        "learned_prompts",
+        "visual_projection.modules_to_save.default",
+        "text_projection.modules_to_save.style",
+    ):
         assert any(part in name for name in changed), part
     model.set_adapter("default")
     model.set_adapter("style")
@@ -197,7 +201,7 @@ def test_a_failed_load_leaves_the_base_model(config, pixel_values, tmp_path):
     clip = make_clip()
     clip.visual_projection = nn.Linear(32, 8, bias=False)
     before = {name: weight.clone() for name, weight in clip.named_parameters()}
-    with pytest.raises(ValueError, match=r"does not fit this model: .*visual_projection\.modules_to_save"):
+    with pytest.raises(ValueError, match=r"does not fit this model: .*visual_projection\.weight"):
         PeftModel.from_pretrained(clip, tmp_path)
     assert list(dict(clip.named_parameters())) == list(before)
     for name, weight in clip.named_parameters():

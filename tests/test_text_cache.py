@@ -206,7 +206,7 @@ def test_in_training_too(with_lora, change, pixel_values):
         model.zero_grad()
         embeds = torch.ones(2, 40, dtype=torch.float64)
         model(image_embeds=embeds, labels=torch.tensor([0, 1])).loss.backward()
-        return model.get_base_model().prompt_layer.coop_ctx["default"].grad.clone()
+        return model.get_base_model().prompt_layer.learned_prompts["default"].ctx.grad.clone()
 
     before = step(model)
     for layer in lora_layers(model):
@@ -282,7 +282,8 @@ def test_recorded_hidden_states_do_not_stop_the_keeping(make_model, features, to
 @pytest.mark.parametrize("position", POSITIONS)
 def test_dropout_is_drawn_anew(make_model, position, monkeypatch):
     model = make_model(position).train()
-    model.text_model.encoder.layers[0].self_attn.dropout = 0.5
+    attention = model.text_model.encoder.layers[0].self_attn.train()  # which a frozen tower's is not by itself
+    attention.dropout = 0.5
     calls = count_passes(monkeypatch)
     for _ in range(2):
         model(image_embeds=torch.ones(2, 40), labels=torch.tensor([0, 1]))

@@ -66,7 +66,9 @@ def arguments(folder, **settings) -> TrainingArguments:
 def weights(model, learned: bool) -> dict[str, torch.Tensor]:
     """Copies of the adapters' parameters, or of all others."""
     return {
-        name: parameter.detach().clone() for name, parameter in model.named_parameters() if ("coop_" in name) == learned
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if ("learned_prompts" in name) == learned
     }
 
 
@@ -190,7 +192,7 @@ def test_best_checkpoint(make_model, tmp_path, tokenizer_path, adapter):
     assert all(
         parameter.requires_grad == (f".{adapter}" in name)
         for name, parameter in model.named_parameters()
-        if "coop_" in name
+        if "learned_prompts" in name
     )
 
 

@@ -20,7 +20,8 @@ from timing import timed
 from tqdm import tqdm
 from transformers import CLIPConfig, CLIPModel
 
-from peft_coop.prompts import FAMILIES, PromptTensors, encode_prompts, install_text_side
+from peft_coop.towers import text_tower
+from peft_coop.towers.tree_tower import TreePrompts
 
 REFERENCE_IMAGES = 2  # CoCoOp's padded form is timed on so many images and multiplied
 COMPARED = 100  # classes whose features are compared between the forms
@@ -35,14 +36,14 @@ def make_clip() -> CLIPModel:
     )
     clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH))
     clip.eval().requires_grad_(False)
-    install_text_side(clip.text_model)
+    text_tower(clip).install()
     return clip
 
 
 def tree_step(clip, prompts, vectors, memory=None):
     """Forward and backward of all classes, and of all images, in one call."""
     more = {} if memory is None else {"memory": memory}
-    objective(encode_prompts(clip, FAMILIES["clip"], prompts, vectors, **more)).backward()
+    objective(text_tower(clip).encode(prompts, vectors, **more)).backward()
 
 
 def matrix_speed(seconds: float = 0.3) -> float:
@@ -63,7 +64,7 @@ def compare(clip, prompts, vectors, references) -> float:
     """
     tree_step(clip, prompts, vectors)
     first = vectors[:1] if vectors.dim() == 3 else vectors
-    features = encode_prompts(clip, FAMILIES["clip"], prompts, first)[..., :COMPARED, :]
+    features = text_tower(clip).encode(prompts, first)[..., :COMPARED, :]
     others = [reference.features(first, slice(0, COMPARED)) for reference in references]
     for other in others:
         objective(other).backward()
@@ -74,7 +75,7 @@ def compare(clip, prompts, vectors, references) -> float:
 def measure(clip, case: Case, repeats: int) -> dict:
     """Time one case: the forms in turn, with the machine's matrix speed in between."""
     sequences = sequences_of(case)
-    prompts, vectors = PromptTensors(sequences), make_vectors(case)
+    prompts, vectors = TreePrompts(sequences), make_vectors(case)
     padded, trimmed = Reference(clip, sequences, LENGTH), Reference(clip, sequences)
     few = vectors.detach()[:REFERENCE_IMAGES].requires_grad_() if case.images else vectors
     scale = case.images / len(few) if case.images else 1
@@ -126,7 +127,7 @@ def print_peak(request: str) -> None:
     """Run one step and print how far the process's peak lies above what it had before."""
     asked = json.loads(request)
     case = Case(**asked["case"])
-    clip, prompts, vectors = make_clip(), PromptTensors(sequences_of(case)), make_vectors(case)
+    clip, prompts, vectors = make_clip(), TreePrompts(sequences_of(case)), make_vectors(case)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew; it would include what loading took
     before = resident("VmRSS")
     seconds = timed(lambda: tree_step(clip, prompts, vectors, asked["memory"]))
@@ -150,12 +151,12 @@ def growth() -> list[dict]:
 def epoch_seconds(clip) -> dict:
     """One epoch of CoOp, 16 shots of 100 classes, batch 32, on features computed before."""
     case = Case("Caltech101", 100)
-    prompts, vectors = PromptTensors(sequences_of(case)), make_vectors(case)
+    prompts, vectors = TreePrompts(sequences_of(case)), make_vectors(case)
     images, labels = torch.nn.functional.normalize(torch.randn(1600, WIDTH), dim=-1), torch.arange(1600) % 100
     optimizer = torch.optim.SGD([vectors], lr=0.002, momentum=0.9)
     started = time.perf_counter()
     for batch in torch.randperm(1600).split(32):
-        texts = torch.nn.functional.normalize(encode_prompts(clip, FAMILIES["clip"], prompts, vectors), dim=-1)
+        texts = torch.nn.functional.normalize(text_tower(clip).encode(prompts, vectors), dim=-1)
         loss = torch.nn.functional.cross_entropy(100 * images[batch] @ texts.t(), labels[batch])
         optimizer.zero_grad()
         loss.backward()

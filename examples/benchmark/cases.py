@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from peft_coop.prompts import NameTokens
-from peft_coop.prompts.layout import context_sequences
+from peft_coop.prompts.sequences import context_sequences
 from peft_coop.prompts.tree import build_tree
 
 HERE = Path(__file__).parent
@@ -41,8 +41,11 @@ class Case:
 class Specials:
     """BOS and EOS of CLIP's tokenizer."""
 
-    bos_token_id = 49406
-    eos_token_id = 49407
+    pad_token_id = 49407
+
+    @staticmethod
+    def framed(ids):
+        return (49406, *ids, 49407)
 
 
 def load_names() -> dict[str, list[NameTokens]]:

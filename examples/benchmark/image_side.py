@@ -11,7 +11,8 @@ from transformers import CLIPConfig, CLIPModel
 
 from peft_coop import CoOpConfig
 from peft_coop.demo import MODEL_PATH
-from peft_coop.prompts import FAMILIES, PromptTensors, encode_prompts, install_text_side
+from peft_coop.towers import text_tower
+from peft_coop.towers.tree_tower import TreePrompts
 
 TRAINED = ((Case("Caltech101", 102), 32), (Case("OxfordPets", 37, 4, images=8), 8))
 SMALL = ((Case("Caltech101", 5), 4), (Case("OxfordPets", 5, 4, images=2), 2))
@@ -51,12 +52,12 @@ def cached_features(repeats: int, small: bool = False) -> list[dict]:
         small: few classes, a vision tower of one layer and few patches: to try it out.
     """
     clip = make_image_clip(16, layers=1, image_size=32) if small else make_image_clip(16)
-    install_text_side(clip.text_model)
+    text_tower(clip).install()
     return [_training_steps(clip, case, batch, repeats) for case, batch in (SMALL if small else TRAINED)]
 
 
 def _training_steps(clip: CLIPModel, case: Case, batch: int, repeats: int) -> dict:
-    prompts, vectors = PromptTensors(sequences_of(case)), make_vectors(case)
+    prompts, vectors = TreePrompts(sequences_of(case)), make_vectors(case)
     images = torch.randn(batch, 3, clip.config.vision_config.image_size, clip.config.vision_config.image_size)
     labels = torch.arange(batch) % case.n_cls
 
@@ -65,7 +66,7 @@ def _training_steps(clip: CLIPModel, case: Case, batch: int, repeats: int) -> di
             return normalize(clip.get_image_features(images).pooler_output, dim=-1)
 
     def step(features):
-        texts = normalize(encode_prompts(clip, FAMILIES["clip"], prompts, vectors), dim=-1)
+        texts = normalize(text_tower(clip).encode(prompts, vectors), dim=-1)
         logits = torch.einsum("bp,bcp->bc" if case.images else "bp,cp->bc", features, texts)
         cross_entropy(100 * logits, labels).backward()
 

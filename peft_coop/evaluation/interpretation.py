@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from ..models.access import prompt_in_use
+from ..models import prompt_in_use
+from ..towers import token_embedding
 
 # How vocabularies mark words: CLIP's where a word ends, SentencePiece's where one begins.
 WORD_END = "</w>"
@@ -81,9 +82,9 @@ def nearest_words(
         ValueError: if no adapter is active, a class is not one of the adapter's, or there are not as many words.
     """
     layer, name = prompt_in_use(model)
-    tokenizer = layer.coop_builders[name].tokenizer.tokenizer
+    tokenizer = layer.prompt.reader.tokenizer.tokenizer
     labels, vectors = _chosen_vectors(layer, name, class_names)
-    weight = layer.base_layer.token_embedding.weight
+    weight = token_embedding(model.get_base_model()).weight
     vocabulary = _vocabulary(tokenizer, len(weight), whole_words)
     if isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= len(vocabulary):
         raise ValueError(
@@ -109,14 +110,14 @@ def _chosen_vectors(
     layer: Any, name: str, class_names: Sequence[str] | None
 ) -> tuple[list[tuple[str | None, int]], Tensor]:
     """The class (or None) and index of every vector, and the vectors `[R, D]` in float32."""
-    ctx = layer.coop_ctx[name].detach().float()
+    ctx = layer.prompt.ctx.detach().float()
     if ctx.ndim == 2:
         if class_names is not None:
             raise ValueError(
                 f"Adapter {name!r} has one context for all classes: leave out `class_names`, got {list(class_names)}."
             )
         return [(None, index) for index in range(len(ctx))], ctx
-    own = layer.coop_prompts[name].class_names
+    own = layer.texts.class_names
     for each in class_names or []:
         if each not in own:
             raise ValueError(f"{each!r} is not a class of adapter {name!r}; its classes are {', '.join(own)}.")

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoModel, AutoProcessor, CLIPProcessor
 
 from ..demo import MODEL_PATH
-from ..prompts import find_family
+from ..towers import find_family
 
 DEMO = "demo"
 DTYPES = ("float32", "bfloat16", "float16")

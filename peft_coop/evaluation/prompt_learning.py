@@ -15,7 +15,7 @@ from transformers import set_seed
 
 from ..data import AugmentedImages
 from ..methods import DEFAULT_METHOD, METHODS, PromptConfig, find_method
-from ..methods.base import DEFAULT_N_CTX
+from ..methods.context import DEFAULT_N_CTX
 from ..recipes import Recipe
 from .compared_methods import Classifier, ComparedMethod, LabelledImages, columns_of, in_words
 from .experiment_tracking import reporting, reporting_arguments

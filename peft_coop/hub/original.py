@@ -19,10 +19,10 @@ import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from ..methods import CoOpConfig
-from ..models.access import prompt_in_use
-from ..prompts import PromptTokenizer, find_family
-from ..prompts.tokens import find_tokenizer
+from ..methods import ContextPrompt, CoOpConfig
+from ..models import prompt_in_use
+from ..prompts import PromptTokenizer, find_tokenizer
+from ..towers import find_family, token_embedding
 from ..whole_files import written_whole
 from .card_sections import others_of
 from .original_file import OriginalCheckpoint, read_original
@@ -84,7 +84,7 @@ def convert_original(
     )
     adapter = get_peft_model(deepcopy(model), config)
     learned = {"ctx": checkpoint.ctx, **(checkpoint.meta_net or {})}
-    prefix = f"base_model.model.{family.embeddings_path}."
+    prefix = f"base_model.model.{family.embeddings}."
     set_peft_model_state_dict(adapter, {prefix + ADAPTER_NAMES[key]: value for key, value in learned.items()})
     adapter.save_pretrained(output_dir)
     return config
@@ -143,7 +143,7 @@ def _settle_names(
             "`class_names`."
         )
     if checkpoint.token_suffix is not None:  # also tells whether it is of this base model
-        _check_order(checkpoint, names, name_token_ids(checkpoint, model, tokenizer.eos_token_id), tokenizer)
+        _check_order(checkpoint, names, name_token_ids(checkpoint, model, tokenizer.after[0]), tokenizer)
     return names
 
 
@@ -182,7 +182,8 @@ def export_original(model: PeftModel, path: str | os.PathLike, epoch: int = 0) -
     _check_nothing_else_is_needed(model, config)
     saved = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     learned = {key.rpartition(".embeddings.")[2]: value for key, value in saved.items()}
-    prefix, suffix = _frozen_parts(layer, name)
+    table = token_embedding(model.get_base_model()).weight.detach()
+    prefix, suffix = _frozen_parts(layer.prompt, layer.texts.class_names, table)
     state_dict = {"token_prefix": prefix, "token_suffix": suffix}
     state_dict |= {key: learned[ours] for key, ours in ADAPTER_NAMES.items() if ours in learned}
     state_dict = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
@@ -225,14 +226,12 @@ def _check_nothing_else_is_needed(model: PeftModel, config: CoOpConfig) -> None:
         )
 
 
-def _frozen_parts(layer: Any, name: str) -> tuple[Tensor, Tensor]:
-    """The embeddings of BOS `[C, 1, D]`, and of name, full stop, EOS and padding `[C, S, D]`."""
-    builder = layer.coop_builders[name]
-    tokenizer = builder.tokenizer
-    names = tokenizer.encode_names(layer.coop_prompts[name].class_names)
-    room = builder.max_length - 1 - builder.n_ctx
+def _frozen_parts(prompt: ContextPrompt, class_names: Sequence[str], table: Tensor) -> tuple[Tensor, Tensor]:
+    """The embeddings `[V, D]` of BOS as `[C, 1, D]`, and of name, full stop, EOS and padding `[C, S, D]`."""
+    tokenizer = prompt.reader.tokenizer
+    names = tokenizer.encode_names(class_names)
+    room = prompt.reader.max_length - 1 - prompt.n_ctx
     # The original pads with zeros, whatever the token 0 is.
-    suffixes = [[*each.ids, tokenizer.eos_token_id, *[0] * room][:room] for each in names]
-    table = layer.base_layer.token_embedding.weight.detach()
-    bos = torch.full((len(names), 1), tokenizer.bos_token_id, device=table.device)
+    suffixes = [[*each.ids, *tokenizer.after, *[0] * room][:room] for each in names]
+    bos = torch.full((len(names), 1), tokenizer.before[0], device=table.device)
     return table[bos], table[torch.tensor(suffixes, device=table.device)]

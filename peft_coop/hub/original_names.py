@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..prompts import PromptTokenizer, find_family
+from ..prompts import PromptTokenizer
+from ..towers import find_family
 from .original_file import OriginalCheckpoint
 
 # Relative to an embedding's length. Half precision is off by 0.0005, bfloat16 by 0.004; the next token is far away.
@@ -40,7 +41,7 @@ def recover_class_names(checkpoint: OriginalCheckpoint, model: nn.Module, tokeni
     Raises:
         ValueError: if the file has no `token_suffix`, the embeddings are not this model's, or no text has such tokens.
     """
-    names = name_token_ids(checkpoint, model, tokenizer.eos_token_id)
+    names = name_token_ids(checkpoint, model, tokenizer.after[0])
     return [spell(ids, index, checkpoint, tokenizer) for index, ids in enumerate(names)]
 
 
@@ -50,7 +51,7 @@ def matching_embeddings(checkpoint: OriginalCheckpoint, model: nn.Module) -> Any
     Raises:
         ValueError: if they are of another width than the checkpoint's.
     """
-    embeddings = model.get_submodule(find_family(model).embeddings_path)
+    embeddings = model.get_submodule(find_family(model).embeddings)
     width, expected = checkpoint.ctx.shape[-1], embeddings.token_embedding.embedding_dim
     if width != expected:
         raise ValueError(

@@ -1,7 +1,8 @@
 """The prompt methods, one file each, and the table of them that everything else loops over."""
 
-from .base import ContextConfig, Method, PromptConfig
+from .base import LossTerm, Method, Prompt, PromptConfig, Step
 from .cocoop import CoCoOpConfig
+from .context import ContextConfig, ContextPrompt
 from .coop import CoOpConfig
 from .table import DEFAULT_METHOD, METHODS, find_method
 
@@ -11,7 +12,11 @@ __all__ = [
     "CoCoOpConfig",
     "CoOpConfig",
     "ContextConfig",
+    "ContextPrompt",
+    "LossTerm",
     "Method",
+    "Prompt",
     "PromptConfig",
+    "Step",
     "find_method",
 ]

@@ -1,19 +1,20 @@
-"""What a prompt method is: its config, and an entry of the table METHODS."""
+"""What a prompt method must answer: its config, its prompt, and its entry of the table METHODS."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, ClassVar
 
 from peft import PeftConfig, PeftType, TaskType
+from torch import Tensor, nn
 
-from ..prompts import CLASS_TOKEN_POSITIONS, FAMILIES, check_class_names, check_text
+from ..prompts import PromptSequences, check_class_names, check_template
 from ..recipes import PROTOCOLS, Recipe
-
-DEFAULT_N_CTX = 16
+from ..towers import FAMILIES, text_reader
 
 
 @dataclass(eq=False)
@@ -54,7 +55,7 @@ class PromptConfig(PeftConfig):
     # Settings that make the same weights mean something else, see `first_difference`.
     shaping: ClassVar[tuple[str, ...]] = ()
     # PEFT reads this of every tuner's config; the place is a fact of the model family and no setting.
-    target_modules: ClassVar[str] = "|".join(sorted({family.embeddings_path for family in FAMILIES.values()}))
+    target_modules: ClassVar[str] = "|".join(sorted({family.embeddings for family in FAMILIES.values()}))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,59 +129,6 @@ class PromptConfig(PeftConfig):
     __hash__ = None  # type: ignore[assignment]
 
 
-@dataclass(eq=False)
-class ContextConfig(PromptConfig):
-    """Settings of the methods that learn context vectors around the class names.
-
-    Args:
-        n_ctx: number of context vectors, M in the paper; None takes 16, or as many as `ctx_init` has tokens.
-        class_token_position: where the name stands: "end", "middle" (`n_ctx // 2` vectors before it) or "front".
-        class_specific_context: one set of vectors per class (CSC) and not one for all (unified).
-        ctx_init: words whose token embeddings start the vectors; None: Gaussian, standard deviation 0.02.
-
-    Others as `PromptConfig`.
-
-    Raises:
-        ValueError, TypeError: if a value is not one of those accepted.
-    """
-
-    n_ctx: int | None = field(
-        default=None,
-        metadata={
-            "help": "Context vectors per prompt (M in the paper); None: 16, or as many as `ctx_init` has tokens."
-        },
-    )
-    class_token_position: str = field(
-        default="end", metadata={"help": "Where the class name stands in the context: 'end', 'middle' or 'front'."}
-    )
-    class_specific_context: bool = field(
-        default=False, metadata={"help": "One set of context vectors per class instead of one for all."}
-    )
-    ctx_init: str | None = field(
-        default=None, metadata={"help": "Words whose token embeddings start the vectors; None: Gaussian, std 0.02."}
-    )
-
-    shaping: ClassVar[tuple[str, ...]] = ("class_token_position", "class_specific_context")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.n_ctx = check_count(self.n_ctx, "n_ctx") if self.n_ctx is not None else None
-        check_switch(self.class_specific_context, "class_specific_context")
-        if self.class_token_position not in CLASS_TOKEN_POSITIONS:
-            raise ValueError(
-                f"`class_token_position` must be one of {CLASS_TOKEN_POSITIONS}, got {self.class_token_position!r}."
-            )
-        if self.ctx_init is not None and (not isinstance(self.ctx_init, str) or not self.ctx_init.strip(" _")):
-            raise ValueError(f"`ctx_init` must be one word or more, or None, got {self.ctx_init!r}.")
-        if self.ctx_init is not None:
-            check_text(self.ctx_init, "`ctx_init`")
-
-    @property
-    def belongs_to_its_classes(self) -> bool:
-        """Whether the context is class-specific."""
-        return self.class_specific_context
-
-
 def check_switch(value: Any, name: str) -> None:
     """Check a setting that is True or False.
 
@@ -202,17 +150,114 @@ def check_count(value: Any, name: str) -> int:
     return int(value)
 
 
-def check_template(template: Any, name: str, example: str) -> None:
-    """Check a text with a place for the class name.
+@dataclass(frozen=True)
+class LossTerm:
+    """A term of the loss beside cross-entropy.
 
-    Raises:
-        ValueError: if it has none, or several, or is no text.
+    Attributes:
+        value: scalar, before weighting.
+        weight: what it is multiplied by; 0 for a part that is reported and not added.
     """
-    if not isinstance(template, str) or template.count("{}") != 1:
-        raise ValueError(
-            f"{name} must hold the class name's place, {{}}, once; got {template!r}. An example: {example!r}"
-        )
-    check_text(template, name)
+
+    value: Tensor
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a training step has computed, for further terms of the loss.
+
+    Shapes: B images, C classes, V learnable vectors, D text width, P projection width.
+
+    Attributes:
+        logits: `[B, C]`.
+        labels: `[B]`.
+        image_embeds: `[B, P]`, L2-normalised.
+        text_embeds: `[C, P]`, or `[B, C, P]` if the prompt depends on the image; L2-normalised.
+        vectors: what `Prompt.vectors` gave for this step, `[V, D]` or `[B, V, D]`.
+        zero_shot_text_embeds: computes `[C, P]`, L2-normalised, of the frozen model with `zero_shot_template`; kept
+            from step to step.
+        zero_shot_image_embeds: computes `[B, P]`, L2-normalised, of the frozen model.
+        compare: logits `[B, C]` of image and text features.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    image_embeds: Tensor
+    text_embeds: Tensor
+    vectors: Tensor
+    zero_shot_text_embeds: Callable[[], Tensor]
+    zero_shot_image_embeds: Callable[[], Tensor]
+    compare: Callable[[Tensor, Tensor], Tensor]
+
+    def zero_shot_logits(self) -> Tensor:
+        """Logits `[B, C]` of the frozen model with `zero_shot_template`, without a gradient."""
+        return self.compare(self.zero_shot_image_embeds(), self.zero_shot_text_embeds())
+
+
+class Prompt(nn.Module, ABC):
+    """One adapter: all that a method learns, and what becomes of it.
+
+    Shapes: B images, C classes, V learnable vectors, D text width, P projection width.
+
+    Args:
+        config: the adapter's settings, a copy of the user's; what it leaves open is settled in it.
+        model: the dual encoder, without the adapter. It may be read here and must not be kept or changed.
+
+    Attributes:
+        settings: the config.
+        reader: turns texts into the token ids of this model.
+        needs_images: whether the text side depends on the image.
+    """
+
+    needs_images: bool = False
+
+    def __init__(self, config: Any, model: nn.Module):
+        super().__init__()
+        self.settings = config
+        self.reader = text_reader(model, config.tokenizer_name_or_path)
+
+    @abstractmethod
+    def sequences(self, class_names: Sequence[str]) -> PromptSequences:
+        """The prompts of some classes: token ids, and id V + r for row r of `vectors`.
+
+        Raises:
+            TypeError, ValueError: if the names are none, or a prompt is too long.
+        """
+
+    @abstractmethod
+    def vectors(self, image_embeds: Tensor | None = None) -> Tensor:
+        """The table of learnable vectors, `[V, D]`, or `[B, V, D]` if the prompt depends on the image.
+
+        Args:
+            image_embeds: `[B, P]`, L2-normalised.
+        """
+
+    def given_texts(self, input_ids: Tensor) -> PromptSequences:
+        """Prompts with the learned vectors put into given texts, for CLIP's own call.
+
+        Args:
+            input_ids: `[N, L]`, as the model's tokenizer gives them.
+
+        Raises:
+            ValueError: if the method has no such prompts, or a row is no text.
+        """
+        raise ValueError(f"A prompt of {type(self).__name__} cannot be put into other texts: leave out `input_ids`.")
+
+    def check_classes(self, class_names: Sequence[str], own: Sequence[str] | None) -> None:
+        """Check that the prompt can have other classes than those that it was made with.
+
+        Args:
+            class_names: the new names.
+            own: those that it has; None for none.
+
+        Raises:
+            ValueError: if it cannot.
+        """
+
+    def extra_losses(self, step: Step) -> dict[str, LossTerm]:
+        """Terms of the loss beside cross-entropy, by the names under which they are logged; in training only."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -223,6 +268,7 @@ class Method:
         key: short name for files, options and tags, such as "cocoop".
         title: as the papers write it.
         config: the class of its settings.
+        prompt: the class of what it learns, made of settings and a model.
         reference: the paper's arXiv number.
         summary: what is special about its vectors, to follow "4 learned vectors" in a sentence; may be empty.
         recipe_of: see `recipe`; takes the number of shots, the dataset's name or None, and the protocol.
@@ -234,6 +280,7 @@ class Method:
     key: str
     title: str
     config: type[PromptConfig]
+    prompt: type[Prompt]
     reference: str
     recipe_of: Callable[[int, str | None, str], Recipe]
     fields_of: Callable[[str], Mapping[str, Any]]

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..recipes import CONTEXT_WORDS, RANDOM_START, Recipe, epochs_by_shots
-from .base import DEFAULT_N_CTX, ContextConfig, Method, check_count, check_switch
+from .base import Method, check_count, check_switch
+from .context import DEFAULT_N_CTX, ContextConfig, ContextPrompt
 
 
 @dataclass(eq=False)
@@ -19,6 +20,8 @@ class CoOpConfig(ContextConfig):
         class_token_position: where the name stands: "end", "middle" (`n_ctx // 2` vectors before it) or "front".
         class_specific_context: one set of vectors per class (CSC) and not one for all (unified).
         ctx_init: words whose token embeddings start the vectors; None: Gaussian, standard deviation 0.02.
+        class_template: the fixed text behind the context, with "{}" for the name, such as "{}, a type of pet.";
+            tokenised as one text. "middle" and "front" need it to begin with the name.
         meta_net: shift the vectors by each image (CoCoOp).
         meta_net_reduction: the Meta-Net has `projection_dim // meta_net_reduction` hidden units.
         zero_shot_template: the prompt while the adapter is disabled; of a list, the normalised features are averaged.
@@ -51,6 +54,13 @@ class CoOpConfig(ContextConfig):
         return "cocoop" if self.meta_net else "coop"
 
 
+class CoOpPrompt(ContextPrompt):
+    """CoOp's context vectors, as they are.
+
+    Reference: CoOp (arXiv:2109.01134), whose M is `n_ctx`.
+    """
+
+
 def recipe(num_shots: int, data: str | None, protocol: str) -> Recipe:
     """CoOp's: epochs by shots, batches of 32."""
     return Recipe(epochs_by_shots(num_shots, data), batch_size=32)
@@ -67,6 +77,7 @@ COOP = Method(
     key="coop",
     title="CoOp",
     config=CoOpConfig,
+    prompt=CoOpPrompt,
     reference="2109.01134",
     recipe_of=recipe,
     fields_of=fields,

@@ -1,21 +1,22 @@
-"""What forward takes and returns."""
+"""What a dual encoder with prompts is: the tuner, the layer that holds adapters, the one forward."""
 
-from .adoption import LabelNames, become_classifier, cease_to_be_classifier, remember_before_prompts
-from .backup import taken_back_on_failure
+from .adapter_files import BEFORE_PROMPTS, AdapterFilesMixin
+from .backup import Backup
 from .base_names import warn_of_another_base
 from .classifier import PromptClassifierMixin
+from .layer import PromptEmbeddings, prompt_in_use
 from .outputs import PromptClassifierOutput
-from .peft_model import AutoPeftModelForImageClassification, PeftModelForImageClassification
+from .tuner import PromptTuner, tuner_class
 
 __all__ = [
-    "AutoPeftModelForImageClassification",
-    "LabelNames",
-    "PeftModelForImageClassification",
+    "BEFORE_PROMPTS",
+    "AdapterFilesMixin",
+    "Backup",
     "PromptClassifierMixin",
     "PromptClassifierOutput",
-    "become_classifier",
-    "cease_to_be_classifier",
-    "remember_before_prompts",
-    "taken_back_on_failure",
+    "PromptEmbeddings",
+    "PromptTuner",
+    "prompt_in_use",
+    "tuner_class",
     "warn_of_another_base",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -12,7 +12,7 @@ from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from transformers.modeling_utils import load_state_dict
 
-from ..methods import CoOpConfig
+from ..methods import PromptConfig
 from .backup import taken_back_on_failure
 from .base_names import warn_of_another_base
 
@@ -55,7 +55,7 @@ class AdapterFilesMixin(_Module):
         """
         before = model.__dict__.pop(BEFORE_PROMPTS, None)
         try:
-            check_newest_prompt(model, state_dict, checkpoint_files)
+            state_dict, checkpoint_files = under_their_names(model, state_dict, checkpoint_files)
             load = super(AdapterFilesMixin, type(model))._load_pretrained_model
             return load(model, state_dict, checkpoint_files, *args, **kwargs)
         except BaseException:
@@ -82,22 +82,26 @@ class AdapterFilesMixin(_Module):
         self.prompt_layer.settle_configs(self.peft_config)
 
 
-def check_newest_prompt(
+def under_their_names(
     model: nn.Module, state_dict: dict[str, Tensor] | None, checkpoint_files: list[str] | None
-) -> None:
-    """Check tensors that are to be loaded into the adapter that was put into a model last, if it is a prompt.
+) -> tuple[dict[str, Tensor] | None, list[str] | None]:
+    """Check what is to be loaded into the adapter that was put into a model last, if it is a prompt.
+
+    Returns:
+        Both as they are; of a prompt, the tensors by their names in the model, and no files.
 
     Raises:
         ValueError: if one is missing, left over or of another shape.
     """
     name, config = next(reversed(getattr(model, "peft_config", {}).items()), (None, None))
-    if not isinstance(config, CoOpConfig):
-        return
+    if not isinstance(config, PromptConfig):
+        return state_dict, checkpoint_files
     warn_of_another_base(config.base_model_name_or_path, getattr(model, "name_or_path", None))
     if state_dict is None:
-        parts = [load_state_dict(file, map_location="meta") for file in checkpoint_files or ()]
+        parts = [load_state_dict(file, map_location="cpu") for file in checkpoint_files or ()]
         state_dict = {key: tensor for part in parts for key, tensor in part.items()}
-    PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type].check_saved(model, name, state_dict)
+    tuner = cast(Any, PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type])
+    return tuner.held_tensors(model, name, state_dict), None
 
 
 def unsaved_weights(model: nn.Module) -> list[str]:

@@ -1,31 +1,42 @@
-"""The forward of a CLIP model that holds learned prompts."""
+"""The forward of a dual encoder that holds learned prompts."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput
-from transformers.utils.generic import can_return_tuple, maybe_autocast
+from transformers.utils.generic import can_return_tuple
 
-from ..prompts import (
-    FAMILIES,
-    ClassPrompts,
-    PromptTensors,
-    TextCache,
-    TextTowerFamily,
-    encode_prompts,
-    state_of_text_side,
+from ..methods import Prompt, Step
+from ..towers import (
+    Family,
+    computing_dtype,
+    cosine_logits,
+    find_family,
+    image_features,
+    is_vision_frozen,
+    normalize,
+    projection_dim,
+    scale_and_bias,
+    text_tower,
+    token_embedding,
+    vision_parts,
 )
 from .adapter_files import AdapterFilesMixin
-from .mixed_batch import classify_mixed
+from .class_texts import ClassTexts
+from .layer import PromptEmbeddings
+from .losses import classification_loss, share_of_items, with_terms
+from .mixed_batch import classify_mixed, without_adapters
 from .outputs import PromptClassifierOutput
 
 
@@ -45,7 +56,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
     @property
     def main_input_name(self) -> str:
         """The argument that holds the images: the Trainer counts it, and hands it to metrics that ask for inputs."""
-        return self._images_given_as if self.prompt_layer.coop_ctx else super().main_input_name
+        return self._images_given_as if self.prompt_layer.learned_prompts else super().main_input_name
 
     @can_return_tuple
     def forward(
@@ -57,7 +68,9 @@ class PromptClassifierMixin(AdapterFilesMixin):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         return_loss: bool | None = None,
-        interpolate_pos_encoding: bool = False,
+        interpolate_pos_encoding: bool | None = None,
+        pixel_attention_mask: Tensor | None = None,
+        spatial_shapes: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         adapter_names: Sequence[str] | None = None,
         **kwargs: Any,
@@ -77,7 +90,9 @@ class PromptClassifierMixin(AdapterFilesMixin):
             attention_mask: `[N, L]`, accepted with `input_ids`; a text ends at its EOS in any case.
             position_ids: only for CLIP's own call without an adapter.
             return_loss: with `input_ids`, also CLIP's contrastive loss.
-            interpolate_pos_encoding: for images of another size than the vision tower's.
+            interpolate_pos_encoding: for images of another size than the vision tower's; None: as the model has it.
+            pixel_attention_mask: `[B, L]`, of a vision tower that takes images of any shape (SigLIP 2).
+            spatial_shapes: `[B, 2]`, likewise.
             num_items_in_batch: what the summed loss is divided by; None: B.
             adapter_names: B names of prompts, with the same number of classes: each image is classified by its own,
                 and `text_embeds` are `[B, C, P]`. "__base__" is zero-shot CLIP. Only in evaluation, as in PEFT.
@@ -87,43 +102,37 @@ class PromptClassifierMixin(AdapterFilesMixin):
             ValueError: if there is not exactly one of `pixel_values` and `image_embeds`, a label is out of range, the
                 adapter has no classes, or `adapter_names` do not fit.
         """
-        layer = self.prompt_layer
-        if adapter_names is not None and input_ids is not None:
-            raise ValueError("`adapter_names` choose classes, and `input_ids` name other ones: give one of them.")
+        of_images: dict[str, Any] = {
+            "interpolate_pos_encoding": interpolate_pos_encoding,
+            "pixel_attention_mask": pixel_attention_mask,
+            "spatial_shapes": spatial_shapes,
+        }
+        of_images = {name: value for name, value in of_images.items() if value is not None} | kwargs
         image_embeds = getattr(image_embeds, "pooler_output", image_embeds)  # what `get_image_features` returns
-        as_clip = input_ids is not None and layer.disable_adapters and image_embeds is None
-        is_clip = layer.current_adapter is None and adapter_names is None
-        if is_clip and input_ids is None and layer.coop_ctx:
-            raise ValueError(
-                f"No adapter is active: choose one of {list(layer.coop_ctx)} with `set_adapter`, or give `input_ids` "
-                "for CLIP's own call."
-            )
-        if is_clip or as_clip:
-            return super().forward(
-                input_ids=input_ids,
-                pixel_values=pixel_values,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                return_loss=return_loss,
-                interpolate_pos_encoding=interpolate_pos_encoding,
-                **kwargs,
-            )
+        if self._is_its_own_call(input_ids, image_embeds, adapter_names):
+            of_texts = {"attention_mask": attention_mask, "position_ids": position_ids, "return_loss": return_loss}
+            of_texts = {name: value for name, value in of_texts.items() if value is not None}
+            return super().forward(input_ids=input_ids, pixel_values=pixel_values, **of_texts, **of_images)
         self._check_saved_modules()
-        given_as = "pixel_values" if image_embeds is None else "image_embeds"
         if input_ids is not None:
-            image_embeds = self._embed_images(pixel_values, image_embeds, interpolate_pos_encoding, **kwargs)
+            image_embeds = self._embed_images(pixel_values, image_embeds, **of_images)
             return self._compare_with_texts(image_embeds, input_ids, attention_mask, labels, return_loss)
-        given = {"interpolate_pos_encoding": interpolate_pos_encoding, **kwargs}
+        given_as = "pixel_values" if image_embeds is None else "image_embeds"
         if adapter_names is None:
-            image_embeds, text_embeds, logits = self._classify(pixel_values, image_embeds, **given)
+            outputs = self._classify(pixel_values, image_embeds, labels, num_items_in_batch, **of_images)
         else:
-            image_embeds, text_embeds, logits = classify_mixed(
-                self, layer, adapter_names, (pixel_values, image_embeds), lambda *part: self._classify(*part, **given)
+            outputs = classify_mixed(
+                self,
+                self.prompt_layer,
+                adapter_names,
+                (pixel_values, image_embeds),
+                lambda *images: self._classify(*images, **of_images),
             )
-        loss = None if labels is None else classification_loss(logits, labels, num_items_in_batch)
+            if labels is not None:
+                outputs.loss = classification_loss(cast(Tensor, outputs.logits), labels, num_items_in_batch)
         if given_as != self._images_given_as:  # only of a call that went well
             self._images_given_as = given_as
-        return PromptClassifierOutput(loss=loss, logits=logits, image_embeds=image_embeds, text_embeds=text_embeds)
+        return outputs
 
     def get_text_features(
         self,
@@ -155,32 +164,32 @@ class PromptClassifierMixin(AdapterFilesMixin):
         if layer.current_adapter is None or (input_ids is not None and layer.disable_adapters):
             return super().get_text_features(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         if input_ids is not None:
-            prompts = layer.coop_builders[layer.current_adapter].splice(input_ids)
-            return BaseModelOutputWithPooling(pooler_output=self._encode_learned(prompts, image_embeds))
-        prompts = self._class_prompts()
-        if layer.disable_adapters:
-            features = self._kept(prompts.zero_shot_features, None, lambda: self._encode_templates(prompts.zero_shot))
-        elif layer.is_conditional:
-            features = self._encode_learned(prompts.learned, image_embeds)
+            tower = text_tower(self)
+            prompts = tower.prepare(layer.prompt.given_texts(input_ids))
+            features = tower.encode(prompts, layer.prompt.vectors(image_embeds), layer.memory)
+        elif layer.disable_adapters:
+            features = layer.texts.zero_shot_features(text_tower(self))
         else:
-            vectors = layer.context()
-            features = self._kept(
-                prompts.learned_features, vectors, lambda: self._encode_learned(prompts.learned, image_embeds)
-            )
+            features = self._encode_classes(layer.texts, layer.prompt, layer.prompt.vectors(image_embeds))
         return BaseModelOutputWithPooling(pooler_output=features)
 
     def train(self, mode: bool = True) -> PromptClassifierMixin:
-        """Set training mode; a frozen vision tower stays in evaluation mode, where it recomputes and drops nothing."""
+        """Set training mode; a frozen tower stays in evaluation mode, where it recomputes, drops and counts nothing."""
         super().train(mode)
-        if self._vision_is_frozen:
-            getattr(self, self._prompt_family.vision_model).eval()
+        if self._text_is_frozen:
+            for part in self._prompt_family.text_parts:
+                self.get_submodule(part).eval()
+            self.prompt_layer.learned_prompts.train(mode)
+        if is_vision_frozen(self):
+            for module in vision_parts(self):
+                module.eval()
         return self
 
     @property
     def class_names(self) -> list[str] | None:
         """The active adapter's class names; None where it has none."""
-        prompts = self.prompt_layer.coop_prompts.get(self.prompt_layer.current_adapter)
-        return None if prompts is None else list(prompts.class_names)
+        texts = self.prompt_layer.class_texts.get(self.prompt_layer.current_adapter or "")
+        return None if texts is None else list(texts.class_names)
 
     def set_classes(self, class_names: Sequence[str]) -> None:
         """Change the classes of the active adapter; a unified context needs no retraining.
@@ -192,9 +201,8 @@ class PromptClassifierMixin(AdapterFilesMixin):
             ValueError: if there is no adapter, no name, a prompt would be too long, or the context is class-specific.
         """
         layer = self.prompt_layer
-        if layer.current_adapter is None:
-            raise ValueError("There is no active adapter whose classes could be set: add one first.")
-        self.peft_config[layer.current_adapter].class_names = layer.set_classes(class_names)
+        layer.use_classes(ClassTexts(class_names, layer.prompt, text_tower(self)))
+        self.peft_config[layer.required_adapter].class_names = list(layer.texts.class_names)
 
     def set_prompt_memory(self, gigabytes: float | None) -> None:
         """Limit what encoding the prompts keeps for the backward pass; results do not change.
@@ -219,33 +227,48 @@ class PromptClassifierMixin(AdapterFilesMixin):
         self.prompt_layer.clear_cache()
 
     @property
-    def prompt_layer(self):
-        """The layer that holds the adapters' learnable parts."""
-        return self.get_submodule(self._prompt_family.embeddings_path)
+    def prompt_layer(self) -> PromptEmbeddings:
+        """The layer that holds the adapters' prompts."""
+        return cast(PromptEmbeddings, self.get_submodule(self._prompt_family.embeddings))
 
     @property
-    def _prompt_family(self) -> TextTowerFamily:
-        return FAMILIES[self.config.model_type]
+    def _prompt_family(self) -> Family:
+        return find_family(self)
 
     @property
-    def _vision_is_frozen(self) -> bool:
-        family = self._prompt_family
-        parts = (getattr(self, name) for name in (family.vision_model, family.visual_projection))
-        return not any(weight.requires_grad for part in parts for weight in part.parameters())
+    def _text_is_frozen(self) -> bool:
+        prompts = {id(weight) for weight in self.prompt_layer.learned_prompts.parameters()}
+        parts = [self.get_submodule(part) for part in self._prompt_family.text_parts]
+        return not any(
+            weight.requires_grad for part in parts for weight in part.parameters() if id(weight) not in prompts
+        )
 
-    def _class_prompts(self) -> ClassPrompts:
+    def _is_its_own_call(
+        self, input_ids: Tensor | None, image_embeds: Tensor | None, adapter_names: Sequence[str] | None
+    ) -> bool:
+        """Whether a call is the base model's own: without an adapter, or with texts and all adapters disabled.
+
+        Raises:
+            ValueError: if there are adapters, none is active, and no texts are given.
+        """
         layer = self.prompt_layer
-        if layer.current_adapter not in layer.coop_prompts:
-            raise ValueError(
-                f"Adapter {layer.current_adapter!r} has no classes: give `class_names` in its config, or call "
-                "`model.set_classes([...])`."
-            )
-        return layer.coop_prompts[layer.current_adapter]
+        if adapter_names is not None:
+            if input_ids is not None:
+                raise ValueError("`adapter_names` choose classes, and `input_ids` name other ones: give one of them.")
+            return False
+        if layer.current_adapter is None:
+            if input_ids is None and layer.learned_prompts:
+                raise ValueError(
+                    f"No adapter is active: choose one of {list(layer.learned_prompts)} with `set_adapter`, or give "
+                    "`input_ids` for CLIP's own call."
+                )
+            return True
+        return input_ids is not None and layer.disable_adapters and image_embeds is None
 
     def _check_saved_modules(self) -> None:
         """Adapters that PEFT's own functions put in switch off the modules that others have: not without a word."""
         name = self.prompt_layer.current_adapter
-        if name is None or not self.prompt_layer.coop_configs[name].modules_to_save:
+        if name is None or not self.prompt_layer.prompt.settings.modules_to_save:
             return
         for path, module in self.named_modules():
             if isinstance(module, AuxiliaryTrainingWrapper) and name in module._adapters - set(module.active_adapters):
@@ -255,27 +278,97 @@ class PromptClassifierMixin(AdapterFilesMixin):
                 )
 
     def _classify(
-        self, pixel_values: Tensor | None, image_embeds: Tensor | None, **kwargs: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Image features, text features and logits of some images under the adapter in use."""
-        image_embeds = self._embed_images(pixel_values, image_embeds, **kwargs)
-        text_embeds = normalize(self.get_text_features(image_embeds).pooler_output)
-        return image_embeds, text_embeds, cosine_logits(image_embeds, text_embeds, self.logit_scale)
+        self,
+        pixel_values: Tensor | None,
+        image_embeds: Tensor | None,
+        labels: Tensor | None = None,
+        num_items: Tensor | int | None = None,
+        **of_images: Any,
+    ) -> PromptClassifierOutput:
+        """Classify images under the adapter in use: towers, logits, loss."""
+        layer = self.prompt_layer
+        image_embeds = self._embed_images(pixel_values, image_embeds, **of_images)
+        if layer.disable_adapters:
+            vectors, text_embeds = None, normalize(layer.texts.zero_shot_features(text_tower(self)))
+        else:
+            vectors = layer.prompt.vectors(image_embeds)
+            text_embeds = normalize(self._encode_classes(layer.texts, layer.prompt, vectors))
+        logits = cosine_logits(image_embeds, text_embeds, *scale_and_bias(self, image_embeds))
+        outputs = PromptClassifierOutput(logits=logits, image_embeds=image_embeds, text_embeds=text_embeds)
+        if labels is not None:
+            outputs.loss = classification_loss(logits, labels, num_items)
+            if self.training and vectors is not None:
+                step = self._step(outputs, labels, vectors, pixel_values, of_images)
+                terms = layer.prompt.extra_losses(step)
+                share = share_of_items(len(logits), num_items)
+                outputs.loss, outputs.loss_parts = with_terms(outputs.loss, terms, share)
+        return outputs
 
-    def _embed_images(
-        self, pixel_values: Tensor | None, image_embeds: Tensor | None, interpolate_pos_encoding: bool, **kwargs: Any
-    ) -> Tensor:
+    def _encode_classes(self, texts: ClassTexts, prompt: Prompt, vectors: Tensor) -> Tensor:
+        """Text features of the classes: from the cache in evaluation, if no gradient must reach the vectors."""
+        tower = text_tower(self)
+        is_new = self.training or prompt.needs_images or (vectors.requires_grad and torch.is_grad_enabled())
+        if is_new:
+            return tower.encode(texts.learned, vectors, self.prompt_layer.memory)
+        return texts.learned_features(
+            tower, vectors, lambda: tower.encode(texts.learned, vectors, self.prompt_layer.memory)
+        )
+
+    def _step(
+        self,
+        outputs: PromptClassifierOutput,
+        labels: Tensor,
+        vectors: Tensor,
+        pixel_values: Tensor | None,
+        of_images: dict[str, Any],
+    ) -> Step:
+        """What a method's further terms of the loss are computed from."""
+
+        @torch.no_grad()
+        def zero_shot_text_embeds() -> Tensor:
+            with self._frozen_model():
+                return normalize(self.prompt_layer.texts.zero_shot_features(text_tower(self)))
+
+        @torch.no_grad()
+        def zero_shot_image_embeds() -> Tensor:
+            if pixel_values is None or not self._has_adapters_beside:
+                return cast(Tensor, outputs.image_embeds).detach()
+            with self._frozen_model():
+                return normalize(image_features(self, pixel_values, **of_images))
+
+        return Step(
+            logits=cast(Tensor, outputs.logits),
+            labels=labels,
+            image_embeds=cast(Tensor, outputs.image_embeds),
+            text_embeds=cast(Tensor, outputs.text_embeds),
+            vectors=vectors,
+            zero_shot_text_embeds=zero_shot_text_embeds,
+            zero_shot_image_embeds=zero_shot_image_embeds,
+            compare=lambda images, texts: cosine_logits(images, texts, *scale_and_bias(self, images)),
+        )
+
+    @property
+    def _has_adapters_beside(self) -> bool:
+        """Whether something of the base model is changed by adapters: another method's, or modules that are trained."""
+        kinds = BaseTunerLayer, AuxiliaryTrainingWrapper
+        return any(isinstance(module, kinds) and module is not self.prompt_layer for module in self.modules())
+
+    def _frozen_model(self) -> AbstractContextManager:
+        """The base model as it was before any adapter, for a while."""
+        return without_adapters(self) if self._has_adapters_beside else nullcontext()
+
+    def _embed_images(self, pixel_values: Tensor | None, image_embeds: Tensor | None, **of_images: Any) -> Tensor:
         if (pixel_values is None) == (image_embeds is None):
             given = "neither" if pixel_values is None else "both"
             raise ValueError(f"Give either `pixel_values` or `image_embeds` (features computed before), got {given}.")
         if image_embeds is not None:
-            if self.training and torch.is_grad_enabled() and not self._vision_is_frozen:
+            if self.training and torch.is_grad_enabled() and not is_vision_frozen(self):
                 warnings.warn(
                     "The vision tower is trained, and gets no gradient from `image_embeds`, which were computed "
                     "before: give `pixel_values`, or freeze it.",
                     stacklevel=2,
                 )
-            width = self.config.projection_dim
+            width = projection_dim(self)
             if not isinstance(image_embeds, Tensor):
                 raise TypeError(
                     f"`image_embeds` must be a tensor (batch, {width}), or what `get_image_features` returns; got "
@@ -283,30 +376,9 @@ class PromptClassifierMixin(AdapterFilesMixin):
                 )
             if image_embeds.ndim != 2 or image_embeds.shape[1] != width:
                 raise ValueError(f"`image_embeds` must be (batch, {width}), got {tuple(image_embeds.shape)}.")
-            return normalize(image_embeds.to(self.logit_scale.device, computing_dtype(self.logit_scale)))
-        pixel_values = cast(Tensor, pixel_values)
-        trains = pixel_values.requires_grad or not self._vision_is_frozen
-        # A frozen tower needs no graph, also where gradient checkpointing makes its inputs require gradients.
-        with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
-            outputs = self.get_image_features(
-                pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, return_dict=True, **kwargs
-            )
-        return normalize(outputs.pooler_output)
-
-    def _encode_learned(self, prompts: PromptTensors, image_embeds: Tensor | None) -> Tensor:
-        layer = self.prompt_layer
-        return encode_prompts(self, self._prompt_family, prompts, layer.context(image_embeds), layer.memory)
-
-    def _encode_templates(self, templates: Sequence[PromptTensors]) -> Tensor:
-        features = [encode_prompts(self, self._prompt_family, prompts) for prompts in templates]
-        return features[0] if len(features) == 1 else torch.stack([normalize(each) for each in features]).mean(0)
-
-    def _kept(self, cache: TextCache[Tensor], vectors: Tensor | None, compute: Callable[[], Tensor]) -> Tensor:
-        """Features from the cache, where they may be reused: in evaluation, and if no gradient must reach them."""
-        needs_grad = vectors is not None and vectors.requires_grad and torch.is_grad_enabled()
-        state = None if self.training or needs_grad else state_of_text_side(self, self._prompt_family)
-        features = cache.get(state, compute, vectors)
-        return features if state is None else features.clone()  # the caller may normalise it in place
+            weight = token_embedding(self).weight
+            return normalize(image_embeds.to(weight.device, computing_dtype(weight)))
+        return normalize(image_features(self, cast(Tensor, pixel_values), **of_images))
 
     def _compare_with_texts(
         self,
@@ -321,7 +393,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
                 "`labels` count the adapter's own classes and `input_ids` name other ones: give one of them."
             )
         text_embeds = normalize(self.get_text_features(image_embeds, input_ids, attention_mask).pooler_output)
-        logits_per_image = cosine_logits(image_embeds, text_embeds, self.logit_scale)
+        logits_per_image = cosine_logits(image_embeds, text_embeds, *scale_and_bias(self, image_embeds))
         loss = None
         if return_loss:
             pairs = torch.arange(len(logits_per_image), device=logits_per_image.device)
@@ -333,60 +405,3 @@ class PromptClassifierMixin(AdapterFilesMixin):
             text_embeds=text_embeds,
             image_embeds=image_embeds,
         )
-
-
-def computing_dtype(tensor: Tensor) -> torch.dtype:
-    """What similarities and logits of a model with such a tensor are computed in: float64 for float64, else float32."""
-    return torch.promote_types(tensor.dtype, torch.float32)
-
-
-def normalize(features: Tensor) -> Tensor:
-    """L2-normalise the last axis, in float32 or, where the features are float64, in float64."""
-    return F.normalize(features.to(computing_dtype(features)), dim=-1)
-
-
-def cosine_logits(image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor) -> Tensor:
-    """Logits `[B, C]` of images `[B, P]` against `[C, P]`, or against texts of their own `[B, C, P]`.
-
-    In float32 or float64, also under autocast: the scale is about 100, which would raise bf16's rounding to tenths of a
-    logit.
-
-    Args:
-        image_embeds: L2-normalised.
-        text_embeds: L2-normalised.
-        logit_scale: in log space.
-    """
-    with maybe_autocast(image_embeds.device.type, enabled=False):
-        text_embeds = text_embeds.to(image_embeds)
-        if text_embeds.ndim == 3:
-            cosines = torch.einsum("bp,bcp->bc", image_embeds, text_embeds)
-        else:
-            cosines = image_embeds @ text_embeds.t()
-        return logit_scale.to(cosines).exp() * cosines
-
-
-def classification_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
-    """Cross-entropy of `[B, C]` logits, averaged over the batch or divided by `num_items`.
-
-    Raises:
-        ValueError: if `labels` are not B integers from 0 to C-1.
-    """
-    n_cls = logits.shape[-1]
-    try:
-        labels = torch.as_tensor(labels)  # lists and arrays, too
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"`labels` must be {len(logits)} integers, one per image, got {labels!r}.") from error
-    if labels.shape != logits.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(
-            f"`labels` must be {len(logits)} integers, one per image, got {labels.dtype} of shape "
-            f"{tuple(labels.shape)}."
-        )
-    labels = labels.to(logits.device).long()
-    # One look at the values, since each makes the processor wait for a GPU.
-    if not torch.compiler.is_compiling() and ((labels < 0) | (labels >= n_cls)).any():
-        wrong = sorted({label for label in labels.tolist() if not 0 <= label < n_cls})
-        raise ValueError(f"`labels` must lie between 0 and {n_cls - 1} ({n_cls} classes), got {wrong}.")
-    if num_items is None:
-        return F.cross_entropy(logits, labels)
-    total = F.cross_entropy(logits, labels, reduction="sum")
-    return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else num_items)

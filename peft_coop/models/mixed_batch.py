@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
+from .outputs import PromptClassifierOutput
+
 if TYPE_CHECKING:
-    from ..tuners import CoOpEmbeddings
+    from .layer import PromptEmbeddings
 
 BASE_MODEL = "__base__"  # PEFT's name for the model without its adapters
 
 
 def classify_mixed(
     model: nn.Module,
-    layer: CoOpEmbeddings,
+    layer: PromptEmbeddings,
     adapter_names: Sequence[str],
     images: tuple[Tensor | None, Tensor | None],
-    classify: Callable[[Tensor | None, Tensor | None], tuple[Tensor, Tensor, Tensor]],
-) -> tuple[Tensor, Tensor, Tensor]:
+    classify: Callable[[Tensor | None, Tensor | None], PromptClassifierOutput],
+) -> PromptClassifierOutput:
     """Classify the images of each adapter in turn, and put the results into the images' order.
 
     Shapes: B images, C classes, P projection width.
@@ -33,11 +35,10 @@ def classify_mixed(
         layer: where its prompts are.
         adapter_names: B names of prompts; "__base__" is zero-shot CLIP with the active prompt's classes.
         images: pixel values `[B, 3, H, W]` and image features `[B, P]`, one of them None.
-        classify: maps the same of some of the images to their image features, text features and logits, under the
-            prompt in use.
+        classify: classifies the same of some of the images, under the prompt in use.
 
     Returns:
-        Image features `[B, P]`, text features `[B, C, P]` and logits `[B, C]`.
+        Without a loss; `text_embeds` are `[B, C, P]`.
 
     Raises:
         TypeError, ValueError: if the names are not one prompt per image, or the prompts' numbers of classes differ.
@@ -51,15 +52,18 @@ def classify_mixed(
     parts = []
     for name, indices in groups.items():
         with without_adapters(model) if name == BASE_MODEL else using(model, layer, name):
-            image_embeds, text_embeds, logits = classify(*(None if each is None else each[indices] for each in images))
-        parts.append((image_embeds, text_embeds.expand(len(indices), -1, -1), logits))
+            part = classify(*(None if each is None else each[indices] for each in images))
+        text_embeds = cast(Tensor, part.text_embeds).expand(len(indices), -1, -1)
+        parts.append((cast(Tensor, part.image_embeds), text_embeds, cast(Tensor, part.logits)))
     order = torch.cat(list(groups.values())).argsort()
     image_embeds, text_embeds, logits = (torch.cat(each) for each in zip(*parts, strict=True))
     order = order.to(logits.device)
-    return image_embeds[order], text_embeds[order.to(text_embeds.device)], logits[order]
+    return PromptClassifierOutput(
+        logits=logits[order], image_embeds=image_embeds[order], text_embeds=text_embeds[order.to(text_embeds.device)]
+    )
 
 
-def check_names(model: nn.Module, layer: CoOpEmbeddings, adapter_names: Sequence[str], n_images: int | None) -> None:
+def check_names(model: nn.Module, layer: PromptEmbeddings, adapter_names: Sequence[str], n_images: int | None) -> None:
     """Check the adapters of a mixed batch; that there are no images is for the classifier to say.
 
     Raises:
@@ -78,10 +82,10 @@ def check_names(model: nn.Module, layer: CoOpEmbeddings, adapter_names: Sequence
         raise ValueError(
             f"`adapter_names` must name an adapter for each of the {n_images} images, got {len(adapter_names)}."
         )
-    unknown = sorted({repr(name) for name in adapter_names if name != BASE_MODEL and name not in layer.coop_ctx})
+    unknown = sorted({repr(name) for name in adapter_names if name != BASE_MODEL and name not in layer.learned_prompts})
     if unknown:
         raise ValueError(
-            f"`adapter_names` must be prompts of this model, {sorted(layer.coop_ctx)}, or {BASE_MODEL!r}; got "
+            f"`adapter_names` must be prompts of this model, {sorted(layer.learned_prompts)}, or {BASE_MODEL!r}; got "
             f"{', '.join(unknown)}. Adapters of other methods are chosen for a whole batch, with `set_adapter`."
         )
     sizes = {name: number_of_classes(layer, name) for name in dict.fromkeys(adapter_names)}
@@ -92,23 +96,23 @@ def check_names(model: nn.Module, layer: CoOpEmbeddings, adapter_names: Sequence
         )
 
 
-def number_of_classes(layer: CoOpEmbeddings, adapter_name: str) -> int:
+def number_of_classes(layer: PromptEmbeddings, adapter_name: str) -> int:
     """How many classes a prompt has; the base model classifies into those of the active prompt.
 
     Raises:
         ValueError: if it has none.
     """
     name = layer.current_adapter if adapter_name == BASE_MODEL else adapter_name
-    if name not in layer.coop_prompts:
+    if name not in layer.class_texts:
         raise ValueError(f"Adapter {name!r} has no classes: call `set_classes` while it is active.")
-    return len(layer.coop_prompts[name].class_names)
+    return len(layer.class_texts[name].class_names)
 
 
 @contextmanager
-def using(model: nn.Module, layer: CoOpEmbeddings, adapter_name: str) -> Iterator[None]:
+def using(model: nn.Module, layer: PromptEmbeddings, adapter_name: str) -> Iterator[None]:
     """Put a prompt into use for a while; what is trained, and the model's label names, stay as they are."""
     before = [(layer, layer._active_adapter)]
-    prompts = set(layer.coop_ctx)
+    prompts = set(layer.learned_prompts)
     for module in model.modules():
         if isinstance(module, AuxiliaryTrainingWrapper) and module._adapters & prompts:
             before.append((module, module._active_adapter))

@@ -15,14 +15,18 @@ class PromptClassifierOutput(ModelOutput):
     Shapes: B images, C classes, P projection width.
 
     Attributes:
-        loss: scalar, mean cross-entropy over the batch; only with `labels`.
+        loss: scalar, mean cross-entropy over the batch and, in training, the method's further terms; only with
+            `labels`.
         logits: `[B, C]`, `exp(logit_scale)` times the cosine similarity, in float32 (float64 where the model is).
         image_embeds: `[B, P]`, L2-normalised.
         text_embeds: `[C, P]`, or `[B, C, P]` when the context depends on the image, or each image has its own adapter;
             L2-normalised.
+        loss_parts: in training, the loss's terms by name, before weighting, and what the method reports beside them;
+            detached scalars.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     image_embeds: Tensor | None = None
     text_embeds: Tensor | None = None
+    loss_parts: dict[str, Tensor] | None = None

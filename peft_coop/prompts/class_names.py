@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 # Unicode's categories of what is not seen by itself: control, format, surrogate and unassigned characters, separators,
 # marks on a letter; and letters that are drawn as nothing.
@@ -97,3 +98,16 @@ def check_text(text: str, what: str) -> None:
 def is_visible(text: str) -> bool:
     """Whether a text holds a character that a reader sees: no control or format character, no space."""
     return any(unicodedata.category(character) not in INVISIBLE and character not in BLANK for character in text)
+
+
+def check_template(template: Any, name: str, example: str) -> None:
+    """Check a text with a place for the class name.
+
+    Raises:
+        ValueError: if it has none, or several, or is no text.
+    """
+    if not isinstance(template, str) or template.count("{}") != 1:
+        raise ValueError(
+            f"{name} must hold the class name's place, {{}}, once; got {template!r}. An example: {example!r}"
+        )
+    check_text(template, name)

@@ -18,8 +18,8 @@ class NameTokens:
 
     Attributes:
         name: the name as the user wrote it.
-        ids: tokens of `"{name}."`, without BOS and EOS.
-        name_length: how many of `ids` belong to the name when the context stands between the name and the full stop.
+        ids: tokens of the name in its template, `"{name}."` as a rule, without BOS and EOS.
+        name_length: how many of `ids` belong to the name when the context stands between the name and the rest.
     """
 
     name: str
@@ -27,32 +27,58 @@ class NameTokens:
     name_length: int
 
 
-class PromptTokenizer:
-    """Text to token ids without BOS and EOS, and the ids of those two.
+SAMPLE = "a photo of a"  # words that every vocabulary can spell
 
-    BOS and EOS come from the tokenizer and never from `text_config`, where OpenAI's checkpoints have wrong ones.
+
+class PromptTokenizer:
+    """Text to token ids, and what the tokenizer puts around a text.
+
+    What stands around a text, BOS and EOS or [CLS] and [SEP], is what the tokenizer adds, and never what `text_config`
+    says, where OpenAI's checkpoints have wrong ids.
 
     Args:
-        tokenizer: a Hugging Face tokenizer that has a BOS and an EOS token.
+        tokenizer: a Hugging Face tokenizer.
+
+    Attributes:
+        before: ids of the special tokens before a text.
+        after: of those behind it.
+        pad_token_id: of padding; 0 where there is none.
 
     Raises:
-        ValueError: if the tokenizer lacks one of the two.
+        ValueError: if the tokenizer has no vocabulary.
     """
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
-        self.bos_token_id: int = tokenizer.bos_token_id
-        self.eos_token_id: int = tokenizer.eos_token_id
-        missing = [name for name in ("bos_token", "eos_token") if getattr(tokenizer, f"{name}_id", None) is None]
-        if missing:
-            raise ValueError(
-                f"A prompt needs a BOS and an EOS token, and {type(tokenizer).__name__} has no "
-                f"{' and no '.join(missing)}. Pass the tokenizer of a CLIP model as `tokenizer_name_or_path`."
-            )
         # transformers 5 makes an empty tokenizer where a folder or repository has the model's config and no vocabulary.
-        [ids] = self.encode(["a photo of a"])
+        [ids] = self.encode([SAMPLE])
         if set(ids) <= set(tokenizer.all_special_ids):
             raise ValueError(f"It has no vocabulary ({len(tokenizer)} tokens): every word is unknown to it.")
+        framed = tokenizer(SAMPLE, verbose=False)["input_ids"]
+        places = [start for start in range(len(framed)) if framed[start : start + len(ids)] == ids]
+        if not places:
+            raise ValueError(f"It reads {SAMPLE!r} as {ids}, and with special tokens as {framed}, which lacks that.")
+        start = places[0]
+        self.before = tuple(framed[:start])
+        self.after = tuple(framed[start + len(ids) :])
+        self.pad_token_id: int = tokenizer.pad_token_id or 0
+
+    def framed(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """A text's ids with the special tokens around them."""
+        return (*self.before, *ids, *self.after)
+
+    def check_ends(self) -> None:
+        """Check that a text ends in a token of its own, where a causal tower reads its feature.
+
+        Raises:
+            ValueError: if it does not.
+        """
+        missing = [name for name, ids in (("bos_token", self.before), ("eos_token", self.after)) if not ids]
+        if missing:
+            raise ValueError(
+                f"A prompt needs a BOS and an EOS token, and {type(self.tokenizer).__name__} has no "
+                f"{' and no '.join(missing)}. Pass the tokenizer of a CLIP model as `tokenizer_name_or_path`."
+            )
 
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> PromptTokenizer:
@@ -68,19 +94,23 @@ class PromptTokenizer:
         """Token ids of every text, without BOS and EOS."""
         return self.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
 
-    def encode_names(self, class_names: Sequence[str]) -> list[NameTokens]:
+    def encode_names(self, class_names: Sequence[str], template: str = "{}.") -> list[NameTokens]:
         """Tokenise class names as the papers do: underscores are spaces, and the full stop is part of the text.
 
         CLIP's BPE merges some names with the full stop ("kite (bird of prey)." ends in one token for ")."), so name
         and full stop are tokenised together, and only the length is taken from the name alone.
 
+        Args:
+            class_names: the names.
+            template: the fixed text with "{}" for the name.
+
         Raises:
             ValueError: if nothing of a name is left, or it holds BOS or EOS.
         """
         texts = [clean_name(name) for name in class_names]
-        with_stop = self.encode([f"{text}." for text in texts])
+        in_template = self.encode([template.replace("{}", text) for text in texts])
         alone = self.encode(texts)
-        special = {self.bos_token_id, self.eos_token_id}
+        special = {*self.before, *self.after}
         for name, name_ids in zip(class_names, alone, strict=True):
             if special.intersection(name_ids):
                 raise ValueError(
@@ -94,7 +124,7 @@ class PromptTokenizer:
             )
         return [
             NameTokens(name, tuple(ids), min(len(name_ids), len(ids)))
-            for name, ids, name_ids in zip(class_names, with_stop, alone, strict=True)
+            for name, ids, name_ids in zip(class_names, in_template, alone, strict=True)
         ]
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .layout import PromptSequences
+from .sequences import PromptSequences
 
 # Nodes in a row. More nodes repeat less of what the paths of different rows share, and cost more attention.
 ROW_SIZE = 128

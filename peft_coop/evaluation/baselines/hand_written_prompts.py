@@ -6,18 +6,15 @@ Shapes: N images, K classes, P projection width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from peft import get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...methods import CoOpConfig
-from ...models.classifier import cosine_logits, normalize
+from ...towers import cosine_logits, encode_templates, normalize, scale_and_bias, text_reader
 from ..compared_methods import Classifier, ComparedMethod, LabelledImages
 from ..frozen_clip import FrozenCLIP
 from ..templates import ensemble_templates, imagenet_templates
@@ -26,9 +23,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-@torch.no_grad()
 def text_features(clip: FrozenCLIP, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Text features of hand-written prompts, by the prompt tree.
+    """Text features of hand-written prompts.
 
     Args:
         clip: the pretrained model, left as it is.
@@ -42,21 +38,15 @@ def text_features(clip: FrozenCLIP, class_names: Sequence[str], templates: Seque
     Raises:
         ValueError: if a template has no place for the name, a name is empty, or a prompt is too long for the model.
     """
-    config = CoOpConfig(
-        # The adapter stays disabled. Its context is one word, so that nothing random is drawn and no prompt grows.
-        ctx_init="a",
-        class_names=list(class_names),
-        zero_shot_template=list(templates),
-        tokenizer_name_or_path=clip.processor.tokenizer.name_or_path or None,
-    )
-    model = get_peft_model(deepcopy(clip.model), config).eval()
-    with model.disable_adapter():
-        return model.get_text_features().pooler_output.float()
+    reader = text_reader(clip.model, clip.processor.tokenizer.name_or_path or None)
+    return encode_templates(clip.model, class_names, templates, reader).float()
 
 
 def text_logits(clip: FrozenCLIP, image_embeds: Tensor, features: Tensor) -> Tensor:
     """Logits `[N, K]` of normalised images `[N, P]` against text features `[K, P]` that need not be."""
-    return cosine_logits(image_embeds, normalize(features), clip.model.logit_scale.detach())
+    with torch.no_grad():  # nothing trains the scale
+        scale, bias = scale_and_bias(clip.model, image_embeds)
+    return cosine_logits(image_embeds, normalize(features), scale, bias)
 
 
 class TextClassifier(Classifier):

@@ -16,11 +16,9 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.models.clip.modeling_clip import CLIPOutput
 
-from ..hub import eval_results, push_adapters, update_model_card
-from ..methods import CoOpConfig
-from .adapter_files import BEFORE_PROMPTS, AdapterFilesMixin
-from .backup import Backup
-from .outputs import PromptClassifierOutput
+from .hub import eval_results, push_adapters, update_model_card
+from .methods import PromptConfig
+from .models import BEFORE_PROMPTS, AdapterFilesMixin, Backup, PromptClassifierOutput, warn_of_another_base
 
 TRAINER_STATE_NAME = "trainer_state.json"  # as transformers' Trainer has it, which takes seconds to import
 
@@ -42,8 +40,8 @@ class PeftModelForImageClassification(PeftModel):
         self.get_base_model().__dict__.pop(BEFORE_PROMPTS, None)  # for transformers' own `load_adapter` only
         # `PeftModel.from_pretrained` wraps the base model and then loads the weights. If those turn out not to fit, the
         # base model is what it was before, with the adapters that it had.
-        self._awaited = getattr(peft_config, "loaded_from", None)
-        self._before_wrapping = before if peft_config.inference_mode or self._awaited else None
+        self._loaded_from = getattr(peft_config, "loaded_from", None)
+        self._before_wrapping = before if peft_config.inference_mode or self._loaded_from else None
 
     def forward(
         self,
@@ -98,7 +96,8 @@ class PeftModelForImageClassification(PeftModel):
         Raises:
             ValueError: if the name is taken, or the adapter does not fit the model; the model is left as it was.
         """
-        if isinstance(peft_config, CoOpConfig) or adapter_name in self.peft_config:
+        if isinstance(peft_config, PromptConfig) or adapter_name in self.peft_config:
+            self.peft_type = peft_config.peft_type  # PEFT takes one method per model; ours share one layer
             super().add_adapter(adapter_name, peft_config, low_cpu_mem_usage, autocast_adapter_dtype)
             return
         if peft_config.is_prompt_learning or peft_config.is_adaption_prompt:
@@ -121,7 +120,7 @@ class PeftModelForImageClassification(PeftModel):
         Raises:
             ValueError: if there is no such adapter.
         """
-        if adapter_name in self.peft_config and not isinstance(self.peft_config[adapter_name], CoOpConfig):
+        if adapter_name in self.peft_config and not isinstance(self.peft_config[adapter_name], PromptConfig):
             self.base_model.set_adapter(adapter_name, inference_mode)  # `active_adapter` is the prompt
             return
         super().set_adapter(adapter_name, inference_mode)
@@ -139,14 +138,18 @@ class PeftModelForImageClassification(PeftModel):
         """
         is_new = adapter_name not in self.peft_config
         saved_together = model_id
-        is_first = not is_new and self._before_wrapping is not None and self._awaited in (None, str(model_id))
+        is_first = not is_new and self._before_wrapping is not None and self._loaded_from in (None, str(model_id))
         if not is_new and not is_first:
             model_id = own_folder(model_id, adapter_name)
         backup = (is_first and self._before_wrapping) or Backup(self)
         try:
-            if not is_new and self._awaited != str(model_id):
+            if not is_new and self._loaded_from != str(model_id):
                 self._check_saved_config(model_id, adapter_name, **kwargs)
             result = super().load_adapter(model_id, adapter_name, *args, **kwargs)
+            if isinstance(loaded := self.peft_config[adapter_name], PromptConfig) and (is_new or is_first):
+                warn_of_another_base(
+                    loaded.base_model_name_or_path, getattr(self.get_base_model(), "name_or_path", None)
+                )
             if not is_new:
                 for other, folder in self._trained_with(adapter_name, saved_together).items():
                     super().load_adapter(folder, other, *args, **kwargs)
@@ -205,14 +208,14 @@ class PeftModelForImageClassification(PeftModel):
     def _check_saved_config(self, model_id: str | os.PathLike, adapter_name: str, **kwargs: Any) -> None:
         """Check that weights that are loaded over an adapter's are of a prompt that is put together alike."""
         layer = getattr(self.get_base_model(), "prompt_layer", None)
-        if layer is None or adapter_name not in layer.coop_configs:
+        if layer is None or adapter_name not in layer.learned_prompts:
             return
         given = {name: kwargs[name] for name in ("subfolder", "revision", "cache_dir", "token") if name in kwargs}
         try:
             saved = PeftConfig.from_pretrained(model_id, **given)
         except ValueError:  # no config there: the weights' names and shapes are all that can be checked
             return
-        differs = layer.coop_configs[adapter_name].first_difference(saved)
+        differs = layer.prompt_of(adapter_name).settings.first_difference(saved)
         if differs:
             raise ValueError(
                 f"The adapter in {str(model_id)!r} does not fit adapter {adapter_name!r}: {differs}. Load it under a "
@@ -243,7 +246,7 @@ class PeftModelForImageClassification(PeftModel):
         """
         eval_results(metrics or {})  # what the caller gave; all that follows is ours
         try:
-            if any(isinstance(config, CoOpConfig) for config in self.peft_config.values()):
+            if any(isinstance(config, PromptConfig) for config in self.peft_config.values()):
                 update_model_card(self, output_dir, metrics=metrics, dataset=dataset, repo_id=repo_id, tags=tags)
             else:
                 super().create_or_update_model_card(os.fspath(output_dir))  # another method with our task type

@@ -25,12 +25,15 @@ class TextState(NamedTuple):
     modules: ModuleState
 
 
-def text_state(modules: tuple[nn.Module, ...], device: torch.device) -> TextState | None:
+def text_state(
+    modules: tuple[nn.Module, ...], device: torch.device, without: nn.Module | None = None
+) -> TextState | None:
     """The present state of the modules that prompts pass through.
 
     Args:
         modules: embeddings, layers, norm, projection.
         device: where they are.
+        without: what they hold and the prompts do not pass through.
 
     Returns:
         The state; None where nothing may be kept: it cannot be known (see `module_state`), a gradient must reach the
@@ -38,7 +41,7 @@ def text_state(modules: tuple[nn.Module, ...], device: torch.device) -> TextStat
     """
     if torch.compiler.is_compiling():
         return None
-    state = module_state(*modules)
+    state = module_state(*modules, without=without)
     if state is None or (state.requires_grad and torch.is_grad_enabled()):
         return None
     autocasts = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)

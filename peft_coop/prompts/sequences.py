@@ -19,15 +19,17 @@ CLASS_TOKEN_POSITIONS = ("end", "middle", "front")
 
 @dataclass(frozen=True)
 class PromptSequences:
-    """Prompts, each from BOS to EOS, over the extended vocabulary.
+    """Prompts over the extended vocabulary, each with the special tokens around it.
 
     Attributes:
-        ids: one tuple of ids per prompt; the last id of each is EOS, where the text feature is read.
+        ids: one tuple of ids per prompt; a causal tower reads the text feature at the last one, EOS.
         vocab_size: V, the first id that stands for a learnable vector.
+        pad_token_id: what shorter prompts are filled up with where a tower wants them alike.
     """
 
     ids: tuple[tuple[int, ...], ...]
     vocab_size: int
+    pad_token_id: int = 0
 
 
 def around_context(name: Sequence[int], rest: Sequence[int], ctx: Sequence[int], position: str) -> list[int]:
@@ -52,11 +54,11 @@ def context_sequences(
     position: str = "end",
     class_specific: bool = False,
 ) -> PromptSequences:
-    """Build the prompts `BOS context name . EOS` of some classes.
+    """Build the prompts of some classes: `BOS context name . EOS`, or what else the tokenizer puts around a text.
 
     Args:
         names: the C classes.
-        tokenizer: gives BOS and EOS.
+        tokenizer: gives what stands around a text.
         vocab_size: V of the text tower.
         n_ctx: M, the number of context vectors in a prompt.
         position: where the class name stands, see `around_context`.
@@ -67,8 +69,8 @@ def context_sequences(
         first = vocab_size + (index * n_ctx if class_specific else 0)
         ctx = range(first, first + n_ctx)
         inner = around_context(name.ids[: name.name_length], name.ids[name.name_length :], ctx, position)
-        prompts.append((tokenizer.bos_token_id, *inner, tokenizer.eos_token_id))
-    return PromptSequences(tuple(prompts), vocab_size)
+        prompts.append(tokenizer.framed(inner))
+    return PromptSequences(tuple(prompts), vocab_size, tokenizer.pad_token_id)
 
 
 def template_sequences(
@@ -76,8 +78,7 @@ def template_sequences(
 ) -> PromptSequences:
     """Build hand-written prompts: every class name in the `{}` of `template`."""
     texts = tokenizer.encode([template.replace("{}", clean_name(name)) for name in class_names])
-    prompts = ((tokenizer.bos_token_id, *ids, tokenizer.eos_token_id) for ids in texts)
-    return PromptSequences(tuple(prompts), vocab_size)
+    return PromptSequences(tuple(map(tokenizer.framed, texts)), vocab_size, tokenizer.pad_token_id)
 
 
 def spliced_sequences(
@@ -88,15 +89,18 @@ def spliced_sequences(
     A full stop that ends the text stays outside the name, as in `context_sequences`; where no full stop ends it, the
     whole text is the name.
     """
-    [full_stop] = tokenizer.encode(["."])
+    name, with_stop = tokenizer.encode(["cat", "cat."])
+    stop = with_stop[len(name) :]  # none where the tokenizer drops it
     names = []
     for ids in texts:
-        ends_in_stop = len(ids) > 1 and [ids[-1]] == full_stop
-        names.append(NameTokens("", tuple(ids), len(ids) - ends_in_stop))
+        ends_in_stop = bool(stop) and len(ids) > len(stop) and list(ids[-len(stop) :]) == stop
+        names.append(NameTokens("", tuple(ids), len(ids) - len(stop) * ends_in_stop))
     return context_sequences(names, tokenizer, vocab_size, n_ctx, position)
 
 
-def check_lengths(sequences: PromptSequences, descriptions: Sequence[str], limit: int, n_ctx: int = 0) -> None:
+def check_lengths(
+    sequences: PromptSequences, descriptions: Sequence[str], limit: int, n_ctx: int = 0, n_special: int = 2
+) -> None:
     """Check that every prompt fits the tower's positions.
 
     Args:
@@ -104,6 +108,7 @@ def check_lengths(sequences: PromptSequences, descriptions: Sequence[str], limit
         descriptions: what each prompt is about, for the message.
         limit: `max_position_embeddings` of the tower.
         n_ctx: how many of a prompt's ids are context vectors.
+        n_special: how many stand around the text: BOS and EOS.
 
     Raises:
         ValueError: naming the longest prompt, its parts, the limit and the way out.
@@ -112,15 +117,15 @@ def check_lengths(sequences: PromptSequences, descriptions: Sequence[str], limit
     length = len(sequences.ids[longest])
     if length <= limit:
         return
-    text_length = length - n_ctx - 2
-    room = limit - text_length - 2
+    text_length = length - n_ctx - n_special
+    room = limit - text_length - n_special
     if not n_ctx:
-        way_out = f"shorten the text to {limit - 2} tokens or less"
+        way_out = f"shorten the text to {limit - n_special} tokens or less"
     elif room >= 1:
         way_out = f"lower `n_ctx` to {room} or less"
     else:
         way_out = "shorten the name"
     raise ValueError(
         f"The prompt for {descriptions[longest]!r} needs {length} tokens (context {n_ctx}, name and full stop "
-        f"{text_length}, BOS and EOS 2), but this text tower reads {limit}: {way_out}."
+        f"{text_length}, special tokens {n_special}), but this text tower reads {limit}: {way_out}."
     )

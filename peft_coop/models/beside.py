@@ -16,7 +16,8 @@ from peft.tuners.tuners_utils import delete_adapter as delete_from_layers
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import nn
 
-from ..models import taken_back_on_failure
+from .backup import taken_back_on_failure
+from .saved_tensors import CONTAINER
 
 
 def layer_class(config: PeftConfig) -> type[BaseTunerLayer]:
@@ -102,7 +103,11 @@ def train_biases(model: nn.Module, which: str, layer_cls: type[BaseTunerLayer]) 
         layer_cls: the class of the method's layers.
     """
     if which == "all":
-        biases = [weight for name, weight in model.named_parameters() if name.endswith(".bias") and "coop_" not in name]
+        biases = [
+            weight
+            for name, weight in model.named_parameters()
+            if name.endswith(".bias") and f".{CONTAINER}." not in name
+        ]
     else:
         layers = [module for module in model.modules() if which != "none" and isinstance(module, layer_cls)]
         biases = [layer.bias for layer in layers if layer.bias is not None]

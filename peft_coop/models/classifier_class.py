@@ -1,40 +1,18 @@
-"""How a base model becomes a classifier while it holds adapters, and itself again afterwards."""
+"""The class that a base model has while it holds prompts: how it becomes a classifier, and itself again afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from torch import nn
-from transformers import PretrainedConfig
 
 from .adapter_files import BEFORE_PROMPTS
 from .backup import Backup
 from .classifier import PromptClassifierMixin
 
 # Outputs that `Trainer.predict` must not collect beside the logits.
-NOT_PREDICTIONS = ["image_embeds", "text_embeds"]
-
-
-class LabelNames:
-    """The label names in a model's config, which follow the active adapter's classes.
-
-    Args:
-        config: the model's config; its own labels are remembered.
-    """
-
-    def __init__(self, config: PretrainedConfig):
-        self.config = config
-        self._own = (config.id2label, config.label2id)
-
-    def publish(self, class_names: Sequence[str] | None) -> None:
-        """Write `id2label`, `label2id` and so `num_labels`; None restores the config's own."""
-        if class_names is None:
-            self.config.id2label, self.config.label2id = self._own
-            return
-        self.config.id2label = dict(enumerate(class_names))
-        self.config.label2id = {name: index for index, name in enumerate(class_names)}
+NOT_PREDICTIONS = ["image_embeds", "text_embeds", "loss_parts"]
 
 
 def become_classifier(model: nn.Module) -> None:
@@ -68,7 +46,7 @@ def remember_before_prompts(model: nn.Module, backup: Backup) -> None:
         model: the base model, with a prompt in it.
         backup: what it was.
     """
-    if len(model.prompt_layer.coop_ctx) == 1:
+    if len(model.prompt_layer.learned_prompts) == 1:
         setattr(model, BEFORE_PROMPTS, backup)
 
 

@@ -1,0 +1,64 @@
+"""The prompts of one list of classes, and the features kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from ..methods import Prompt
+from ..prompts import check_class_names
+from ..towers import PreparedPrompts, TextCache, TextTower, average
+
+
+class ClassTexts:
+    """The prompts of C classes, learned and hand-written.
+
+    Args:
+        class_names: the names.
+        prompt: makes the learned prompts of them.
+        tower: reads the prompts.
+
+    Attributes:
+        class_names: the C names as the user wrote them.
+        learned: the C prompts with learnable vectors.
+        zero_shot: per hand-written template, the C prompts without.
+
+    Raises:
+        TypeError, ValueError: for names that are no names, see `check_class_names`, or prompts that are too long.
+    """
+
+    def __init__(self, class_names: Sequence[str], prompt: Prompt, tower: TextTower):
+        self.class_names = check_class_names(class_names)
+        learned = prompt.sequences(self.class_names)
+        zero_shot = [prompt.reader.hand_written(self.class_names, each) for each in prompt.settings.templates]
+        self.learned: PreparedPrompts = tower.prepare(learned)
+        self.zero_shot: list[PreparedPrompts] = [tower.prepare(sequences) for sequences in zero_shot]
+        self._learned_features: TextCache[Tensor] = TextCache()
+        self._zero_shot_features: TextCache[Tensor] = TextCache()
+
+    def clear(self) -> None:
+        """Forget all that is kept of these prompts."""
+        for features in (self._learned_features, self._zero_shot_features):
+            features.clear()
+        for prompts in (self.learned, *self.zero_shot):
+            prompts.clear()
+
+    def learned_features(self, tower: TextTower, vectors: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        """Features of the learned prompts with these vectors, computed or kept."""
+        return _own_copy(self._learned_features, tower, vectors, compute)
+
+    def zero_shot_features(self, tower: TextTower) -> Tensor:
+        """Features `[C, P]` of the hand-written prompts, averaged where there are several; computed or kept."""
+        return _own_copy(
+            self._zero_shot_features, tower, None, lambda: average([tower.encode(each) for each in self.zero_shot])
+        )
+
+
+def _own_copy(
+    cache: TextCache[Tensor], tower: TextTower, vectors: Tensor | None, compute: Callable[[], Tensor]
+) -> Tensor:
+    """Features from the cache; a copy, since the caller may normalise it in place."""
+    state = tower.state()
+    features = cache.get(state, compute, vectors)
+    return features if state is None else features.clone()

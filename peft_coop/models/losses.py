@@ -1,0 +1,62 @@
+"""The loss of a classifier: cross-entropy, and what a method adds to it in training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..methods import LossTerm
+
+
+def classification_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
+    """Cross-entropy of `[B, C]` logits, averaged over the batch or divided by `num_items`.
+
+    Raises:
+        ValueError: if `labels` are not B integers from 0 to C-1.
+    """
+    n_cls = logits.shape[-1]
+    try:
+        labels = torch.as_tensor(labels)  # lists and arrays, too
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`labels` must be {len(logits)} integers, one per image, got {labels!r}.") from error
+    if labels.shape != logits.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(
+            f"`labels` must be {len(logits)} integers, one per image, got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}."
+        )
+    labels = labels.to(logits.device).long()
+    # One look at the values, since each makes the processor wait for a GPU.
+    if not torch.compiler.is_compiling() and ((labels < 0) | (labels >= n_cls)).any():
+        wrong = sorted({label for label in labels.tolist() if not 0 <= label < n_cls})
+        raise ValueError(f"`labels` must lie between 0 and {n_cls - 1} ({n_cls} classes), got {wrong}.")
+    if num_items is None:
+        return F.cross_entropy(logits, labels)
+    total = F.cross_entropy(logits, labels, reduction="sum")
+    return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else num_items)
+
+
+def with_terms(loss: Tensor, terms: Mapping[str, LossTerm], share: Tensor | float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Add a method's terms to cross-entropy.
+
+    Args:
+        loss: scalar, as it is returned.
+        terms: by name.
+        share: of the batch in what the loss is averaged over; below 1 where gradients are accumulated.
+
+    Returns:
+        The whole loss, and its parts by name: detached, before weighting, averaged over the batch.
+    """
+    parts = {"cross_entropy": loss.detach() / share}
+    for name, term in terms.items():
+        if term.weight:
+            loss = loss + share * term.weight * term.value
+        parts[name] = term.value.detach()
+    return loss, parts
+
+
+def share_of_items(batch_size: int, num_items: Tensor | int | None) -> Tensor | float:
+    """The share of a batch in the images of an optimizer step; 1 where nobody said how many these are."""
+    return 1.0 if num_items is None else batch_size / num_items

@@ -1,0 +1,32 @@
+"""The one room that touches Hugging Face's towers: families as data, text towers causal or not, vision towers."""
+
+from .embeddings import SplicedEmbeddings
+from .families import FAMILIES, Family, find_family, projection_dim, text_limit, token_embedding
+from .similarity import computing_dtype, cosine_logits, normalize, scale_and_bias
+from .text_cache import TextCache
+from .text_tower import PreparedPrompts, TextTower, average, encode_templates, text_reader, text_tower
+from .vision_tower import image_features, is_vision_frozen, vision_parts
+
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "PreparedPrompts",
+    "SplicedEmbeddings",
+    "TextCache",
+    "TextTower",
+    "average",
+    "computing_dtype",
+    "cosine_logits",
+    "encode_templates",
+    "find_family",
+    "image_features",
+    "is_vision_frozen",
+    "normalize",
+    "projection_dim",
+    "scale_and_bias",
+    "text_limit",
+    "text_reader",
+    "text_tower",
+    "token_embedding",
+    "vision_parts",
+]

@@ -1,0 +1,161 @@
+"""Text towers whose prompts share nothing: each prompt is a row of its own, through the model's own text forward."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..prompts import PromptSequences
+from .embeddings import Splice, SplicedEmbeddings
+from .families import Family, device_of, text_limit, token_embedding
+from .text_cache import TextState, text_state
+from .text_memory import MAX_POSITIONS, bytes_per_position, is_trained, part_size
+
+
+class PlainPrompts:
+    """C prompts as rows of L tokens, shorter ones filled up.
+
+    Attributes:
+        token_ids: `[C, L]`; the id of padding's neighbour where a vector stands, any ordinary token.
+        is_learned: `[C, L]`, where a learnable vector stands.
+        vector_rows: `[C, L]`, which one; 0 elsewhere.
+        mask: `[C, L]`, 1 where the prompt is and 0 behind it.
+    """
+
+    @torch.inference_mode(False)  # training may use them later
+    def __init__(self, sequences: PromptSequences, length: int | None = None):
+        longest = max(map(len, sequences.ids)) if length is None else length
+        rows = [[*ids, *[sequences.pad_token_id] * (longest - len(ids))] for ids in sequences.ids]
+        ids = torch.tensor(rows)
+        lengths = torch.tensor([len(each) for each in sequences.ids])
+        self.is_learned = ids >= sequences.vocab_size
+        self.vector_rows = (ids - sequences.vocab_size).masked_fill(~self.is_learned, 0)
+        self.token_ids = ids.masked_fill(self.is_learned, _ordinary_token(sequences))
+        self.mask = (torch.arange(longest) < lengths[:, None]).long()
+        self._copies: dict[torch.device, PlainPrompts] = {}
+
+    def clear(self) -> None:
+        """Nothing is kept."""
+
+    def to(self, device: torch.device) -> PlainPrompts:
+        """These prompts on `device`: themselves, or a copy that is made once and kept."""
+        if self.mask.device == device:
+            return self
+        if device not in self._copies:
+            other = copy(self)
+            with torch.inference_mode(False):
+                for name in ("token_ids", "is_learned", "vector_rows", "mask"):
+                    setattr(other, name, getattr(self, name).to(device))
+            self._copies[device] = other
+        return self._copies[device]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_copies": {}}  # copies and pickles start without
+
+
+def _ordinary_token(sequences: PromptSequences) -> int:
+    """A token that no tower takes for padding or for the end of a text, to stand where a vector stands."""
+    first = sequences.ids[0]
+    special = {sequences.pad_token_id, first[0], first[-1]}
+    return next(token for token in range(len(special) + 1) if token not in special)
+
+
+class PlainTower:
+    """A text tower that is not causal, or whose layers are not CLIP's; see `TextTower` for what it answers.
+
+    Args:
+        model: the dual encoder.
+        family: where its parts are.
+    """
+
+    is_installed = True
+
+    def __init__(self, model: nn.Module, family: Family):
+        self.model = model
+        self.family = family
+        self.config = model.config.text_config
+        layers = model.get_submodule(family.text_parts[0]).modules()
+        checkpoints = any(getattr(layer, "gradient_checkpointing", False) for layer in layers)
+        self.recomputes = model.training and checkpoints
+
+    def install(self) -> None:
+        """Nothing: the layers are called as they are."""
+
+    def remove(self) -> None:
+        """Nothing, see `install`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower is."""
+        return device_of(self.model)
+
+    def prepare(self, sequences: PromptSequences) -> PlainPrompts:
+        """Fill prompts up to one length, once for all calls of `encode`."""
+        return PlainPrompts(sequences, text_limit(self.model) if self.family.pads_to_limit else None)
+
+    def state(self) -> TextState | None:
+        """What every encoded prompt depends on; None where nothing may be kept, see `text_state`."""
+        layer = self.model.get_submodule(self.family.embeddings)
+        if not isinstance(layer, SplicedEmbeddings):
+            return text_state(self._parts(), self.device)
+        return text_state((*self._parts(), layer.base_layer), self.device, without=layer)
+
+    def encode(self, prompts: PlainPrompts, vectors: Tensor | None = None, memory: int | None = None) -> Tensor:
+        """Text features, see `TextTower.encode`."""
+        prompts = prompts.to(self.device)
+        per_image = vectors is not None and vectors.ndim == 3
+        n_images = len(vectors) if vectors is not None and per_image else 1
+        n_vectors = 0 if vectors is None else vectors.shape[-2]
+        table = None if vectors is None else vectors.flatten(0, -2)  # [B*V, D]
+        n_prompts, length = prompts.token_ids.shape
+        every_row = torch.arange(n_prompts, device=self.device).repeat(n_images)
+        first_vector = torch.arange(n_images, device=self.device).repeat_interleave(n_prompts) * n_vectors
+
+        def encode(start: int, stop: int) -> Tensor:
+            row = every_row[start:stop]
+            splice = None
+            if table is not None:
+                rows = prompts.vector_rows[row] + first_vector[start:stop, None]
+                splice = Splice(prompts.is_learned[row], rows, table)
+            return self._own_features(prompts.token_ids[row], prompts.mask[row], splice)
+
+        size, again = self._part_size(length, n_images * n_prompts, table, memory)
+        parts = []
+        for start in range(0, n_images * n_prompts, size):
+            stop = min(start + size, n_images * n_prompts)
+            parts.append(checkpoint(encode, start, stop, use_reentrant=False) if again else encode(start, stop))
+        features = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return features.unflatten(0, (n_images, n_prompts)) if per_image else features
+
+    def _own_features(self, token_ids: Tensor, mask: Tensor, splice: Splice | None) -> Tensor:
+        """Features `[N, P]` by the model's own text forward."""
+        given: dict[str, Any] = {"input_ids": token_ids}
+        if self.family.takes_mask:
+            given["attention_mask"] = mask
+        own = getattr(type(self.model), "__base_class__", type(self.model)).get_text_features
+        if splice is None:
+            return own(self.model, **given, return_dict=True).pooler_output
+        with self.model.get_submodule(self.family.embeddings).splicing(splice):
+            return own(self.model, **given, return_dict=True).pooler_output
+
+    def _parts(self) -> tuple[nn.Module, ...]:
+        return tuple(self.model.get_submodule(part) for part in self.family.text_parts)
+
+    def _part_size(self, length: int, n_rows: int, table: Tensor | None, memory: int | None) -> tuple[int, bool]:
+        """How many rows to encode at once, and whether to compute them again in the backward pass."""
+        if not is_trained(table, *self._weights_behind_vectors()):
+            return max(1, MAX_POSITIONS // length), False
+        weight, n_heads = token_embedding(self.model).weight, self.config.num_attention_heads
+        per_row = length * self.config.num_hidden_layers * bytes_per_position(weight, 2 * n_heads * length)
+        return part_size(per_row, n_rows, memory, self.recomputes, self.device)
+
+    def _weights_behind_vectors(self) -> list[nn.Module]:
+        """All modules of the text side that hold weights, but the layer with the prompts."""
+        layer = self.model.get_submodule(self.family.embeddings)
+        inside = set(layer.modules())
+        every = [each for part in self._parts() for each in part.modules()]
+        return [each for each in every if each not in inside and not list(each.children())]

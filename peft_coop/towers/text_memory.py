@@ -1,0 +1,61 @@
+"""How many prompts a text tower encodes at once, so that what is kept for the backward pass stays below a limit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+# Positions encoded at once where no gradient is needed.
+MAX_POSITIONS = 32768
+# Numbers that a layer keeps for the backward pass, per position and unit of width.
+KEPT_PER_UNIT = 16
+# Bytes that the text side may keep for the backward pass before it computes them again; on a GPU, this share of it.
+CPU_MEMORY = 2 * 2**30
+GPU_SHARE = 1 / 4
+# In how many parts the rows are recomputed where gradient checkpointing is switched on.
+CHECKPOINTED_PARTS = 8
+
+
+def is_trained(table: Tensor | None, *parts: nn.Module) -> bool:
+    """Whether a gradient must reach the learnable vectors, or a weight of some modules."""
+    learns = (table is not None and table.requires_grad) or any(
+        weight.requires_grad for part in parts for weight in part.parameters()
+    )
+    return torch.is_grad_enabled() and learns
+
+
+def bytes_per_position(weight: Tensor, more: int = 0) -> int:
+    """What a layer keeps of one position.
+
+    Args:
+        weight: `[., D]`, one of the tower's weights.
+        more: numbers beside those that grow with D.
+    """
+    return (KEPT_PER_UNIT * weight.shape[1] + more) * weight.element_size()
+
+
+def part_size(
+    per_row: int, n_rows: int, memory: int | None, recomputes: bool, device: torch.device
+) -> tuple[int, bool]:
+    """How many rows to encode at once, and whether to compute them again in the backward pass.
+
+    Args:
+        per_row: bytes that are kept of a row.
+        n_rows: rows of all images.
+        memory: bytes that may be kept; None: 2 GiB, or a quarter of a GPU's memory.
+        recomputes: whether gradient checkpointing is switched on.
+        device: where the tower is.
+    """
+    total = per_row * n_rows
+    memory = default_memory(device) if memory is None else memory
+    if total <= memory and not recomputes:
+        return n_rows, False
+    part = min(memory, total // CHECKPOINTED_PARTS) if recomputes else memory
+    return max(1, part // per_row), True
+
+
+def default_memory(device: torch.device) -> int:
+    """Bytes that may be kept for the backward pass where nobody has said."""
+    if device.type == "cuda":
+        return int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
+    return CPU_MEMORY

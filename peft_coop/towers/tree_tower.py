@@ -1,0 +1,368 @@
+"""Causal text towers, whose prompts share the hidden states of their common beginnings.
+
+What is computed are the nodes of the prompts' prefix tree (`prompts/tree.py`), by the tower's own layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.activations import QuickGELUActivation
+
+from ..prompts import PromptSequences
+from ..prompts.tree import Columns, build_tree
+from .families import Family
+from .quick_gelu import LeanQuickGELU
+from .text_cache import TextCache, TextState, text_state
+from .text_memory import MAX_POSITIONS, bytes_per_position, is_trained, part_size
+from .tree_attention import KeysAndValues, LeavesOnly, RowsBehindKeys, TreeAttentionConfig, TrunksAndRows
+
+# Bytes of keys and values of frozen nodes that are kept from one step to the next.
+KEPT_KEYS = 2**28
+
+
+@dataclass
+class Nodes:
+    """Nodes of a prompt tree in rows.
+
+    Shapes: R rows, N nodes, S keys that they may attend to.
+
+    Attributes:
+        token_ids: `[R, N]`, ids of the tower's vocabulary, 0 where a learnable vector stands.
+        vector_rows: `[R, N]`, row in the table of learnable vectors, 0 where a token stands.
+        is_learned: `[R, N]`, where a learnable vector stands.
+        position_ids: `[R, N]`.
+        mask: `[R, 1, N, S]`, True where a node may attend.
+        has_vectors: whether `is_learned` is True anywhere.
+    """
+
+    token_ids: Tensor
+    vector_rows: Tensor
+    is_learned: Tensor
+    position_ids: Tensor
+    mask: Tensor
+    has_vectors: bool
+
+    @classmethod
+    def of(cls, columns: Columns, vocab_size: int) -> Nodes:
+        """Turn one kind of a tree's nodes into tensors."""
+        ids = torch.from_numpy(columns.ids)
+        is_learned = ids >= vocab_size
+        return cls(
+            token_ids=ids.masked_fill(is_learned, 0),
+            vector_rows=(ids - vocab_size).masked_fill(~is_learned, 0),
+            is_learned=is_learned,
+            position_ids=torch.from_numpy(columns.position_ids),
+            mask=torch.from_numpy(columns.mask)[:, None],
+            has_vectors=bool(is_learned.any()),
+        )
+
+    def to(self, device: torch.device) -> Nodes:
+        """These nodes on `device`."""
+        tensors = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "has_vectors"}
+        return Nodes(**{name: tensor.to(device) for name, tensor in tensors.items()}, has_vectors=self.has_vectors)
+
+
+class TreePrompts:
+    """C prompts as the rows of their prefix tree.
+
+    Attributes:
+        trunk: the nodes that all prompts share, as one row.
+        frozen: the nodes behind which no learnable vector stands.
+        live: the other nodes, among them all leaves.
+        leaf_columns: `[R, Q]`, where prompts end in each row; a row with fewer leaves repeats its first column.
+        leaves: `[C]`, where each prompt ends among these R*Q.
+    """
+
+    @torch.inference_mode(False)  # training may use them later
+    def __init__(self, sequences: PromptSequences):
+        tree = build_tree(sequences)
+        depth = np.arange(tree.trunk.size)
+        trunk = Columns(tree.trunk[None], depth[None], (depth[:, None] >= depth)[None])
+        self.trunk, self.frozen, self.live = (
+            Nodes.of(columns, sequences.vocab_size) for columns in (trunk, tree.frozen, tree.live)
+        )
+        slots, most = _number_within(tree.leaf_rows)
+        leaf_columns = np.zeros((len(tree.live.ids), most), dtype=np.int64)
+        leaf_columns[tree.leaf_rows, slots] = tree.leaf_columns
+        self.leaf_columns = torch.from_numpy(leaf_columns)
+        self.leaves = torch.from_numpy(tree.leaf_rows * most + slots)
+        self._copies: dict[torch.device, TreePrompts] = {}
+        self.frozen_keys: TextCache[list[KeysAndValues]] = TextCache()
+
+    def clear(self) -> None:
+        """Forget the keys and values that are kept, on every device."""
+        self.frozen_keys.clear()
+        for other in self._copies.values():
+            other.clear()
+
+    def to(self, device: torch.device) -> TreePrompts:
+        """These prompts on `device`: themselves, or a copy that is made once and kept.
+
+        They stay where they are, since replicas of the model on other devices read them at the same time.
+        """
+        if self.leaves.device == device:
+            return self
+        if device not in self._copies:
+            other = copy(self)
+            other.frozen_keys = TextCache()
+            with torch.inference_mode(False):  # training may use them later
+                for name in ("trunk", "frozen", "live", "leaf_columns", "leaves"):
+                    setattr(other, name, getattr(self, name).to(device))
+            self._copies[device] = other
+        return self._copies[device]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_copies": {}}  # copies and pickles start without
+
+
+@dataclass
+class Rows:
+    """N pairs of a row of nodes and an image, which pass through the tower together.
+
+    Attributes:
+        nodes: the rows' nodes.
+        row: `[N]`.
+        image: `[N]`.
+    """
+
+    nodes: Nodes
+    row: Tensor
+    image: Tensor
+
+
+@dataclass
+class Trunks:
+    """The trunk that stands before rows, once for each of their images.
+
+    Attributes:
+        nodes: the trunk, as one row.
+        images: `[I]`, the images; one where no learnable vector stands in the trunk.
+        of_row: `[N]`, which of the I stands before each of the rows.
+    """
+
+    nodes: Nodes
+    images: Tensor
+    of_row: Tensor
+
+
+class TreeTower:
+    """A causal text tower with CLIP's layers; see `TextTower` for what it answers.
+
+    Args:
+        model: the dual encoder.
+        family: where its parts are.
+    """
+
+    def __init__(self, model: nn.Module, family: Family):
+        self.model = model
+        text_model = model.text_model
+        self.embeddings = text_model.embeddings
+        self.layers = text_model.encoder.layers
+        self.final_layer_norm = text_model.final_layer_norm
+        self.projection = model.text_projection
+        self.is_eager = text_model.config._attn_implementation == "eager"
+        self.n_heads = text_model.config.num_attention_heads
+        self.recomputes = model.training and any(layer.gradient_checkpointing for layer in self.layers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower is."""
+        return self.embeddings.token_embedding.weight.device
+
+    def install(self) -> None:
+        """Let the layers read packed trees, and keep less for the backward pass; a no-op if they do."""
+        for layer in self.layers:
+            if not isinstance(layer.self_attn.config, TreeAttentionConfig):
+                layer.self_attn.config = TreeAttentionConfig(layer.self_attn.config)
+            if isinstance(layer.mlp.activation_fn, QuickGELUActivation):
+                layer.mlp.activation_fn = LeanQuickGELU(layer.mlp.activation_fn)
+
+    def remove(self) -> None:
+        """Undo `install`."""
+        for layer in self.layers:
+            if isinstance(layer.self_attn.config, TreeAttentionConfig):
+                layer.self_attn.config = layer.self_attn.config.config
+            if isinstance(layer.mlp.activation_fn, LeanQuickGELU):
+                layer.mlp.activation_fn = layer.mlp.activation_fn.original
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the layers read packed trees."""
+        return isinstance(self.layers[0].self_attn.config, TreeAttentionConfig)
+
+    def prepare(self, sequences: PromptSequences) -> TreePrompts:
+        """Lay out the prefix tree of some prompts, once for all calls of `encode`."""
+        return TreePrompts(sequences)
+
+    def state(self) -> TextState | None:
+        """What every encoded prompt depends on; None where nothing may be kept, see `text_state`."""
+        embeddings = self.embeddings.token_embedding, self.embeddings.position_embedding
+        return text_state((*embeddings, self.layers, self.final_layer_norm, self.projection), self.device)
+
+    def encode(self, prompts: TreePrompts, vectors: Tensor | None = None, memory: int | None = None) -> Tensor:
+        """Text features, see `TextTower.encode`."""
+        prompts = prompts.to(self.device)
+        per_image = vectors is not None and vectors.ndim == 3
+        table = vectors if vectors is None or per_image else vectors[None]  # [B, V, D] or [1, V, D]
+        states = self._encode_live(prompts, table, memory)  # [B, R*Q, D]
+        features = self.projection(self.final_layer_norm(states[:, prompts.leaves]))
+        return features if per_image else features[0]
+
+    def _encode_live(self, prompts: TreePrompts, table: Tensor | None, memory: int | None) -> Tensor:
+        """Hidden states `[B, R*Q, D]` of all rows' leaves: the rows of all images in one batch, or in parts."""
+        n_images = 1 if table is None else len(table)
+        n_rows = len(prompts.live.token_ids)
+        rows = torch.arange(n_rows, device=self.device)
+        images = torch.arange(n_images, device=self.device)
+        has_frozen = prompts.frozen.token_ids.numel() > 0  # the trunk is frozen then, too, and read once with them
+        frozen: list[KeysAndValues] = []
+        if has_frozen:
+            before = Trunks(prompts.trunk, images[:1], rows)
+            frozen = prompts.frozen_keys.get(
+                self.state(),
+                lambda: self._keys(Rows(prompts.frozen, rows, torch.zeros_like(rows)), before),
+                worth_keeping=_is_small,
+            )
+        every_row, every_image = rows.repeat(n_images), images.repeat_interleave(n_rows)
+
+        def encode(start: int, stop: int) -> Tensor:
+            part = Rows(prompts.live, every_row[start:stop], every_image[start:stop])
+            leaves = prompts.leaf_columns[part.row]
+            if has_frozen:
+                return self.run(part, [(key[part.row], value[part.row]) for key, value in frozen], table, leaves)
+            first, last = (start // n_rows, (stop - 1) // n_rows) if prompts.trunk.has_vectors else (0, 0)
+            before = Trunks(prompts.trunk, images[first : last + 1], part.image - first)
+            return self.run(part, before, table, leaves)
+
+        size, again = self._part_size(prompts.live, n_images, table, memory)
+        parts = []
+        for start in range(0, n_images * n_rows, size):
+            stop = min(start + size, n_images * n_rows)
+            parts.append(checkpoint(encode, start, stop, use_reentrant=False) if again else encode(start, stop))
+        states = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return states.reshape(n_images, n_rows * prompts.leaf_columns.shape[1], -1)
+
+    def run(
+        self, rows: Rows, before: Trunks | list[KeysAndValues], table: Tensor | None, leaf_columns: Tensor
+    ) -> Tensor:
+        """Hidden states `[N, Q, D]` of rows' leaves behind the last layer.
+
+        Args:
+            rows: N pairs of a row and an image.
+            before: what stands before them: trunks, which are computed with them, or each layer's keys and values.
+            table: `[B, V, D]` or `[1, V, D]`, the learnable vectors.
+            leaf_columns: `[N, Q]`, the nodes whose states are wanted; the last layer computes no other.
+        """
+        n_rows, length = len(rows.row), rows.nodes.token_ids.shape[1]
+        states, mask, trees = self._start(rows, before, table)
+        *layers, last_layer = self.layers
+        with self._without_checkpointing():
+            for layer, tree in zip(layers, trees, strict=False):
+                states = layer(states, mask, tree=tree)
+            keys_and_values = trees[-1].seen_by_rows(*self._keys_of(last_layer, states), n_rows)
+            of_rows = states[0, states.shape[1] - n_rows * length :].unflatten(0, (n_rows, length))
+            leaves = _at(of_rows, leaf_columns).flatten(0, 1)[None]
+            states = last_layer(leaves, _at(mask[:, 0], leaf_columns)[:, None], tree=LeavesOnly(*keys_and_values))
+        return states[0].unflatten(0, leaf_columns.shape)
+
+    def _keys(self, rows: Rows, before: Trunks) -> list[KeysAndValues]:
+        """Each layer's keys and values of trunks and rows, none of them learnable, for others to attend to."""
+        states, mask, trees = self._start(rows, before, None)
+        kept = []
+        with self._without_checkpointing():
+            for layer, tree in zip(self.layers, trees, strict=True):
+                kept.append(tree.seen_by_rows(*self._keys_of(layer, states), len(rows.row)))
+                states = layer(states, mask, tree=tree)
+        return kept
+
+    def _start(
+        self, rows: Rows, before: Trunks | list[KeysAndValues], table: Tensor | None
+    ) -> tuple[Tensor, Tensor, list[TrunksAndRows | RowsBehindKeys]]:
+        """What the first layer reads, packed `[1, ., D]`; the rows' mask; how each layer's attention reads the tree."""
+        states = self._embed(rows, table).flatten(0, 1)[None]
+        mask = self._as_layers_take_it(rows.nodes.mask[rows.row], states.dtype)
+        if isinstance(before, list):
+            return states, mask, [RowsBehindKeys(*each) for each in before]
+        trunks = Rows(before.nodes, torch.zeros_like(before.images), before.images)
+        states = torch.cat([self._embed(trunks, table).flatten(0, 1)[None], states], dim=1)
+        trunk_mask = self._as_layers_take_it(before.nodes.mask, states.dtype)
+        return states, mask, [TrunksAndRows(trunk_mask, len(before.images), before.of_row)] * len(self.layers)
+
+    def _embed(self, rows: Rows, table: Tensor | None) -> Tensor:
+        """Hidden states `[N, L, D]` before the first layer."""
+        nodes = rows.nodes
+        states = self.embeddings.token_embedding(nodes.token_ids[rows.row])
+        if nodes.has_vectors and table is not None:
+            index = nodes.vector_rows[rows.row]
+            learned = table[0][index] if len(table) == 1 else table[rows.image[:, None], index]
+            states = torch.where(nodes.is_learned[rows.row][..., None], learned.to(states), states)
+        return states + self.embeddings.position_embedding(nodes.position_ids[rows.row])
+
+    @staticmethod
+    def _keys_of(layer: nn.Module, states: Tensor) -> KeysAndValues:
+        """The keys and values `[N, H, L, E]` that a layer's attention makes of hidden states `[N, L, D]`."""
+        attention = layer.self_attn
+        normed = layer.layer_norm1(states)
+        key, value = (
+            projection(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+            for projection in (attention.k_proj, attention.v_proj)
+        )
+        return key, value
+
+    @contextmanager
+    def _without_checkpointing(self) -> Iterator[None]:
+        """Switch off the layers' own gradient checkpointing: here whole parts are computed again, with their keys.
+
+        Re-entrant checkpointing of a layer would not see that gradients pass through the keys.
+        """
+        switched = [layer for layer in self.layers if layer.gradient_checkpointing] if self.recomputes else []
+        for layer in switched:
+            layer.gradient_checkpointing = False
+        try:
+            yield
+        finally:
+            for layer in switched:
+                layer.gradient_checkpointing = True
+
+    def _as_layers_take_it(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """The mask as the attention in use wants it: eager attention adds it to the scores."""
+        if not self.is_eager:
+            return mask
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+
+    def _part_size(self, nodes: Nodes, n_images: int, table: Tensor | None, memory: int | None) -> tuple[int, bool]:
+        """How many rows to encode at once, and whether to compute them again in the backward pass."""
+        n_rows, length = nodes.token_ids.shape
+        if not is_trained(table, self.layers, self.final_layer_norm, self.projection):
+            return max(1, MAX_POSITIONS // length), False
+        weight = self.embeddings.token_embedding.weight
+        more = 2 * self.n_heads * nodes.mask.shape[-1] if self.is_eager else 0
+        per_row = length * len(self.layers) * bytes_per_position(weight, more)
+        return part_size(per_row, n_rows * n_images, memory, self.recomputes, self.device)
+
+
+def _is_small(keys: list[KeysAndValues]) -> bool:
+    """Whether the keys and values of the frozen nodes are worth their memory."""
+    return sum(2 * key.nbytes for key, _ in keys) <= KEPT_KEYS
+
+
+def _at(values: Tensor, columns: Tensor) -> Tensor:
+    """Of `[N, L, W]` the `[N, Q, W]` at some columns `[N, Q]`."""
+    return values.gather(1, columns[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def _number_within(rows: np.ndarray) -> tuple[np.ndarray, int]:
+    """For each entry, how many before it have the same row; and the most that any row has."""
+    order = np.argsort(rows, kind="stable")
+    counts = np.bincount(rows)
+    numbers = np.empty_like(rows)
+    numbers[order] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return numbers, int(counts.max())

@@ -1,0 +1,35 @@
+"""A dual encoder's vision side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .families import find_family
+
+
+def image_features(model: nn.Module, pixel_values: Tensor, **kwargs: Any) -> Tensor:
+    """Image features `[B, P]`, projected and not normalised, by the model's own forward.
+
+    A frozen tower needs no graph, also where gradient checkpointing makes its inputs require gradients.
+
+    Args:
+        model: the dual encoder.
+        pixel_values: as its image processor gives them.
+        **kwargs: what else its `get_image_features` takes.
+    """
+    trains = pixel_values.requires_grad or not is_vision_frozen(model)
+    with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
+        return model.get_image_features(pixel_values=pixel_values, return_dict=True, **kwargs).pooler_output
+
+
+def vision_parts(model: nn.Module) -> list[nn.Module]:
+    """What an image passes through."""
+    return [model.get_submodule(part) for part in find_family(model).image_parts]
+
+
+def is_vision_frozen(model: nn.Module) -> bool:
+    """Whether no weight of the vision side is trained."""
+    return not any(weight.requires_grad for part in vision_parts(model) for weight in part.parameters())
