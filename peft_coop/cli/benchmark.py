@@ -138,40 +138,37 @@ def run_few_shot(options: argparse.Namespace) -> None:
     """Accuracy over shots."""
     from ..evaluation import few_shot
 
-    clip = load_clip(options.model, options)
-    for data in _one_by_one(options):
-        few_shot(clip, data, make_methods(options, data), options.output, options.shots, options.seeds)
+    _run_on_each(options, few_shot)
 
 
 def run_base_to_new(options: argparse.Namespace) -> None:
     """Base and new classes."""
     from ..evaluation import base_to_new
 
-    clip = load_clip(options.model, options)
-    for data in _one_by_one(options):
-        base_to_new(clip, data, make_methods(options, data), options.output, options.shots, options.seeds)
+    _run_on_each(options, base_to_new)
 
 
 def run_cross_dataset(options: argparse.Namespace) -> None:
     """Transfer to other classes."""
     from ..evaluation import cross_dataset
 
-    _run_transfer(options, cross_dataset)
+    _run_on_each(options, cross_dataset)
 
 
 def run_domain(options: argparse.Namespace) -> None:
     """Transfer to other images of the same classes."""
     from ..evaluation import domain_generalisation
 
-    _run_transfer(options, domain_generalisation)
+    _run_on_each(options, domain_generalisation)
 
 
-def _run_transfer(options: argparse.Namespace, protocol: Callable) -> None:
+def _run_on_each(options: argparse.Namespace, protocol: Callable) -> None:
+    """Do a protocol on each dataset, with the targets where it has any."""
     clip = load_clip(options.model, options)
-    targets = [load_images(source, options) for source in options.targets]
+    targets = [[load_images(source, options) for source in options.targets]] if "targets" in options else []
     for data in _one_by_one(options):
         methods = make_methods(options, data)
-        protocol(clip, data, targets, methods, options.output, options.shots, options.seeds)
+        protocol(clip, data, *targets, methods, options.output, options.shots, options.seeds)
 
 
 def run_ablation(options: argparse.Namespace) -> None:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from ..evaluation import PromptLearning
 
 DEMO = "demo"
-# Methods that `TRAINING_OPTIONS` are not for.
+# Baselines that are not trained in steps, so that `TRAINING_OPTIONS` change nothing.
 UNTRAINED = ("zero-shot", "prompt-ensemble", "prompt-ensemble-80", "linear-probe")
 PROMPT_OPTIONS = (
     *("n_ctx", "ctx_init", "position", "class_specific", "set"),
     *("lengths", "starts", "positions", "contexts", "report_to"),
 )
 TRAINING_OPTIONS = ("epochs", "batch_size", "learning_rate", "augment")
-# What an option is that was not given, or was given in vain.
+# Values of options that were not given, or say what holds anyway.
 UNSET: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys((*PROMPT_OPTIONS, *TRAINING_OPTIONS, "no_flip", "workers"), (None, False, 0)),
     "position": (None, "end"),

@@ -150,7 +150,7 @@ class TrainingFolder:
         return [folder for folder in (self.output, *self.output.parents) if folder.is_relative_to(self._made)]
 
 
-# What a setting is that is no option.
+# What differs where a setting is not an option, in words.
 SAID = {
     "images": "other images or classes, as the data have changed since",
     "weights": "another model of this name, as its files have changed since",

@@ -19,7 +19,7 @@ from .preparation import prepare_images
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# How `prepare_images` cuts. Features that were kept from another way are not taken for these.
+# The name of how `prepare_images` cuts. Features that were kept under another name are computed again.
 PREPARATION = "crop rounded to nearest"
 
 

@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PICTURES = (".png", ".pdf", ".svg")
-# A text has room for so many classes and so many characters of a name, a picture's cells for numbers up to so many.
+# The most classes that a text has a matrix of; of more it tells the commonest mistakes, so many of them.
 PRINTED_CLASSES = 20
+MISTAKES = 20
+# The most characters of a class's name.
 PRINTED_NAME = 24
+# The most classes for which a picture has numbers in its cells, and names at its sides.
 NUMBERED_CLASSES = 25
 NAMED_CLASSES = 100
-# Where the matrix has no room, the commonest mistakes are told.
-MISTAKES = 20
 CELL, SMALLEST, LARGEST = 0.34, 3.0, 14.0  # inches
 
 
@@ -43,7 +45,7 @@ def format_confusion(predictions: Predictions) -> str:
     names, counts = predictions.class_names, predictions.confusion()
     if len(names) > PRINTED_CLASSES:
         return format_mistakes(predictions)
-    letters = [_column(index) for index in range(len(names))]
+    letters = ascii_uppercase[: len(names)]
     cell = max(len(f"{counts.max():,}"), 2) + 2
     width = max(len(_short(name)) for name in names)
     lines = [f"  {'true class':<{width + 4}}" + "".join(f"{letter:>{cell}}" for letter in letters) + "   predicted"]
@@ -135,8 +137,3 @@ def _number_cells(axes: Axes, percents: Any) -> None:
 
 def _short(name: str) -> str:
     return name if len(name) <= PRINTED_NAME else f"{name[: PRINTED_NAME - 1]}…"
-
-
-def _column(index: int) -> str:
-    """A, B, C … as a column's heading."""
-    return chr(ord("A") + index)

@@ -1,46 +1,18 @@
-"""The papers' protocols over methods, shots and seeds. Finished runs are read, not done again."""
+"""The papers' protocols over methods, shots and seeds."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ..data import ImageData, base_and_new_names, draw_indices, images_fingerprint, select_classes
-from ..data.features import PREPARATION
-from ..progress import stage
-from .compared_methods import Classifier, ComparedMethod, LabelledImages, in_words
-from .fingerprints import clip_fingerprint
-from .folder_locks import BusyError
+from ..data import ImageData, base_and_new_names, draw_indices, select_classes
+from .compared_methods import ComparedMethod, LabelledImages
 from .frozen_clip import FrozenCLIP
-from .planning import Estimator, PlannedRun, listed_runs
-from .run_folders import Results, RunKey, check_company, is_finished, run_once
-from .scores import scores
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from .protocol_runs import MeasuredSplit, PlannedFit, Records, run_all
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = (1, 2, 3)
-
-Records = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class _Test:
-    """What a split is measured on: images, their classes, and the prompt and name of their dataset."""
-
-    images: Dataset
-    class_names: list[str]
-    data: str
-    zero_shot_template: str
-
-
-Tests = dict[str, _Test]
 
 
 def few_shot(
@@ -71,11 +43,10 @@ def few_shot(
     """
     tests = {"test": _test_of(data)}
     plans = [
-        _Plan(method, num_shots, seed, draw_images(data, num_shots, seed), tests)
-        for method in _as_in(protocol, methods)
-        for num_shots, seed in _grid(method, shots, seeds)
+        PlannedFit(method, num_shots, seed, draw_images(data, num_shots, seed), tests)
+        for method, num_shots, seed in _each_fit(protocol, methods, shots, seeds)
     ]
-    return _run_all(clip, data, plans, output, protocol)
+    return run_all(clip, data, plans, output, protocol)
 
 
 def base_to_new(
@@ -113,12 +84,18 @@ def base_to_new(
         "base": replace(whole, images=select_classes(data.test, 0, len(base)), class_names=base),
         "new": replace(whole, images=select_classes(data.test, len(base), len(new)), class_names=new),
     }
+    only_base = {"base": splits["base"]}
     plans = [
-        _Plan(method, shots, seed, _only_base(draw_images(data, shots, seed), len(base)), _tests_for(method, splits))
-        for method in _as_in("base-to-new", methods)
-        for shots, seed in _grid(method, (num_shots,), seeds)
+        PlannedFit(
+            method,
+            shots,
+            seed,
+            _only_base(draw_images(data, shots, seed), len(base)),
+            splits if method.takes_new_classes else only_base,
+        )
+        for method, shots, seed in _each_fit("base-to-new", methods, (num_shots,), seeds)
     ]
-    return _run_all(clip, data, plans, output, "base-to-new")
+    return run_all(clip, data, plans, output, "base-to-new")
 
 
 def cross_dataset(
@@ -217,17 +194,6 @@ def draw_images(data: ImageData, num_shots: int, seed: int) -> LabelledImages:
     return LabelledImages(data.class_names, data.zero_shot_template, **parts, data=data.name)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """A run: what is learned from what, and the images and classes of each split it is measured on."""
-
-    method: ComparedMethod
-    num_shots: int
-    seed: int
-    images: LabelledImages
-    tests: Tests
-
-
 def _transfer(
     clip: FrozenCLIP,
     source: ImageData,
@@ -243,133 +209,27 @@ def _transfer(
         raise ValueError(f"Every dataset must have a name of its own, got {names}.")
     tests = {data.name: _test_of(data) for data in (source, *targets)}
     plans = [
-        _Plan(method, shots, seed, draw_images(source, shots, seed), tests)
-        for method in _as_in(protocol, methods)
-        for shots, seed in _grid(method, (num_shots,), seeds)
+        PlannedFit(method, shots, seed, draw_images(source, shots, seed), tests)
+        for method, shots, seed in _each_fit(protocol, methods, (num_shots,), seeds)
     ]
-    return _run_all(clip, source, plans, output, protocol)
+    return run_all(clip, source, plans, output, protocol)
 
 
-def _test_of(data: ImageData) -> _Test:
-    return _Test(data.test, data.class_names, data.name, data.zero_shot_template)
+def _test_of(data: ImageData) -> MeasuredSplit:
+    return MeasuredSplit(data.test, data.class_names, data.name, data.zero_shot_template)
 
 
-def _as_in(protocol: str, methods: Sequence[ComparedMethod]) -> list[ComparedMethod]:
-    """The methods as the papers have them in a protocol."""
-    return [method.for_protocol(protocol) for method in methods]
-
-
-def _grid(method: ComparedMethod, shots: Sequence[int], seeds: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Shots and seeds of a method's runs; one run without shots where it learns nothing."""
-    if not method.learns:
-        yield 0, 0
-        return
-    for num_shots in shots:
-        for seed in seeds:
-            yield num_shots, seed
+def _each_fit(
+    protocol: str, methods: Sequence[ComparedMethod], shots: Sequence[int], seeds: Sequence[int]
+) -> Iterator[tuple[ComparedMethod, int, int]]:
+    """Methods as the papers have them in a protocol, with shots and seeds; what learns nothing once, without shots."""
+    for method in methods:
+        for num_shots in shots if method.learns else (0,):
+            for seed in seeds if method.learns else (0,):
+                yield method.for_protocol(protocol), num_shots, seed
 
 
 def _only_base(images: LabelledImages, count: int) -> LabelledImages:
     """The drawn images of the first classes: drawn from all classes before, as in the original."""
     train, val = (select_classes(part, 0, count) for part in (images.train, images.val))
     return replace(images, class_names=images.class_names[:count], train=train, val=val)
-
-
-def _tests_for(method: ComparedMethod, splits: Tests) -> Tests:
-    return splits if method.takes_new_classes else {"base": splits["base"]}
-
-
-def _run_all(clip: FrozenCLIP, data: ImageData, plans: Sequence[_Plan], output: Path, protocol: str) -> Records:
-    """Do the runs that nobody else is doing, and then wait for the others."""
-    keys = _run_keys(clip, data, plans, protocol)
-    check_company(keys, output)
-    listed = listed_runs()
-    if listed is not None:
-        listed += _planned(clip, plans, keys, output)
-        return []
-    records: dict[int, dict[str, Any]] = {}
-    with stage(f"{protocol} on {data.name}", len(plans), "run") as progress:
-        for wait in (False, True):
-            for number in [number for number in range(len(plans)) if number not in records]:
-                plan = plans[number]
-                doing = "waiting for another process: " if wait else ""
-                progress.doing(f"{doing}{plan.method.name}{_drawn(plan)}")
-                count = progress.skip if is_finished(keys[number], output) else progress.update
-                with suppress(BusyError):
-                    records[number] = _run(clip, plan, keys[number], output, wait)
-                    count()
-    return [records[number] for number in range(len(plans))]
-
-
-def _planned(clip: FrozenCLIP, plans: Sequence[_Plan], keys: Sequence[RunKey], output: Path) -> Iterator[PlannedRun]:
-    estimator = Estimator(clip)
-    for plan, key in zip(plans, keys, strict=True):
-        finished, train = is_finished(key, output), plan.images.train
-        seconds = None if finished else estimator.seconds(plan.method, plan.images)
-        images = {test.images._fingerprint: len(test.images) for test in plan.tests.values()}
-        images[train._fingerprint] = len(train)
-        yield PlannedRun(key, finished, len(train), plan.method.training_steps(plan.images), seconds, images)
-
-
-def _drawn(plan: _Plan) -> str:
-    """Shots and seed in words; nothing where nothing is learned."""
-    return f", {in_words(plan.num_shots)}, seed {plan.seed}" if plan.num_shots else ""
-
-
-def _run(clip: FrozenCLIP, plan: _Plan, key: RunKey, output: Path, wait: bool) -> dict[str, Any]:
-    def fit(folder: Path) -> Classifier:
-        return plan.method.fit(clip, plan.images, plan.seed, folder)
-
-    def measure(classifier: Classifier) -> Results:
-        return {
-            split: scores(
-                classifier.for_data(test.data, test.zero_shot_template).logits(test.images, test.class_names),
-                test.images["label"],
-            )
-            for split, test in plan.tests.items()
-        }
-
-    return run_once(key, output, fit, measure, wait)
-
-
-def _run_keys(clip: FrozenCLIP, data: ImageData, plans: Sequence[_Plan], protocol: str) -> list[RunKey]:
-    """What identifies the runs; every image that one depends on is read for it."""
-    known: dict[tuple[str, ...], str] = {}
-
-    def fingerprint(images: Dataset, names: Sequence[str]) -> str:
-        key = (images._fingerprint, *names)
-        if key not in known:
-            known[key] = images_fingerprint(images, names)
-        return known[key]
-
-    def learned_from(images: LabelledImages) -> str:
-        parts = [fingerprint(part, images.class_names) for part in (images.train, images.val)]
-        return _hash([*parts, images.zero_shot_template, PREPARATION])
-
-    def tested_on(test: _Test) -> str:
-        return _hash([fingerprint(test.images, test.class_names), test.zero_shot_template, PREPARATION])
-
-    pool = _hash([data.class_names, *(list(map(int, part["label"])) for part in (data.train, data.val))])
-    weights = clip_fingerprint(clip)
-    return [
-        RunKey(
-            protocol,
-            data.name,
-            clip.name,
-            plan.method.key,
-            plan.method.name,
-            {"num_shots": plan.num_shots, **plan.method.settings()},
-            plan.seed,
-            list(plan.tests),
-            learned_from(plan.images),
-            {split: tested_on(test) for split, test in plan.tests.items()},
-            pool,
-            weights,
-            list(plan.images.shots_used),
-        )
-        for plan in plans
-    ]
-
-
-def _hash(parts: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

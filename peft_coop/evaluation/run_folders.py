@@ -18,15 +18,15 @@ from .compared_methods import Classifier
 from .folder_locks import locked
 
 RESULT = "result.json"
-# What a run is that is not finished.
+# Says which run a folder is of until there is a result.
 RUN = "run.json"
 CHECKPOINTS = "checkpoints"
 ADAPTER = "adapter"
 PACKAGES = ("torch", "transformers", "peft")
 
-# What a training does not depend on.
+# Fields of a `RunKey` that matter for measuring and not for the training.
 OF_MEASURING = ("splits", "tests", "pool")
-# Fingerprints in words.
+# What is another one where a fingerprint differs, by the field of a `RunKey`.
 CHANGED = {
     "images": "other images or classes to learn from, or another zero-shot prompt",
     "tests": "other images, classes or zero-shot prompt to test on",

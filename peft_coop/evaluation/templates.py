@@ -6,7 +6,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-# As `peft_coop.data.COOP_LAYOUTS` has them.
+# ImageNet and its variants, as `peft_coop.data.COOP_LAYOUTS` calls them.
 IMAGENET_NAMES = ("imagenet", "imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 
 

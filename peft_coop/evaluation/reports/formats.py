@@ -140,12 +140,8 @@ def _text(cell: Cell) -> str:
         return MISSING
     if isinstance(cell, str):
         return cell
-    return _percent(cell)
-
-
-def _percent(value: Value) -> str:
-    mean = f"{100 * value.mean:.2f}"
-    return mean if value.std is None else f"{mean} ± {100 * value.std:.2f}"
+    mean = f"{100 * cell.mean:.2f}"
+    return mean if cell.std is None else f"{mean} ± {100 * cell.std:.2f}"
 
 
 def _markdown_row(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Inches: a column and a page of a paper in two columns. A figure is printed at its own size, and so are its fonts.
 COLUMN_WIDTH = 3.25
 PAGE_WIDTH = 6.75
-# Of panels, by how many stand beside each other.
+# Heights of panels, by how many stand beside each other.
 PANEL_HEIGHTS = {1: 2.4, 2: 2.3, 3: 2.0, 4: 1.7}
 # Points.
 FONT = 8

@@ -15,7 +15,7 @@ from .published import NUM_SHOTS, Row, paper_names, published, published_base_to
 
 Cell = Value | str | None
 
-# Settings that are there only where they are not the paper's.
+# Fields of a recipe, which are among a run's settings only where they are not the paper's.
 RECIPE_FIELDS = {"num_epochs", "batch_size", "learning_rate"}
 H_NOTE = "H is the harmonic mean of the means of base and new, as in the CoCoOp paper."
 
