@@ -4,14 +4,13 @@ import copy
 import io
 import pickle
 import shutil
-import subprocess
-import sys
 import textwrap
 from contextlib import nullcontext
 
 import pytest
 import torch
 from conftest import make_clip
+from forked import run_forked
 from peft import (
     PeftConfig,
     PeftModel,
@@ -644,8 +643,8 @@ def test_unpickled_in_a_process_that_only_imported_the_package(make_model, logit
         assert model.config.id2label == {0: "rose", 1: "tulip"}
         print(type(model.unload()).__mro__[0])
     """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "all.pt")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    (tmp_path / "script.py").write_text(textwrap.dedent(script))
+    done = run_forked(tmp_path / "script.py", tmp_path / "all.pt")
     assert done.returncode == 0, done.stderr
     assert "CLIPModel" in done.stdout
 

@@ -1,13 +1,11 @@
 """The pretraining script: what it draws and says, and that it runs."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import run_forked
 from transformers import CLIPModel, CLIPProcessor
 
 from peft_coop.demo import load_clip, load_processor, load_task
@@ -121,9 +119,7 @@ def test_training_sees_what_the_image_processor_gives():
 
 
 def test_smoke_run_saves_a_model_that_loads(tmp_path):
-    command = [sys.executable, str(FOLDER / "pretrain.py"), "--smoke", "--output", str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(FOLDER.parents[1])}  # also where the package is not installed
-    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    run = run_forked(FOLDER / "pretrain.py", "--smoke", "--output", tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
     assert "shapes: zero-shot" in run.stdout
     assert "digits: zero-shot" in run.stdout

@@ -2,12 +2,10 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run_ranks
 
 WORKER = Path(__file__).parent / "distributed_worker.py"
 STEPS = 3
@@ -25,13 +23,8 @@ def run_worker(folder: Path, tokenizer: str, n_processes: int, runs: list) -> di
     settings |= {"folder": str(folder / "out"), "results": str(folder / f"results-{n_processes}.json")}
     file = folder / f"settings-{n_processes}.json"
     file.write_text(json.dumps(settings))
-    launcher = [sys.executable]
-    if n_processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"]
-    paths = [str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, str(WORKER), str(file)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
+    for done in run_ranks(n_processes, WORKER, file):
+        assert done.returncode == 0, done.stderr[-4000:]
     return dict(zip(runs, json.loads(Path(settings["results"]).read_text()), strict=True))
 
 

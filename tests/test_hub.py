@@ -214,16 +214,16 @@ def test_snippet_of_the_card_runs_as_printed(hub, client, pushed, tmp_path):
     assert f'"{BASE}"' in snippet
     assert '"me/coop-test"' in snippet
     Image.new("RGB", (40, 30), "orange").save(tmp_path / "image.jpg")
-    done = subprocess.run(
-        [sys.executable, "-c", snippet],
-        cwd=tmp_path,
-        env=client.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() in CLASS_NAMES
+    script = f"""
+import contextlib, io
+printed = io.StringIO()
+os.chdir({str(tmp_path)!r})
+with contextlib.redirect_stdout(printed):
+    exec({snippet!r}, {{}})
+os.chdir({str(client.home)!r})
+result = printed.getvalue()
+"""
+    assert client.run(script).strip() in CLASS_NAMES
 
 
 def test_second_push_keeps_the_users_words(hub, client, pushed):

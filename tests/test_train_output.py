@@ -2,11 +2,10 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run_forked
 from PIL import Image
 
 from peft_coop.cli import main
@@ -176,7 +175,8 @@ from peft_coop.evaluation.folder_locks import locked
 with locked(Path({str(tmp_path)!r})):
     os.kill(os.getpid(), 9)
 """
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    (tmp_path / "script.py").write_text(code)
+    assert run_forked(tmp_path / "script.py").returncode == -9
     with locked(tmp_path):
         assert (tmp_path / ".lock").exists()
 
