@@ -112,6 +112,19 @@ def epochs_by_shots(num_shots: int, data: str | None = None) -> int:
     return NUM_EPOCHS[next((shots for shots in NUM_EPOCHS if shots >= num_shots), max(NUM_EPOCHS))]
 
 
+def coop_recipe(num_shots: int, data: str | None = None, protocol: str = "few-shot") -> Recipe:
+    """CoOp's: epochs by shots, batches of 32; the same in every protocol.
+
+    Args:
+        num_shots: images per class.
+        data: the dataset's name.
+        protocol: one of `PROTOCOLS`.
+
+    Reference: CoOp (arXiv:2109.01134).
+    """
+    return Recipe(epochs_by_shots(num_shots, data), batch_size=32)
+
+
 def learning_rate(epoch: int, num_epochs: int, base: float = LEARNING_RATE) -> float:
     """The learning rate of an epoch: 1e-5 in the first, a cosine from `base` over the others.
 

@@ -99,7 +99,7 @@ def _is_image(name: str) -> bool:
 def _classifier(options: argparse.Namespace) -> tuple[PeftModel, FrozenCLIP]:
     from peft import get_peft_model
 
-    from ..methods import CoOpConfig
+    from ..methods import DEFAULT_METHOD, METHODS
 
     if options.adapter:
         if options.template is not None:
@@ -114,7 +114,9 @@ def _classifier(options: argparse.Namespace) -> tuple[PeftModel, FrozenCLIP]:
         {} if options.template is None else {"zero_shot_template": checked_template(options.template)}
     )
     clip = load_clip(DEMO if options.model is None else options.model, options)
-    model = get_peft_model(clip.model, CoOpConfig(class_names=options.class_names, **fields)).eval()
+    # Every method is the same zero-shot classifier while it is disabled.
+    config = METHODS[DEFAULT_METHOD].config(class_names=options.class_names, **fields)
+    model = get_peft_model(clip.model, config).eval()
     model.base_model.disable_adapter_layers()
     return model, clip
 

@@ -13,7 +13,7 @@ from peft import PeftConfig, PeftType, TaskType
 from torch import Tensor, nn
 
 from ..prompts import PromptSequences, check_class_names, check_template
-from ..recipes import PROTOCOLS, Recipe
+from ..recipes import PROTOCOLS, Recipe, coop_recipe
 from ..towers import FAMILIES, text_reader
 
 
@@ -271,8 +271,9 @@ class Method:
         prompt: the class of what it learns, made of settings and a model.
         reference: the paper's arXiv number.
         summary: what is special about its vectors, to follow "4 learned vectors" in a sentence; may be empty.
-        recipe_of: see `recipe`; takes the number of shots, the dataset's name or None, and the protocol.
-        fields_of: see `fields`; takes the protocol.
+        recipe_of: see `recipe`; takes the number of shots, the dataset's name or None, and the protocol. CoOp's if not
+            given.
+        fields_of: see `fields`; takes the protocol. What the config has by default if not given.
         settings: fields of the config, beside those of the context, that tell one prompt from another.
         colour: of its lines and bars, as "#rrggbb".
     """
@@ -282,8 +283,8 @@ class Method:
     config: type[PromptConfig]
     prompt: type[Prompt]
     reference: str
-    recipe_of: Callable[[int, str | None, str], Recipe]
-    fields_of: Callable[[str], Mapping[str, Any]]
+    recipe_of: Callable[[int, str | None, str], Recipe] = coop_recipe
+    fields_of: Callable[[str], Mapping[str, Any]] = lambda protocol: {}
     summary: str = ""
     settings: tuple[str, ...] = ()
     colour: str | None = None

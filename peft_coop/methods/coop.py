@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ..recipes import CONTEXT_WORDS, RANDOM_START, Recipe, epochs_by_shots
+from ..recipes import CONTEXT_WORDS, RANDOM_START
 from .base import Method, check_count, check_switch
 from .context import DEFAULT_N_CTX, ContextConfig, ContextPrompt
 
@@ -61,11 +61,6 @@ class CoOpPrompt(ContextPrompt):
     """
 
 
-def recipe(num_shots: int, data: str | None, protocol: str) -> Recipe:
-    """CoOp's: epochs by shots, batches of 32."""
-    return Recipe(epochs_by_shots(num_shots, data), batch_size=32)
-
-
 def fields(protocol: str) -> dict[str, Any]:
     """16 random vectors in its own paper's few-shot classification, 4 from words where CoCoOp's paper has CoOp."""
     if protocol in RANDOM_START:
@@ -79,7 +74,6 @@ COOP = Method(
     config=CoOpConfig,
     prompt=CoOpPrompt,
     reference="2109.01134",
-    recipe_of=recipe,
     fields_of=fields,
     colour="#0072b2",
 )
