@@ -1,5 +1,6 @@
 """A method that is put into METHODS appears wherever methods are offered, drawn and described."""
 
+import argparse
 import ast
 import json
 import re
@@ -15,6 +16,7 @@ from test_reports import base_to_new
 
 import peft_coop
 from peft_coop.cli import main
+from peft_coop.cli.method_options import fields_given
 from peft_coop.cli.offered_methods import TITLES, method_titles
 from peft_coop.evaluation import PromptLearning
 from peft_coop.evaluation.reports import format_report
@@ -181,6 +183,28 @@ def test_what_cannot_be_set_is_refused(arguments, message, tmp_path, capsys):
     _, told = command(capsys, "train", *SHORT, "--method", KEY, *arguments, "--output", tmp_path / "out", code=2)
     assert re.search(message, told)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("4", 4),
+        ("True", True),
+        ("false", False),
+        ("None", None),
+        ("null", None),
+        ("[1, 2]", [1, 2]),
+        ("a photo=of", "a photo=of"),
+        ("", ""),
+    ],
+)
+def test_values_are_json_or_python_words_or_texts(text, value):
+    read = fields_given(
+        argparse.Namespace(position="end", class_specific=False, n_ctx=None, ctx_init=None, set=[f"x={text}"])
+    )
+    assert read == {"x": value}
+    assert type(read["x"]) is type(value)
 
 
 def names_of_methods(file: Path) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..progress import stage
 from .loading import load_clip, load_images, tell_shots
 from .messages import say
+from .method_options import make_prompt_learning, tell_unused
 from .offered_methods import default_method, method_titles
 from .options import (
     DEMO,
@@ -20,8 +21,6 @@ from .options import (
     add_quiet,
     add_recipe,
     add_set,
-    make_prompt_learning,
-    tell_unused,
 )
 
 if TYPE_CHECKING:

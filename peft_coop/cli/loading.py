@@ -100,8 +100,9 @@ def adapters_beside(folder: Path) -> dict[str, Path]:
 def is_prompt(peft_type: str) -> bool:
     """Whether PEFT's name of a method is one of `METHODS`."""
     from ..methods import METHODS
+    from ..registration import peft_name
 
-    return any(peft_type == method.config().peft_type for method in METHODS.values())
+    return any(peft_type == peft_name(method) for method in METHODS.values())
 
 
 def load_images(source: str, options: argparse.Namespace) -> ImageData:

@@ -1,47 +1,11 @@
-"""What several commands share: options, and the models and data that they name."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from .messages import say
-from .offered_methods import method_titles
-
-if TYPE_CHECKING:
-    from ..data import ImageData
-    from ..evaluation import PromptLearning
 
 DEMO = "demo"
-# Baselines that are not trained in steps, so that `TRAINING_OPTIONS` change nothing.
-UNTRAINED = ("zero-shot", "prompt-ensemble", "prompt-ensemble-80", "linear-probe")
-PROMPT_OPTIONS = (
-    *("n_ctx", "ctx_init", "position", "class_specific", "set"),
-    *("lengths", "starts", "positions", "contexts", "report_to"),
-)
-TRAINING_OPTIONS = ("epochs", "batch_size", "learning_rate", "augment")
-# Values of options that were not given, or say what holds anyway.
-UNSET: dict[str, tuple[Any, ...]] = {
-    **dict.fromkeys((*PROMPT_OPTIONS, *TRAINING_OPTIONS, "no_flip", "workers"), (None, False, 0)),
-    "position": (None, "end"),
-    "set": (None, []),
-    "lengths": (None, [16]),
-    "starts": (None, []),
-    "report_to": (None, []),
-    "positions": (None, ["end"]),
-    "contexts": (None, ["unified"]),
-}
-# Fields of configs that options give.
-WITH_OPTIONS = {
-    "n_ctx": "--n-ctx",
-    "ctx_init": "--ctx-init",
-    "class_token_position": "--position",
-    "class_specific_context": "--class-specific",
-}
-PYTHON_WORDS = {"True": True, "False": False, "None": None}
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -154,121 +118,6 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         help="what the Trainer reports the loss of every epoch to: tensorboard, wandb and what else it knows",
     )
     group.add_argument("--workers", type=int, default=0, help="with --augment: processes that load images")
-
-
-def recipe_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What the options change in the papers' recipe; what they leave open is the demo's where its CLIP is trained."""
-    from .. import demo
-
-    changes: dict[str, Any] = {"num_epochs": options.epochs, "batch_size": options.batch_size}
-    changes["learning_rate"] = options.learning_rate
-    if options.model == DEMO and options.learning_rate is None:
-        changes["learning_rate"] = demo.LEARNING_RATE
-    return {name: value for name, value in changes.items() if value is not None}
-
-
-def fields_given(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields of a method's config that the options give; what they leave open is the papers'.
-
-    Raises:
-        ValueError: if what `--set` has is no setting with its value, is given twice, or has an option of its own.
-    """
-    fields: dict[str, Any] = {}
-    if options.position != "end":
-        fields["class_token_position"] = options.position
-    if options.class_specific:
-        fields["class_specific_context"] = True
-    if options.n_ctx is not None or options.ctx_init is not None:
-        fields.update(n_ctx=options.n_ctx, ctx_init=options.ctx_init)
-    for text in options.set or ():
-        name, sign, value = text.partition("=")
-        if not sign or not name.isidentifier():
-            raise ValueError(f"--set takes a setting and its value as NAME=VALUE, got {text!r}.")
-        if name in WITH_OPTIONS:
-            raise ValueError(f"--set {name} has an option of its own: {WITH_OPTIONS[name]}.")
-        if name in fields:
-            raise ValueError(f"--set gives {name!r} twice.")
-        fields[name] = read_value(value)
-    return fields
-
-
-def read_value(text: str) -> Any:
-    """A value of `--set`: JSON, or True, False or None as Python writes them, and otherwise a text."""
-    try:
-        return PYTHON_WORDS[text] if text in PYTHON_WORDS else json.loads(text)
-    except ValueError:
-        return text
-
-
-def check_fields_given(options: argparse.Namespace, methods: Collection[str]) -> None:
-    """Check that a method that is run has the settings that the options give, and tell of those that have them not.
-
-    Args:
-        options: with those of `add_context` and `add_set`.
-        methods: the keys of the methods that are run.
-
-    Raises:
-        ValueError: if none has a setting; it names what `--set` can give.
-    """
-    from ..evaluation.prompt_learning import own_fields
-
-    own = {key: own_fields(key) for key in methods if key in method_titles()}
-    for name in fields_given(options) if own else ():
-        option = WITH_OPTIONS.get(name, f"--set {name}")
-        without = [key for key, names in own.items() if name not in names]
-        if len(without) == len(own):
-            accepted = {key: [each for each in names if each not in WITH_OPTIONS] for key, names in own.items()}
-            told = "; ".join(f"{', '.join(names) or 'nothing'} for {key}" for key, names in accepted.items())
-            raise ValueError(f"{option} is no setting of {', '.join(own)}. --set can give {told}.")
-        if without:
-            say(f"{option} has no effect for {', '.join(without)}, which have no such setting")
-
-
-def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData) -> PromptLearning:
-    """The method that the options describe.
-
-    Args:
-        key: of the method.
-        options: with those of `add_context`, `add_set` and `add_recipe`.
-        data: what is learned from.
-
-    Raises:
-        ValueError: if they contradict each other.
-    """
-    from ..evaluation import PromptLearning
-    from ..evaluation.experiment_tracking import check_report_to
-    from ..evaluation.prompt_learning import own_fields
-
-    own = own_fields(key)
-    fields = {name: value for name, value in fields_given(options).items() if name in own}
-    flip = data.flip and not options.no_flip
-    report_to = check_report_to(options.report_to)
-    return PromptLearning(key, fields, recipe_of(options), data.name, options.augment, flip, options.workers, report_to)
-
-
-def tell_unused(options: argparse.Namespace, methods: Collection[str]) -> None:
-    """Say which of the given options change nothing.
-
-    Args:
-        options: with those of `add_recipe` and `add_set`.
-        methods: the keys of the methods that are run.
-
-    Raises:
-        ValueError: as `check_fields_given`.
-    """
-    check_fields_given(options, methods)
-    if not options.augment:
-        _say_unused(options, ("no_flip", "workers"), "without --augment")
-    if not set(methods) & method_titles().keys():
-        _say_unused(options, PROMPT_OPTIONS, f"for {', '.join(methods)}, which learn no prompt")
-    if set(methods) <= set(UNTRAINED):
-        _say_unused(options, TRAINING_OPTIONS, f"for {', '.join(methods)}, which are not trained in steps")
-
-
-def _say_unused(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
-    for name in names:
-        if getattr(options, name, None) not in UNSET[name]:
-            say(f"--{name.replace('_', '-')} has no effect {why}")
 
 
 def percent(fraction: float) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..progress import stage
 from .loading import load_clip, load_images, tell_shots
+from .method_options import make_prompt_learning, tell_unused
 from .offered_methods import default_method, method_titles
 from .options import (
     add_context,
@@ -19,9 +20,7 @@ from .options import (
     add_recipe,
     add_set,
     add_template,
-    make_prompt_learning,
     percent,
-    tell_unused,
     whole_number,
 )
 from .saved_scores import dataset_name, write_scores
