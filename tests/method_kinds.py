@@ -6,21 +6,28 @@ from typing import Any
 import pytest
 from peft import PeftConfig
 
-from peft_coop import CoCoOpConfig, CoOpConfig
+from peft_coop.methods import METHODS
 
-CONFIGS: dict[str, type[PeftConfig]] = {"coop": CoOpConfig, "cocoop": CoCoOpConfig}
+POSITIONS = {position: {"class_token_position": position} for position in ("end", "middle", "front")}
+SPECIFIC = {"class_specific_context": True}
 FORMS = {
-    "end": {},
-    "middle": {"class_token_position": "middle"},
-    "front": {"class_token_position": "front"},
-    "class-specific": {"class_specific_context": True},
+    **POSITIONS,
+    **{f"class-specific-{position}": {**SPECIFIC, **settings} for position, settings in POSITIONS.items()},
     "words": {"n_ctx": None, "ctx_init": "a photo of a"},
+    "template": {"class_template": "{}, a type of pet."},
 }
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A method in one of its forms."""
+    """A method in one of its forms.
+
+    Attributes:
+        method: its key in METHODS.
+        form: its key in FORMS.
+        config_class: the class of its settings.
+        settings: what they are beside classes and tokenizer.
+    """
 
     method: str
     form: str
@@ -34,16 +41,23 @@ class Kind:
 def kinds() -> list[Kind]:
     """Each method in every form whose fields its config has."""
     found = []
-    for method, config_class in CONFIGS.items():
-        names = {each.name for each in fields(config_class)}
+    for key, method in METHODS.items():
+        names = {each.name for each in fields(method.config)}
         common = {name: value for name, value in {"n_ctx": 3, "ctx_init": None}.items() if name in names}
-        found += [
-            Kind(method, form, config_class, {**common, **settings})
-            for form, settings in FORMS.items()
-            if names.issuperset(settings)
-        ]
+        forms = {form: settings for form, settings in FORMS.items() if names.issuperset(settings)}
+        for form, settings in (forms or {"only": {}}).items():
+            found.append(Kind(key, form, method.config, {**common, **settings}))
     return found
 
 
+def is_specific(kind: Kind) -> bool:
+    return kind.settings.get("class_specific_context", False)
+
+
 KINDS = kinds()
+# Where the form makes no difference: the first of each method, and the first with vectors for each class.
+PLAIN_KINDS = [
+    next(kind for kind in KINDS if (kind.method, is_specific(kind)) == pair)
+    for pair in dict.fromkeys((kind.method, is_specific(kind)) for kind in KINDS)
+]
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.method}-{kind.form}")

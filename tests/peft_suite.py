@@ -10,10 +10,14 @@ from types import FunctionType
 
 import pytest
 import torch
-from method_kinds import CONFIGS, every_kind
+from method_kinds import every_kind
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft_checkout import find_checkout, import_tests
 from transformers import CLIPModel
+
+from peft_coop import PeftModelForImageClassification
+from peft_coop.methods import METHODS
+from peft_coop.models.saved_tensors import CONTAINER
 
 # As in PEFT's own runs, where a warning is no error.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -85,8 +89,10 @@ class ClipTester(common.PeftCommonTester):
 
 
 @pytest.fixture
-def run_check(clip_path, tokenizer, pixel_values):
+def run_check(clip_path, tokenizer, pixel_values, monkeypatch):
     """Run a check of PEFT's on images alone, the classifier's call, or with texts, the base model's."""
+    # By this PEFT's checks find what is learned; a tuner's own prefix stands in the names of saved weights alone.
+    monkeypatch.setattr(PeftModelForImageClassification, "prefix", f".{CONTAINER}.", raising=False)
 
     def run(check, kind, switches, with_texts):
         if with_texts and kind.settings.get("class_specific_context"):
@@ -131,7 +137,10 @@ def takes_configs(function: FunctionType) -> bool:
 def our_configs(check: str) -> list:
     """Our configs as a check's parameters."""
     skip = pytest.mark.skip(reason=f"{check}: saved, the config is loaded as that of the PEFT type")
-    named = {each: PEFT_TYPE_TO_CONFIG_MAPPING[each().peft_type] is each for each in CONFIGS.values()}
+    named = {
+        each: PEFT_TYPE_TO_CONFIG_MAPPING[each().peft_type] is each
+        for each in (method.config for method in METHODS.values())
+    }
     return [
         pytest.param(each, {}, id=each.__name__, marks=() if own or "forward_compatible" not in check else skip)
         for each, own in named.items()
