@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from peft import PeftConfig, PeftType, TaskType
@@ -150,6 +151,24 @@ def check_count(value: Any, name: str) -> int:
     return int(value)
 
 
+def check_number(value: Any, name: str, *, above_zero: bool = False) -> float:
+    """Check a weight or a factor and return it as a `float`; NumPy's numbers are taken, too.
+
+    Args:
+        value: the number.
+        name: of the setting.
+        above_zero: whether 0 itself is none.
+
+    Raises:
+        ValueError: if it is no finite number of 0 or more.
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or value < 0 or (above_zero and value == 0):
+        least = "above 0" if above_zero else "of 0 or more"
+        raise ValueError(f"`{name}` must be a finite number {least}, got {value!r}.")
+    return float(value)
+
+
 @dataclass(frozen=True)
 class LossTerm:
     """A term of the loss beside cross-entropy.
@@ -171,7 +190,7 @@ class Step:
 
     Attributes:
         logits: `[B, C]`.
-        labels: `[B]`.
+        labels: `[B]`; None where the loss is computed outside the model.
         image_embeds: `[B, P]`, L2-normalised.
         text_embeds: `[C, P]`, or `[B, C, P]` if the prompt depends on the image; L2-normalised.
         vectors: what `Prompt.vectors` gave for this step, `[V, D]` or `[B, V, D]`.
@@ -182,7 +201,7 @@ class Step:
     """
 
     logits: Tensor
-    labels: Tensor
+    labels: Tensor | None
     image_embeds: Tensor
     text_embeds: Tensor
     vectors: Tensor
@@ -256,7 +275,11 @@ class Prompt(nn.Module, ABC):
         """
 
     def extra_losses(self, step: Step) -> dict[str, LossTerm]:
-        """Terms of the loss beside cross-entropy, by the names under which they are logged; in training only."""
+        """Terms of the loss beside cross-entropy, by the names under which they are logged; in training only.
+
+        Asked for without labels, too, where the loss is computed outside the model, as the Trainer does with
+        `label_smoothing_factor`: terms with a weight are then left out with a warning.
+        """
         return {}
 
 

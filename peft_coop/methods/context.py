@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..prompts import CLASS_TOKEN_POSITIONS, PromptSequences, TextReader, check_template, check_text
+from ..prompts import CLASS_TOKEN_POSITIONS, PromptSequences, check_template, check_text
 from ..prompts.sequences import check_lengths, context_sequences, spliced_sequences
 from ..towers import token_embedding
 from .base import Prompt, PromptConfig, check_count, check_switch
@@ -98,7 +98,7 @@ class ContextPrompt(Prompt):
 
     def __init__(self, config: ContextConfig, model: nn.Module):
         super().__init__(config, model)
-        config.n_ctx = settled_n_ctx(config, self.reader)
+        config.n_ctx = self.settle_n_ctx()
         self.ctx = nn.Parameter(self.start(token_embedding(model).weight.detach()))
 
     def start(self, embeddings: Tensor) -> Tensor:
@@ -118,8 +118,41 @@ class ContextPrompt(Prompt):
             shape = (len(config.class_names), *shape)
         if config.ctx_init is None:
             return torch.empty(*shape).normal_(std=CTX_STD)
-        words = embeddings[torch.tensor(start_tokens(config.ctx_init, self.reader), device=embeddings.device)]
-        return words.expand(shape).clone()
+        tokens = torch.tensor(self.start_tokens(), device=embeddings.device)
+        return self.start_of_words(embeddings[tokens]).expand(shape).clone()
+
+    def start_of_words(self, words: Tensor) -> Tensor:
+        """The context vectors `[M, D]` that start from words.
+
+        Args:
+            words: `[W, D]`, the embeddings of the words' tokens; W is M, unless `settle_n_ctx` has it otherwise.
+        """
+        return words
+
+    def start_tokens(self) -> list[int]:
+        """Token ids of the words that the context starts from; none where it starts at random."""
+        words = self.settings.ctx_init
+        if words is None:
+            return []
+        [ids] = self.reader.encode([words.replace("_", " ").strip()])
+        return ids
+
+    def settle_n_ctx(self) -> int:
+        """How many context vectors there are.
+
+        Raises:
+            ValueError: if `n_ctx` contradicts the number of tokens in `ctx_init`.
+        """
+        config = self.settings
+        if config.ctx_init is None:
+            return config.n_ctx or DEFAULT_N_CTX
+        n_tokens = len(self.start_tokens())
+        if config.n_ctx not in (None, n_tokens):
+            raise ValueError(
+                f"`n_ctx={config.n_ctx}` contradicts `ctx_init={config.ctx_init!r}`, which has {n_tokens} tokens: set "
+                f"`n_ctx` to {n_tokens} or leave it out, or set `ctx_init=None` to start from random vectors."
+            )
+        return n_tokens
 
     @property
     def n_ctx(self) -> int:
@@ -168,26 +201,3 @@ class ContextPrompt(Prompt):
                 f"The adapter has a class-specific context: it holds vectors for {own} and none for "
                 f"{list(class_names)}. Train a unified context (`class_specific_context=False`) to change the classes."
             )
-
-
-def settled_n_ctx(config: ContextConfig, reader: TextReader) -> int:
-    """How many context vectors there are.
-
-    Raises:
-        ValueError: if `n_ctx` contradicts the number of tokens in `ctx_init`.
-    """
-    if config.ctx_init is None:
-        return config.n_ctx or DEFAULT_N_CTX
-    n_tokens = len(start_tokens(config.ctx_init, reader))
-    if config.n_ctx not in (None, n_tokens):
-        raise ValueError(
-            f"`n_ctx={config.n_ctx}` contradicts `ctx_init={config.ctx_init!r}`, which has {n_tokens} tokens: set "
-            f"`n_ctx` to {n_tokens} or leave it out, or set `ctx_init=None` to start from random vectors."
-        )
-    return n_tokens
-
-
-def start_tokens(words: str, reader: TextReader) -> list[int]:
-    """Token ids of the words that the context starts from."""
-    [ids] = reader.encode([words.replace("_", " ").strip()])
-    return ids

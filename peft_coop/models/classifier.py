@@ -297,11 +297,11 @@ class PromptClassifierMixin(AdapterFilesMixin):
         outputs = PromptClassifierOutput(logits=logits, image_embeds=image_embeds, text_embeds=text_embeds)
         if labels is not None:
             outputs.loss = classification_loss(logits, labels, num_items)
-            if self.training and vectors is not None:
-                step = self._step(outputs, labels, vectors, pixel_values, of_images)
-                terms = layer.prompt.extra_losses(step)
-                share = share_of_items(len(logits), num_items)
-                outputs.loss, outputs.loss_parts = with_terms(outputs.loss, terms, share)
+        if self.training and vectors is not None and (labels is not None or torch.is_grad_enabled()):
+            step = self._step(outputs, labels, vectors, pixel_values, of_images)
+            terms = layer.prompt.extra_losses(step)
+            share = share_of_items(logits, num_items)
+            outputs.loss, outputs.loss_parts = with_terms(outputs.loss, terms, share)
         return outputs
 
     def _encode_classes(self, texts: ClassTexts, prompt: Prompt, vectors: Tensor) -> Tensor:
@@ -317,7 +317,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
     def _step(
         self,
         outputs: PromptClassifierOutput,
-        labels: Tensor,
+        labels: Tensor | None,
         vectors: Tensor,
         pixel_values: Tensor | None,
         of_images: dict[str, Any],

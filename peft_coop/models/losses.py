@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -38,25 +39,48 @@ def classification_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int 
     return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else num_items)
 
 
-def with_terms(loss: Tensor, terms: Mapping[str, LossTerm], share: Tensor | float) -> tuple[Tensor, dict[str, Tensor]]:
+def with_terms(
+    loss: Tensor | None, terms: Mapping[str, LossTerm], share: Tensor | float
+) -> tuple[Tensor | None, dict[str, Tensor] | None]:
     """Add a method's terms to cross-entropy.
 
     Args:
-        loss: scalar, as it is returned.
+        loss: scalar, as it is returned; None where it is computed outside the model.
         terms: by name.
         share: of the batch in what the loss is averaged over; below 1 where gradients are accumulated.
 
     Returns:
-        The whole loss, and its parts by name: detached, before weighting, averaged over the batch.
+        The whole loss, and its parts by name: detached, before weighting, averaged over the batch. None for none.
     """
-    parts = {"cross_entropy": loss.detach() / share}
-    for name, term in terms.items():
+    parts = {name: term.value.detach() for name, term in terms.items()}
+    if loss is None:
+        warn_of_a_loss_outside([name for name, term in terms.items() if term.weight])
+        return None, parts or None
+    parts = {"cross_entropy": loss.detach() / share} | parts
+    for term in terms.values():
         if term.weight:
             loss = loss + share * term.weight * term.value
-        parts[name] = term.value.detach()
     return loss, parts
 
 
-def share_of_items(batch_size: int, num_items: Tensor | int | None) -> Tensor | float:
-    """The share of a batch in the images of an optimizer step; 1 where nobody said how many these are."""
-    return 1.0 if num_items is None else batch_size / num_items
+def warn_of_a_loss_outside(names: Sequence[str]) -> None:
+    """Warn that terms of the loss are missing where the model is trained without labels."""
+    if names:
+        warnings.warn(
+            f"The model is trained without `labels`, and a loss that is computed outside it lacks the method's own "
+            f"{', '.join(names)}: give it `labels`. The Trainer keeps them to itself with `label_smoothing_factor` or "
+            "`compute_loss_func`.",
+            stacklevel=2,
+        )
+
+
+def share_of_items(logits: Tensor, num_items: Tensor | int | None) -> Tensor | float:
+    """The share of a batch in the images of an optimizer step; 1 where nobody said how many these are.
+
+    Args:
+        logits: `[B, C]`, whose precision and device the share has.
+        num_items: images of the step.
+    """
+    if num_items is None:
+        return 1.0
+    return len(logits) / (num_items.to(logits) if isinstance(num_items, Tensor) else num_items)

@@ -1,0 +1,99 @@
+"""Terms of the loss beside cross-entropy: added in training only, and reported before weighting."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import make_clip
+from peft import get_peft_model
+
+from peft_coop import CoOpConfig
+from peft_coop.methods import METHODS, LossTerm
+from peft_coop.methods.base import check_number
+from peft_coop.methods.coop import CoOpPrompt
+
+LABELS = torch.tensor([0, 1, 2, 0, 1])
+
+
+class TermsPrompt(CoOpPrompt):
+    """CoOp with a term that is added, and a part that is only reported."""
+
+    def extra_losses(self, step):
+        self.labels_seen = step.labels
+        return {"size": LossTerm(step.vectors.square().sum(), weight=3.0), "spread": LossTerm(step.logits.std(), 0)}
+
+
+@pytest.fixture
+def make_model(monkeypatch, tokenizer_path):
+    def make(prompt=TermsPrompt):
+        monkeypatch.setitem(METHODS, "coop", replace(METHODS["coop"], prompt=prompt))
+        torch.manual_seed(0)
+        config = CoOpConfig(n_ctx=3, class_names=["cat", "dog", "kite"], tokenizer_name_or_path=tokenizer_path)
+        return get_peft_model(make_clip(), config).double().train()
+
+    return make
+
+
+def test_terms_are_part_of_the_loss_in_training_only(make_model, pixel_values):
+    model = make_model()
+    inputs = {"pixel_values": pixel_values.double(), "labels": LABELS}
+    outputs = model(**inputs)
+    size = model.prompt_layer.prompt.ctx.square().sum()
+    cross_entropy = F.cross_entropy(outputs.logits, LABELS)
+    assert outputs.loss.item() == pytest.approx((cross_entropy + 3 * size).item(), rel=1e-12)
+    assert list(outputs.loss_parts) == ["cross_entropy", "size", "spread"]
+    expected = [cross_entropy, size, outputs.logits.std()]
+    assert [part.item() for part in outputs.loss_parts.values()] == pytest.approx([each.item() for each in expected])
+    assert not any(part.requires_grad for part in outputs.loss_parts.values())
+    model.eval()
+    assert model(**inputs).loss.item() == pytest.approx(cross_entropy.item(), rel=1e-12)
+    assert model(**inputs).loss_parts is None
+
+
+def test_micro_batches_add_up_to_the_batch(make_model, pixel_values):
+    """`num_items_in_batch` divides a method's terms as it does cross-entropy."""
+    model = make_model()
+    whole = model(pixel_values=pixel_values.double(), labels=LABELS)
+    parts = [
+        model(pixel_values=pixel_values[rows].double(), labels=LABELS[rows], num_items_in_batch=torch.tensor(5))
+        for rows in (slice(0, 3), slice(3, 5))
+    ]
+    assert sum(part.loss for part in parts).item() == pytest.approx(whole.loss.item(), rel=1e-12)
+    mean = sum(share * part.loss_parts["cross_entropy"] for share, part in zip((0.6, 0.4), parts, strict=True))
+    assert mean.item() == pytest.approx(whole.loss_parts["cross_entropy"].item(), rel=1e-12)
+
+
+def test_a_loss_outside_the_model_lacks_the_terms_with_a_warning(make_model, pixel_values):
+    model = make_model()
+    with pytest.warns(UserWarning, match="trained without `labels`, .* lacks the method's own size: give it `labels`"):
+        outputs = model(pixel_values=pixel_values.double())
+    assert outputs.loss is None
+    assert list(outputs.loss_parts) == ["size", "spread"]
+    assert model.prompt_layer.prompt.labels_seen is None
+
+
+@pytest.mark.parametrize("without", ["training", "gradient", "adapter", "terms"])
+@pytest.mark.filterwarnings("error:The model is trained without")
+def test_nothing_is_asked_for_where_nothing_is_trained(make_model, pixel_values, without):
+    model = make_model(CoOpPrompt if without == "terms" else TermsPrompt)
+    model.train(without != "training")
+    with torch.set_grad_enabled(without != "gradient"):
+        if without == "adapter":
+            with model.disable_adapter():
+                outputs = model(pixel_values=pixel_values.double())
+        else:
+            outputs = model(pixel_values=pixel_values.double())
+    assert outputs.loss_parts is None
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "8", None, True])
+def test_what_is_no_weight(value):
+    with pytest.raises(ValueError, match="`weight` must be a finite number of 0 or more, got"):
+        check_number(value, "weight")
+
+
+def test_weights():
+    assert [check_number(value, "weight") for value in (0, 2, 0.5, torch.tensor(3.0).numpy()[()])] == [0, 2, 0.5, 3]
+    with pytest.raises(ValueError, match="`factor` must be a finite number above 0, got 0"):
+        check_number(0, "factor", above_zero=True)
