@@ -14,11 +14,8 @@ from forked import run_forked
 from peft import (
     PeftConfig,
     PeftModel,
-    get_base_model_state_dict,
     get_peft_model,
     get_peft_model_state_dict,
-    inject_adapter_in_model,
-    set_peft_model_state_dict,
 )
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
@@ -123,14 +120,6 @@ def count_encodings(monkeypatch):
     return calls
 
 
-@two_methods
-def test_only_the_prompt_is_trainable(make_model, settings):
-    names = trainable(make_model(**settings))
-    assert [name.split(".")[0] for name in names] == sorted(name.split(".")[0] for name in names)
-    assert "learned_prompts.default.ctx" in names
-    assert len(names) == (5 if settings.get("meta_net") else 1)
-
-
 def test_a_method_is_what_get_peft_model_returns(make_model):
     model = make_model()
     assert type(model) is PeftModelForImageClassification
@@ -172,29 +161,6 @@ def test_new_classes_belong_to_one_adapter(two_adapters):
     assert label_names(two_adapters) == ["moth", "bee"]
 
 
-def test_deleting_the_active_adapter(two_adapters, logits):
-    two_adapters.set_adapter("flowers")
-    flowers = logits(two_adapters)
-    two_adapters.set_adapter("default")
-    with pytest.warns(UserWarning, match="default was active which is now deleted"):
-        two_adapters.delete_adapter("default")
-    assert two_adapters.active_adapters == list(two_adapters.peft_config) == ["flowers"]
-    assert label_names(two_adapters) == FLOWERS
-    assert torch.equal(logits(two_adapters), flowers)
-    assert not [key for key in two_adapters.state_dict() if "default" in key]
-
-
-def test_deleting_an_inactive_adapter(two_adapters, logits):
-    before = logits(two_adapters)
-    two_adapters.delete_adapter("flowers")
-    layer = layer_of(two_adapters)
-    assert not [
-        name for name in (*layer.adapter_layer_names, *layer.other_param_names) if "flowers" in getattr(layer, name)
-    ]
-    assert label_names(two_adapters) == ANIMALS
-    assert torch.equal(logits(two_adapters), before)
-
-
 def test_without_an_adapter_the_model_is_clip(make_model, tokenizer, pixel_values):
     model = make_model()
     model.delete_adapter("default")
@@ -217,21 +183,6 @@ def test_an_adapter_can_follow_the_last_one(make_model, config, logits):
     assert not torch.allclose(logits(perturb(model, "other")), before)
 
 
-@two_methods
-def test_disabling_is_zero_shot_clip(make_model, logits, pixel_values, tokenizer, settings):
-    model = make_model(make_clip().double(), **settings)
-    learned = logits(model)
-    inputs = tokenizer([f"a photo of a {name}." for name in ANIMALS], padding=True, return_tensors="pt")
-    with torch.no_grad():
-        expected = make_clip().double()(**inputs, pixel_values=pixel_values).logits_per_image
-    with model.disable_adapter():
-        torch.testing.assert_close(logits(model), expected, atol=1e-9, rtol=0)
-        assert label_names(model) == ANIMALS
-    assert not torch.allclose(learned, expected, atol=1e-3)
-    assert torch.equal(logits(model), learned)
-    assert trainable(model)
-
-
 def test_disabled_clips_own_call_is_clips(make_model, tokenizer, pixel_values):
     model, inputs = make_model(), {**texts(tokenizer), "pixel_values": pixel_values}
     with torch.no_grad():
@@ -241,37 +192,11 @@ def test_disabled_clips_own_call_is_clips(make_model, tokenizer, pixel_values):
             assert torch.equal(model(**inputs).logits_per_image, expected)
 
 
-@every_method
-def test_unload_gives_the_base_model_back(make_model, clip, tokenizer, pixel_values, settings):
-    labels, keys, attributes = clip.config.id2label, list(clip.state_dict()), set(vars(clip))
-    config_attributes = set(vars(clip.config))
-    with torch.no_grad():
-        expected = clip(**texts(tokenizer), pixel_values=pixel_values).logits_per_image
-    model = make_model(clip, **settings)
-    assert type(clip) is not CLIPModel
-    unloaded = model.unload()
-    assert unloaded is clip
-    assert type(unloaded) is CLIPModel
-    assert list(unloaded.state_dict()) == keys
-    assert set(vars(unloaded)) == attributes
-    assert set(vars(unloaded.config)) == config_attributes
-    assert unloaded.config.id2label == labels
-    with torch.no_grad():
-        assert torch.equal(unloaded(**texts(tokenizer), pixel_values=pixel_values).logits_per_image, expected)
-
-
 def test_an_unloaded_model_can_be_wrapped_again(make_model, logits):
     model = make_model()
     again = make_model(model.unload())
     assert torch.equal(logits(again), logits(make_model()))
     assert label_names(again) == ANIMALS
-
-
-def test_base_weights_have_their_own_names(make_model, clip):
-    weights = {key: value.clone() for key, value in clip.state_dict().items()}
-    extracted = get_base_model_state_dict(make_model(clip))
-    assert extracted.keys() == weights.keys()
-    assert all(torch.equal(extracted[key], value) for key, value in weights.items())
 
 
 def test_status(two_adapters, capsys):
@@ -287,30 +212,6 @@ def test_status(two_adapters, capsys):
     [layer] = two_adapters.get_layer_status()
     assert layer.available_adapters == ["default", "flowers"]
     assert layer.active_adapters == ["default"]
-
-
-@pytest.mark.parametrize("name", ["merge_and_unload", "merge_adapter", "unmerge_adapter"])
-def test_merging_says_why_not(make_model, logits, name):
-    model = make_model()
-    before = logits(model)
-    with pytest.raises(NotImplementedError, match=r"no weight that they could be added to.*unload"):
-        getattr(model, name)()
-    assert torch.equal(logits(model), before)
-
-
-@every_method
-@pytest.mark.parametrize("safe_serialization", [True, False])
-def test_saved_and_loaded(make_model, logits, tmp_path, settings, safe_serialization):
-    model = make_model(**settings)
-    model.save_pretrained(tmp_path, safe_serialization=safe_serialization)
-    assert (tmp_path / f"adapter_model.{'safetensors' if safe_serialization else 'bin'}").is_file()
-    assert not (tmp_path / "config.json").exists()
-    loaded = PeftModel.from_pretrained(make_clip(), tmp_path)
-    assert type(loaded) is PeftModelForImageClassification
-    assert not loaded.training
-    assert trainable(loaded) == []
-    assert label_names(loaded) == ANIMALS
-    assert torch.equal(logits(loaded), logits(model))
 
 
 @every_method
@@ -340,26 +241,6 @@ def test_a_name_within_the_prefix_works_with_pefts_warning(make_model, logits, t
     model.save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(make_clip(), tmp_path / "coop", adapter_name="coop")
     assert torch.equal(logits(loaded), logits(model))
-
-
-def test_several_adapters_are_saved_and_loaded(two_adapters, logits, tmp_path):
-    two_adapters.save_pretrained(tmp_path)
-    loaded = PeftModel.from_pretrained(make_clip(), tmp_path)
-    result = loaded.load_adapter(tmp_path / "flowers", "flowers")
-    assert result.missing_keys == []
-    assert label_names(loaded) == ANIMALS
-    for name in ("default", "flowers"):
-        loaded.set_adapter(name)
-        two_adapters.set_adapter(name)
-        assert torch.equal(logits(loaded), logits(two_adapters))
-
-
-def test_selected_adapters(two_adapters, config, tmp_path):
-    two_adapters.add_adapter("default2", config())
-    two_adapters.add_adapter("efaul", config())
-    two_adapters.save_pretrained(tmp_path, selected_adapters=["default"])
-    assert list(load_file(tmp_path / "adapter_model.safetensors")) == [f"{KEYS}coop_ctx"]
-    assert not [entry for entry in tmp_path.iterdir() if entry.is_dir()]
 
 
 def test_new_classes_are_saved(make_model, logits, tmp_path):
@@ -397,18 +278,6 @@ def test_a_loaded_adapter_can_be_trained_beside_a_frozen_one(make_model, tmp_pat
     loaded = PeftModel.from_pretrained(make_clip(), tmp_path)
     loaded.load_adapter(tmp_path, "mine", is_trainable=True)
     assert trainable(loaded) == ["learned_prompts.mine.ctx"]
-
-
-@two_methods
-def test_low_cpu_mem_usage(make_model, logits, tmp_path, settings):
-    model = make_model(**settings)
-    model.save_pretrained(tmp_path)
-    loaded = PeftModel.from_pretrained(make_clip(), tmp_path, low_cpu_mem_usage=True)
-    loaded.load_adapter(tmp_path, "other", low_cpu_mem_usage=True)
-    for name in ("default", "other"):
-        loaded.set_adapter(name)
-        assert torch.equal(logits(loaded), logits(model))
-    assert not any(parameter.is_meta for parameter in loaded.parameters())
 
 
 @two_methods
@@ -560,18 +429,6 @@ def test_clip_loads_an_adapter_itself(make_model, logits, clip_path, tmp_path, s
     assert label_names(clip) == ANIMALS
     by_folder = CLIPModel.from_pretrained(tmp_path).eval()
     assert torch.equal(logits(by_folder), logits(model))
-
-
-@two_methods
-def test_injected_without_a_wrapper(config, make_model, logits, settings):
-    model = make_model(**settings)
-    state_dict = get_peft_model_state_dict(model)
-    for low_cpu_mem_usage in (False, True):
-        clip, settled = make_clip(), config(**settings)
-        assert inject_adapter_in_model(settled, clip, "mine", low_cpu_mem_usage=low_cpu_mem_usage) is clip
-        set_peft_model_state_dict(clip, state_dict, "mine", low_cpu_mem_usage=low_cpu_mem_usage)
-        assert torch.equal(logits(clip), logits(model))
-        assert clip.class_names == ANIMALS
 
 
 def test_auto_model_finds_the_base(make_model, logits, clip_path, tmp_path):

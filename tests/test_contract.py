@@ -181,7 +181,7 @@ def test_saved_and_loaded(case, tmp_path, safe_serialization):
     assert {path.name for path in tmp_path.iterdir()} == expected
     loaded = PeftModel.from_pretrained(case.make_base(), tmp_path)
     assert type(loaded) is PeftModelForImageClassification
-    assert loaded.class_names == CLASS_NAMES
+    assert loaded.class_names == list(loaded.config.id2label.values()) == CLASS_NAMES
     assert not loaded.training
     assert not learned(loaded)
     assert_same(dict(loaded.state_dict()), dict(model.state_dict()))
@@ -227,12 +227,15 @@ def test_several_adapters_are_saved_and_loaded(plain_case, tmp_path, safe_serial
         assert_same(plain_case.logits(loaded), plain_case.logits(model))
 
 
-def test_injected_without_memory_for_its_weights(plain_case):
+@pytest.mark.parametrize("low_cpu_mem_usage", [True, False])
+def test_injected_without_a_wrapper(plain_case, low_cpu_mem_usage):
     model = plain_case.make_model()
-    base = inject_adapter_in_model(plain_case.config(), plain_case.make_base(), low_cpu_mem_usage=True)
+    settings = {"low_cpu_mem_usage": low_cpu_mem_usage}
+    base = inject_adapter_in_model(plain_case.config(), plain_case.make_base(), "mine", **settings)
     on_meta = {name for name, parameter in base.named_parameters() if parameter.is_meta}
-    assert on_meta == set(learned(base))
-    set_peft_model_state_dict(base, get_peft_model_state_dict(model), low_cpu_mem_usage=True)
+    assert on_meta == (set(learned(base)) if low_cpu_mem_usage else set())
+    set_peft_model_state_dict(base, get_peft_model_state_dict(model), "mine", **settings)
+    assert base.class_names == CLASS_NAMES
     assert_same(plain_case.logits(base.eval()), plain_case.logits(model))
 
 
@@ -257,7 +260,7 @@ def test_a_deleted_adapter_leaves_no_trace(plain_case, active):
         model.delete_adapter("other")
     assert_no_trace(model, "other")
     assert model.active_adapters == list(model.peft_config) == ["default"]
-    assert model.class_names == CLASS_NAMES
+    assert model.class_names == list(model.config.id2label.values()) == CLASS_NAMES
     assert_same(plain_case.logits(model), expected)
 
 
