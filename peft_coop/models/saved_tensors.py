@@ -38,9 +38,10 @@ def adapter_tensors(model: nn.Module, adapter_name: str, prefix: str) -> Iterato
     """
     for path, module in model.named_modules():
         if isinstance(module, PromptEmbeddings):
-            for name, parameter in module.prompt_of(adapter_name).named_parameters():
+            # What PEFT saves: the parameters, and the buffers but for those that are not persistent.
+            for name, tensor in module.prompt_of(adapter_name).state_dict(keep_vars=True).items():
                 held = f"{path}.{CONTAINER}.{adapter_name}.{name}"
-                yield saved_name(held, adapter_name, prefix), held, parameter
+                yield saved_name(held, adapter_name, prefix), held, tensor
         elif isinstance(module, AuxiliaryTrainingWrapper):
             tensors = module.state_dict()
             for saved, held in module.adapter_state_dict_load_map(adapter_name).items():
