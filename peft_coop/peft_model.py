@@ -18,6 +18,7 @@ from transformers.models.clip.modeling_clip import CLIPOutput
 
 from .hub import eval_results, push_adapters, update_model_card
 from .methods import PromptConfig
+from .methods.base import raise_if_unregistered
 from .models import BEFORE_PROMPTS, AdapterFilesMixin, Backup, PromptClassifierOutput, warn_of_another_base
 
 TRAINER_STATE_NAME = "trainer_state.json"  # as transformers' Trainer has it, which takes seconds to import
@@ -156,6 +157,8 @@ class PeftModelForImageClassification(PeftModel):
         except BaseException as error:
             saved_modules = self._saved_module_keys(adapter_name)
             backup.restore()
+            if isinstance(error, KeyError):
+                raise_if_unregistered(error, model_id)
             if isinstance(error, KeyError) and error.args[0] in saved_modules:  # PEFT's
                 raise ValueError(
                     f"The saved adapter does not fit its config: {error.args[0]} is not among the weights, and is part "
@@ -321,7 +324,7 @@ class AutoPeftModelForImageClassification(_BaseAutoPeftModel):
             ValueError: if the adapter does not name its base model.
         """
         if config is None:
-            config = PeftConfig.from_pretrained(pretrained_model_name_or_path, revision=revision, **kwargs)
+            config = PromptConfig.from_pretrained(pretrained_model_name_or_path, revision=revision, **kwargs)
         if not config.base_model_name_or_path:
             raise ValueError(
                 f"The adapter {str(pretrained_model_name_or_path)!r} does not name its base model: load that yourself "

@@ -8,12 +8,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, TaskType
+from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftType, TaskType
 from peft.utils import register_peft_method
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import SUPPORTED_PEFT_TASKS
 
-from .methods import METHODS, Method
+from .methods import METHODS, Method, Prompt, PromptConfig
 from .models import tuner_class
 from .peft_model import PeftModelForImageClassification
 
@@ -50,27 +50,78 @@ def register() -> None:
 def register_method(method: Method) -> None:
     """Add a method of one's own to `METHODS`: PEFT, model cards, recipes and reports know it from then on.
 
-    Registering the same again, as a notebook does whose cell is run twice, replaces it.
+    Registering it again, as a notebook does whose cell is run twice, puts the new one in its place.
 
     Args:
         method: the method; its config's `method` is its key.
 
     Raises:
-        ValueError: if the key is not the config's, or the name that PEFT would know it by is another method's.
+        TypeError: if its config is no dataclass of settings, or its prompt no `Prompt`.
+        ValueError: if the key is no name, or not the config's, or what it would be known by is another method's.
     """
-    if getattr(method.config, "method", None) != method.key:
-        raise ValueError(
-            f"The config of a method must have its key as `method`: {method.config.__name__}.method is "
-            f"{getattr(method.config, 'method', None)!r}, and the key is {method.key!r}."
-        )
-    name = peft_name(method)
-    others = [each.key for each in METHODS.values() if each.key != method.key and peft_name(each) == name]
-    if others or (name in PeftType.__members__ and method.key not in METHODS):
-        raise ValueError(
-            f"PEFT has a method {name} already{f', {others[0]!r}' if others else ''}: give the method another key."
-        )
+    check_parts(method)
+    check_is_free(method)
     METHODS[method.key] = method
     tell_peft(method)
+    PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft_name(method))] = method.config  # a class that was defined again
+
+
+def check_parts(method: Method) -> None:
+    """Check that a method's key and classes fit together.
+
+    Raises:
+        TypeError, ValueError: see `register_method`.
+    """
+    config, key = method.config, method.key
+    if not (isinstance(key, str) and key.isidentifier() and key.islower()):
+        raise ValueError(f"The key of a method must be a name in small letters, such as 'mycoop', got {key!r}.")
+    if not (isinstance(config, type) and issubclass(config, PromptConfig) and "__dataclass_fields__" in vars(config)):
+        raise TypeError(
+            f"The config of method {key!r} must be a class with `@dataclass(eq=False)` above it that inherits from "
+            f"`PromptConfig`, or from `ContextConfig`, got {config!r}."
+        )
+    if not (isinstance(method.prompt, type) and issubclass(method.prompt, Prompt)):
+        raise TypeError(
+            f"The prompt of method {key!r} must be a class that inherits from `Prompt`, got {method.prompt!r}."
+        )
+    declared = getattr(config, "method", None)
+    if declared != key:
+        given = repr(declared) if isinstance(declared, str) else "not set in it"
+        raise ValueError(
+            f"The config of a method must have its key as `method`: {config.__name__}.method is {given}, and the key "
+            f"is {key!r}."
+        )
+
+
+def check_is_free(method: Method) -> None:
+    """Check that what a method would be known by is no other method's.
+
+    Raises:
+        ValueError: if it is.
+    """
+    known = METHODS.get(method.key)
+    if known is not None and full_name(known.config) != full_name(method.config):
+        raise ValueError(
+            f"The key {method.key!r} is taken by {known.title}, whose config is {full_name(known.config)}: give the "
+            "method another key."
+        )
+    others = [each for each in METHODS.values() if each.key != method.key]
+    for other in others:
+        if other.title == method.title:
+            raise ValueError(f"The title {method.title!r} is taken by the method {other.key!r}: give another title.")
+    name = peft_name(method)
+    if name in PeftType.__members__:
+        known_to_peft = PEFT_TYPE_TO_CONFIG_MAPPING.get(PeftType(name), PeftConfig)
+        if not issubclass(known_to_peft, PromptConfig) or any(peft_name(each) == name for each in others):
+            raise ValueError(
+                f"PEFT has a method {name} already, with the config {full_name(known_to_peft)}: give the method "
+                "another key, or its config a `type_name` of its own."
+            )
+
+
+def full_name(of_class: type) -> str:
+    """A class's name with its module, by which a class that was defined again is known."""
+    return f"{of_class.__module__}.{of_class.__qualname__}"
 
 
 def peft_name(method: Method) -> str:
@@ -79,14 +130,12 @@ def peft_name(method: Method) -> str:
 
 
 def tell_peft(method: Method) -> None:
-    """Let PEFT find config and tuner of a method; a no-op for what it knows."""
+    """Let PEFT find config and tuner of a method; of several with one name, it has the first one's."""
     name = peft_name(method)
     add_enum_member(PeftType, name)
     add_enum_member(TaskType, "IMAGE_CLS")
     if PeftType(name) not in PEFT_TYPE_TO_CONFIG_MAPPING:
         register_peft_method(name=name.lower(), config_cls=method.config, model_cls=tuner_class(f"{name.lower()}_"))
-    elif method.key == name.lower():  # the config that saved adapters are loaded with
-        PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name)] = method.config
 
 
 def take_image_pipeline(task: dict[str, Any]) -> None:

@@ -44,6 +44,7 @@ def load_adapter(adapter: str, options: argparse.Namespace) -> tuple[PeftModel, 
     from peft import PeftConfig, PeftModel
 
     from ..methods import PromptConfig
+    from ..methods.base import raise_if_unregistered
 
     model, folder = options.model, Path(adapter)
     if folder.is_dir() and not any((folder / name).exists() for name in WEIGHTS):
@@ -51,7 +52,8 @@ def load_adapter(adapter: str, options: argparse.Namespace) -> tuple[PeftModel, 
     try:
         config = PeftConfig.from_pretrained(adapter)
     except KeyError as error:
-        raise ValueError(f"The adapter {adapter!r} is of the method {error}, which is not known here.") from error
+        raise_if_unregistered(error, adapter)
+        raise
     except (OSError, ValueError) as error:
         if folder.is_dir():
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any
 
@@ -29,7 +29,7 @@ from peft import PeftModel
 from PIL import Image
 from transformers import AutoImageProcessor, {model_class}
 
-import peft_coop  # without it PEFT does not know this kind of adapter
+{imports}
 
 base_model = {base_model}
 adapter = {adapter}
@@ -129,7 +129,8 @@ def usage(model: PeftModel, adapter_id: str) -> str:
     has_classes = prompts[first].class_names is not None
     set_classes = "" if has_classes else 'model.set_classes(["cat", "dog"])  # classes of yours\n'
     in_folder = "" if "/" in adapter_id else "  # or this repository's id on the Hub"
-    text = "## How to use it\n\nThis needs the package `peft-coop`.\n\n" + SNIPPET.format(
+    text = f"## How to use it\n\n{needs(prompts.values())}\n\n" + SNIPPET.format(
+        imports="\n".join(imports(prompts.values())),
         model_class=type(model.get_base_model()).__name__,
         base_model=quote(base) if base else '"path/to/clip"  # the model that the adapter was trained with',
         adapter=quote(adapter_id) + in_folder,
@@ -142,6 +143,32 @@ def usage(model: PeftModel, adapter_id: str) -> str:
         switch = f"model.set_adapter({quote(others[0])})  # from now on this one classifies"
         text += "\nThe other prompts are loaded beside it:\n\n```python\n" + "\n".join([*loads, switch]) + "\n```\n"
     return text
+
+
+def own_modules(configs: Iterable[PromptConfig]) -> list[str]:
+    """The modules of methods that are no part of this package, whose import registers them."""
+    package = __name__.partition(".")[0]
+    modules = {type(config).__module__ for config in configs}
+    return sorted(name for name in modules if name.partition(".")[0] != package)
+
+
+def needs(configs: Iterable[PromptConfig]) -> str:
+    """What must be installed to load the adapters."""
+    own = own_modules(configs)
+    if not own:
+        return "This needs the package `peft-coop`."
+    here = {name: "the code that its author ran" if name == "__main__" else f"the module {code(name)}" for name in own}
+    return f"This needs the package `peft-coop` and {', '.join(here.values())}, which registers the method."
+
+
+def imports(configs: Iterable[PromptConfig]) -> list[str]:
+    """The lines that let PEFT know of the adapters' methods."""
+    own = own_modules(configs)
+    lines = ["import peft_coop  # without it PEFT does not know this kind of adapter"]
+    lines += [f"import {name}  # calls `peft_coop.register_method`" for name in own if name != "__main__"]
+    if "__main__" in own:
+        lines.append("# Define and register the method here, with `peft_coop.register_method`.")
+    return lines
 
 
 def load_line(adapter_name: str) -> str:

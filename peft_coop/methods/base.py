@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
-from peft import PeftConfig, PeftType, TaskType
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftType, TaskType
 from torch import Tensor, nn
 
 from ..prompts import PromptSequences, check_class_names, check_template
@@ -99,8 +99,16 @@ class PromptConfig(PeftConfig):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, subfolder=None, **kwargs):
-        """Load the saved settings of an adapter, as `PeftConfig.from_pretrained` does."""
-        config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
+        """Load the saved settings of an adapter, as `PeftConfig.from_pretrained` does.
+
+        Raises:
+            ValueError: if there are none, or they are of a method that nobody has registered.
+        """
+        try:
+            config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
+        except KeyError as error:
+            raise_if_unregistered(error, pretrained_model_name_or_path)
+            raise
         if isinstance(config, PromptConfig):  # the folder may hold an adapter of another method
             config.loaded_from = str(pretrained_model_name_or_path)
         return config
@@ -128,6 +136,25 @@ class PromptConfig(PeftConfig):
         return isinstance(other, PromptConfig) and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def raise_if_unregistered(error: KeyError, adapter: Any) -> None:
+    """Say what to do about an adapter whose method PEFT has looked for in vain.
+
+    Args:
+        error: what PEFT has raised; any other is left alone.
+        adapter: the folder or repository.
+
+    Raises:
+        ValueError: if it is that.
+    """
+    name = error.args[0] if error.args else None
+    if isinstance(name, str) and name.isupper() and name not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise ValueError(
+            f"The adapter {str(adapter)!r} is of the method {name}, which PEFT does not know: import the package that "
+            "registers it first. For a method of one's own that is the module which calls "
+            "`peft_coop.register_method`; the adapter's README.md names it."
+        ) from error
 
 
 def check_switch(value: Any, name: str) -> None:
@@ -292,7 +319,7 @@ class Method:
         title: as the papers write it.
         config: the class of its settings.
         prompt: the class of what it learns, made of settings and a model.
-        reference: the paper's arXiv number.
+        reference: the paper's arXiv number; None where there is none.
         summary: what is special about its vectors, to follow "4 learned vectors" in a sentence; may be empty.
         recipe_of: see `recipe`; takes the number of shots, the dataset's name or None, and the protocol. CoOp's if not
             given.
@@ -305,7 +332,7 @@ class Method:
     title: str
     config: type[PromptConfig]
     prompt: type[Prompt]
-    reference: str
+    reference: str | None = None
     recipe_of: Callable[[int, str | None, str], Recipe] = coop_recipe
     fields_of: Callable[[str], Mapping[str, Any]] = lambda protocol: {}
     summary: str = ""
@@ -342,8 +369,8 @@ class Method:
 
     @property
     def link(self) -> str:
-        """The title as a Markdown link to the paper."""
-        return f"[{self.title}](https://arxiv.org/abs/{self.reference})"
+        """The title, as a Markdown link to the paper where there is one."""
+        return f"[{self.title}](https://arxiv.org/abs/{self.reference})" if self.reference else self.title
 
 
 def check_protocol(protocol: str) -> None:
