@@ -13,6 +13,7 @@ from peft import PeftConfig
 
 from peft_coop import CoOpConfig, demo
 from peft_coop.cli.main import make_parser
+from peft_coop.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -77,6 +78,21 @@ def test_the_other_pages_snippets_run(capsys):
     for snippet in snippets:
         exec(compile(snippet, "docs/experiments.md", "exec"), {})
     assert "0.25" in capsys.readouterr().out  # |0.9 - 1| / 2 + |0.6 - 1| / 2
+
+
+def test_the_page_of_methods(capsys):
+    """Its snippet runs, and it has a section on each method with its paper and what the config is called."""
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    [snippet] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(snippet, "docs/methods.md", "exec"), {})
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert list(printed) == list(METHODS)
+    sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", page, flags=re.MULTILINE))
+    assert list(sections) == [method.title for method in METHODS.values()]
+    for key, method in METHODS.items():
+        section = sections[method.title]
+        assert section.startswith(f"\n`{method.config.__name__}`"), key
+        assert f"https://arxiv.org/abs/{method.reference})" in section, key
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to modify a model with PEFT for a second time")

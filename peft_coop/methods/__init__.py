@@ -4,6 +4,7 @@ from .base import LossTerm, Method, Prompt, PromptConfig, Step
 from .cocoop import CoCoOpConfig
 from .context import ContextConfig, ContextPrompt
 from .coop import CoOpConfig
+from .kgcoop import KgCoOpConfig
 from .table import DEFAULT_METHOD, METHODS, find_method
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "CoOpConfig",
     "ContextConfig",
     "ContextPrompt",
+    "KgCoOpConfig",
     "LossTerm",
     "Method",
     "Prompt",
