@@ -55,6 +55,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
 
 
+# What takes longest begins first, so that no process waits for a file that another began last.
+LONG_FILES = ("test_examples", "test_hub", "test_cli", "test_trainer", "test_contract", "test_cli_options")
+LONG_FILES += ("test_distributed", "test_plots", "test_protocols")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first; within a file the order stays."""
+    place = {name: index for index, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 def clip_tokens() -> list[str]:
     """CLIP's vocabulary in the order of its ids: it follows from the merges."""
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
@@ -101,6 +112,12 @@ def _images_of_the_demo_are_drawn_once():
         load_once = cache(load_task)
         patch.setattr("peft_coop.data.sources.load_task", lambda name: copy(load_once(name)))
         yield
+
+
+@pytest.fixture
+def figures_are_not_drawn(monkeypatch):
+    """A report's files for its figures are empty, for tests that do not look at them."""
+    monkeypatch.setattr("peft_coop.evaluation.reports.writing.save_figure", lambda figure, path: Path(path).touch())
 
 
 # Every width differs, so that a swapped axis cannot pass by luck.

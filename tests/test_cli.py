@@ -15,6 +15,8 @@ from peft_coop.cli import demo, main
 SHORT = ["--shots", "1", "--epochs", "2"]
 COLOURS = {"red": (200, 0, 0), "green": (0, 200, 0)}
 
+pytestmark = pytest.mark.usefixtures("figures_are_not_drawn")
+
 
 @pytest.fixture
 def folder(tmp_path):

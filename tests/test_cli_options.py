@@ -14,6 +14,8 @@ from peft_coop.cli import main, messages
 
 SHORT = ["--data", "demo:digits", "--shots", "1", "--epochs", "1"]
 
+pytestmark = pytest.mark.usefixtures("figures_are_not_drawn")
+
 
 def run(capsys, *arguments, code=0):
     assert main([str(argument) for argument in arguments]) == code

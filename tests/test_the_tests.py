@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import pytest_xdist_auto_num_workers
+from conftest import LONG_FILES, pytest_collection_modifyitems, pytest_xdist_auto_num_workers
 
 FILES = sorted(Path(__file__).parent.glob("test_*.py"))
 
@@ -88,3 +88,11 @@ def test_runs():
 def test_a_worker_for_every_core_that_may_be_used(cores, given, workers, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
     assert pytest_xdist_auto_num_workers(SimpleNamespace(args=given)) == workers
+
+
+def test_long_files_come_first_in_their_own_order():
+    assert set(LONG_FILES) <= {file.stem for file in FILES}
+    names = ["test_data", LONG_FILES[1], LONG_FILES[0], LONG_FILES[1]]
+    items = [SimpleNamespace(path=Path(f"{name}.py"), number=number) for number, name in enumerate(names)]
+    pytest_collection_modifyitems(items)
+    assert [item.number for item in items] == [2, 1, 3, 0]
