@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from ..methods import ContextPrompt, CoOpConfig
 from ..models import prompt_in_use
 from ..prompts import PromptTokenizer, find_tokenizer
-from ..towers import find_family, token_embedding
+from ..towers import find_family, projection_dim, text_limit, token_embedding
 from ..whole_files import written_whole
 from .card_sections import others_of
 from .original_file import OriginalCheckpoint, read_original
-from .original_names import matching_embeddings, name_token_ids, recover_class_names, spell
+from .original_names import matching_token_embedding, name_token_ids, recover_class_names, spell
 
 __all__ = ["OriginalCheckpoint", "convert_original", "export_original", "read_original", "recover_class_names"]
 
@@ -92,7 +92,8 @@ def convert_original(
 
 def _check_fit(checkpoint: OriginalCheckpoint, model: nn.Module, class_token_position: str) -> None:
     """Check a checkpoint's sizes against the base model's."""
-    limit = matching_embeddings(checkpoint, model).position_embedding.num_embeddings
+    matching_token_embedding(checkpoint, model)
+    limit = text_limit(model)
     if checkpoint.token_suffix is not None:
         n_tokens = checkpoint.token_suffix.shape[1]
         if 1 + checkpoint.n_ctx + n_tokens != limit:
@@ -104,10 +105,10 @@ def _check_fit(checkpoint: OriginalCheckpoint, model: nn.Module, class_token_pos
     if checkpoint.meta_net is None:
         return
     projection = checkpoint.meta_net["meta_net.linear1.weight"].shape[1]
-    if projection != model.config.projection_dim:
+    if projection != projection_dim(model):
         raise ValueError(
             f"{checkpoint.path} is not of this base model: its Meta-Net reads image features of {projection} "
-            f"dimensions, and this model's have {model.config.projection_dim}."
+            f"dimensions, and this model's have {projection_dim(model)}."
         )
     if class_token_position != "end":
         raise ValueError(
@@ -178,7 +179,7 @@ def export_original(model: PeftModel, path: str | os.PathLike, epoch: int = 0) -
     """
     layer, name = prompt_in_use(model)
     config = model.peft_config[name]
-    _check_exportable(config, model.get_base_model().config.projection_dim)
+    _check_exportable(config, projection_dim(model.get_base_model()))
     _check_nothing_else_is_needed(model, config)
     saved = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     learned = {key.rpartition(".embeddings.")[2]: value for key, value in saved.items()}
@@ -199,7 +200,7 @@ def _write(contents: dict[str, Any], path: Path) -> None:
         draft.write_bytes(buffer.getbuffer())
 
 
-def _check_exportable(config: CoOpConfig, projection_dim: int) -> None:
+def _check_exportable(config: CoOpConfig, width: int) -> None:
     if config.class_names is None:
         raise ValueError("The original's checkpoints have classes, and this adapter has none: call `set_classes`.")
     if not config.meta_net:
@@ -207,8 +208,8 @@ def _check_exportable(config: CoOpConfig, projection_dim: int) -> None:
     kinds = {
         "a class-specific context": config.class_specific_context,
         f"the class name at the {config.class_token_position!r}": config.class_token_position != "end",
-        f"a Meta-Net of {projection_dim // config.meta_net_reduction} hidden units for {projection_dim} dimensions": (
-            projection_dim // config.meta_net_reduction != projection_dim // META_NET_REDUCTION
+        f"a Meta-Net of {width // config.meta_net_reduction} hidden units for {width} dimensions": (
+            width // config.meta_net_reduction != width // META_NET_REDUCTION
         ),
     }
     for kind, is_so in kinds.items():

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..prompts import PromptTokenizer
-from ..towers import find_family
+from ..towers import token_embedding
 from .original_file import OriginalCheckpoint
 
 # Relative to an embedding's length. Half precision is off by 0.0005, bfloat16 by 0.004; the next token is far away.
@@ -45,20 +44,20 @@ def recover_class_names(checkpoint: OriginalCheckpoint, model: nn.Module, tokeni
     return [spell(ids, index, checkpoint, tokenizer) for index, ids in enumerate(names)]
 
 
-def matching_embeddings(checkpoint: OriginalCheckpoint, model: nn.Module) -> Any:
-    """The embeddings of a model's text tower.
+def matching_token_embedding(checkpoint: OriginalCheckpoint, model: nn.Module) -> nn.Embedding:
+    """The token embeddings of a model's text tower.
 
     Raises:
         ValueError: if they are of another width than the checkpoint's.
     """
-    embeddings = model.get_submodule(find_family(model).embeddings)
-    width, expected = checkpoint.ctx.shape[-1], embeddings.token_embedding.embedding_dim
+    table = token_embedding(model)
+    width, expected = checkpoint.ctx.shape[-1], table.embedding_dim
     if width != expected:
         raise ValueError(
             f"{checkpoint.path} is not of this base model: its vectors have {width} dimensions, and the text tower has "
             f"{expected}. Give the CLIP that it was learned with."
         )
-    return embeddings
+    return table
 
 
 def name_token_ids(checkpoint: OriginalCheckpoint, model: nn.Module, eos_token_id: int) -> list[list[int]]:
@@ -70,7 +69,7 @@ def name_token_ids(checkpoint: OriginalCheckpoint, model: nn.Module, eos_token_i
     suffix = checkpoint.token_suffix
     if suffix is None:
         raise ValueError(f"{checkpoint.path} has no `token_suffix` to find the class names in: give `class_names`.")
-    table = matching_embeddings(checkpoint, model).token_embedding.weight.detach().float().cpu()
+    table = matching_token_embedding(checkpoint, model).weight.detach().float().cpu()
     names: list[list[int]] = [[] for _ in suffix]
     unfinished = list(range(len(suffix)))
     for place in range(suffix.shape[1]):
