@@ -9,6 +9,7 @@ __all__ = [
     "PeftModelForImageClassification",
     "PromptClassifierOutput",
     "PromptTuner",
+    "join_towers",
     "register_method",
 ]
 
@@ -20,6 +21,7 @@ else:
     from .models import PromptClassifierOutput, PromptTuner
     from .peft_model import AutoPeftModelForImageClassification, PeftModelForImageClassification
     from .registration import register, register_method
+    from .towers import join_towers
 
     __all__ += methods.__all__
     register()

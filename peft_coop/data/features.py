@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 from ..module_state import module_settings
 from ..progress import stage, without_datasets_bars
+from ..towers import device_of, vision_parts
 from .augmentation import RandomView
 from .image_bytes import paths_of
 from .images import check_columns, read_image, undecoded
@@ -101,9 +103,14 @@ def _features(model: nn.Module, pixel_values: Tensor) -> Tensor:
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        features = model.get_image_features(pixel_values.to(model.logit_scale.device)).pooler_output
+        features = model.get_image_features(pixel_values.to(device_of(unwrapped(model)))).pooler_output
     model.train(was_training)
     return features.float().cpu()
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The dual encoder itself, of one that PEFT may have wrapped."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _no_features(labels: Any) -> Dataset:
@@ -134,8 +141,9 @@ def _fingerprint(
     hasher.update(images_version(dataset, image_column))
     hasher.update([PREPARATION, image_processor.to_json_string(), image_column, *settings])
     # What somebody else's hooks and layers compute cannot be known by their weights.
-    hasher.update(module_settings(model.vision_model, model.visual_projection) or generate_random_fingerprint())
-    for module in (model.vision_model, model.visual_projection):
+    parts = vision_parts(unwrapped(model))
+    hasher.update(module_settings(*parts) or generate_random_fingerprint())
+    for module in parts:
         for name, weight in module.state_dict().items():
             hasher.update([name, str(weight.dtype), weight.detach().cpu().contiguous().view(torch.uint8).numpy()])
     return hasher.hexdigest()

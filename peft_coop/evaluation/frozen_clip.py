@@ -12,6 +12,7 @@ from transformers import CLIPProcessor
 from ..data import with_image_embeds
 from ..data.features import images_version
 from ..demo import MODEL_PATH
+from ..towers import device_of
 from .pretrained import DEMO, load_dual_encoder
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class FrozenCLIP:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.model.logit_scale.device
+        return device_of(self.model)
 
     def with_image_embeds(self, images: Dataset) -> Dataset:
         """The images' features, columns `image_embeds` and `label`; computed once for each dataset."""

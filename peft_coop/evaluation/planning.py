@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from peft import get_peft_model
 
+from ..towers import dtype_of, projection_dim
 from .compared_methods import ComparedMethod, LabelledImages
 from .frozen_clip import FrozenCLIP
 from .prompt_learning import PromptLearning
@@ -95,7 +96,8 @@ class Estimator:
 def seconds_per_step(method: PromptLearning, clip: FrozenCLIP, class_names: Sequence[str], batch: int) -> float:
     """What a training step takes: forwards and backwards through the text tower, on random image features."""
     model = get_peft_model(deepcopy(clip.model), method.make_config(class_names=list(class_names))).train()
-    dtype, width = model.get_base_model().logit_scale.dtype, model.get_base_model().config.projection_dim
+    base = model.get_base_model()
+    dtype, width = dtype_of(base), projection_dim(base)
     embeds = torch.randn(batch, width, device=clip.device, dtype=dtype, generator=torch.Generator(clip.device))
     labels = torch.zeros(batch, dtype=torch.long, device=clip.device)
     return _measured(lambda: model(image_embeds=embeds, labels=labels).loss.backward(), clip.device)

@@ -15,6 +15,7 @@ from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerStat
 from ..data import AugmentationCallback, AugmentedImages
 from ..progress import Stage, stage
 from ..recipes import Recipe
+from ..towers import device_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -97,7 +98,7 @@ def predict_logits(model: PeftModel, images: Dataset, batch_size: int = BATCH_SI
         batch_size: images at once.
     """
     model.eval()
-    device = model.get_base_model().logit_scale.device
+    device = device_of(model.get_base_model())
     with torch.no_grad():
         parts = [model(image_embeds=embeds.to(device)).logits for embeds in _batches(images, batch_size)]
     return torch.cat(parts).float().cpu().numpy()

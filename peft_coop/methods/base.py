@@ -17,6 +17,8 @@ from ..prompts import PromptSequences, check_class_names, check_template
 from ..recipes import PROTOCOLS, Recipe, coop_recipe
 from ..towers import FAMILIES, text_reader
 
+LOSS_TYPES = ("softmax", "sigmoid")
+
 
 @dataclass(eq=False)
 class PromptConfig(PeftConfig):
@@ -26,6 +28,8 @@ class PromptConfig(PeftConfig):
         class_names: the classes; saved in `adapter_config.json`, so that a loaded adapter is a ready classifier.
         zero_shot_template: the prompt while the adapter is disabled; of a list, the normalised features are averaged.
         tokenizer_name_or_path: the prompt's tokenizer; None: the base model's own name or path.
+        loss_type: "softmax", cross-entropy over the classes, or "sigmoid", which asks of each class for itself whether
+            the image shows it, as SigLIP was trained.
         modules_to_save: modules of the base model that are trained and saved with the prompt, by the ends of their
             dotted names: "visual_projection", "text_model.final_layer_norm". Each adapter has its own copies.
 
@@ -47,6 +51,10 @@ class PromptConfig(PeftConfig):
     tokenizer_name_or_path: str | None = field(
         default=None, metadata={"help": "The prompt's tokenizer; None: the base model's own name or path."}
     )
+    loss_type: str = field(
+        default="softmax",
+        metadata={"help": "'softmax': cross-entropy over the classes; 'sigmoid': each class for itself, as SigLIP."},
+    )
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "Modules of the base model that are trained and saved with the prompt."}
     )
@@ -67,6 +75,8 @@ class PromptConfig(PeftConfig):
             self.class_names = check_class_names(self.class_names)
         if self.tokenizer_name_or_path is not None:
             self.tokenizer_name_or_path = os.fspath(self.tokenizer_name_or_path)
+        if self.loss_type not in LOSS_TYPES:
+            raise ValueError(f"`loss_type` must be one of {LOSS_TYPES}, got {self.loss_type!r}.")
         self._check_templates()
         self._check_modules()
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..prompts import CLASS_TOKEN_POSITIONS, PromptSequences, check_template, check_text
+from ..prompts.class_names import clean_name
 from ..prompts.sequences import check_lengths, context_sequences, spliced_sequences
 from ..towers import token_embedding
 from .base import Prompt, PromptConfig, check_count, check_switch
@@ -134,7 +135,8 @@ class ContextPrompt(Prompt):
         words = self.settings.ctx_init
         if words is None:
             return []
-        [ids] = self.reader.encode([words.replace("_", " ").strip()])
+        in_front = self.settings.class_token_position != "front"
+        [ids] = self.reader.encode([clean_name(words)], comes_first=in_front)
         return ids
 
     def settle_n_ctx(self) -> int:
@@ -162,7 +164,8 @@ class ContextPrompt(Prompt):
     def sequences(self, class_names: Sequence[str]) -> PromptSequences:
         """See `Prompt.sequences`: `BOS context name . EOS`, or with the name in the middle or in front."""
         config, tokenizer = self.settings, self.reader.tokenizer
-        names = self.reader.names(class_names, config.class_template)
+        in_front = config.class_token_position == "front"
+        names = self.reader.names(class_names, config.class_template, comes_first=in_front)
         sequences = context_sequences(
             names,
             tokenizer,

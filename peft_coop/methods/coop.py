@@ -26,6 +26,8 @@ class CoOpConfig(ContextConfig):
         meta_net_reduction: the Meta-Net has `projection_dim // meta_net_reduction` hidden units.
         zero_shot_template: the prompt while the adapter is disabled; of a list, the normalised features are averaged.
         tokenizer_name_or_path: the prompt's tokenizer; None: the base model's own name or path.
+        loss_type: "softmax", cross-entropy over the classes, or "sigmoid", which asks of each class for itself whether
+            the image shows it, as SigLIP was trained.
         modules_to_save: modules of the base model that are trained and saved with the prompt, by the ends of their
             dotted names: "visual_projection", "text_model.final_layer_norm". Each adapter has its own copies.
 

@@ -20,6 +20,7 @@ from transformers.utils.generic import can_return_tuple
 from ..methods import Prompt, Step
 from ..towers import (
     Family,
+    check_image_inputs,
     computing_dtype,
     cosine_logits,
     find_family,
@@ -35,7 +36,7 @@ from ..towers import (
 from .adapter_files import AdapterFilesMixin
 from .class_texts import ClassTexts
 from .layer import PromptEmbeddings
-from .losses import classification_loss, share_of_items, with_terms
+from .losses import LOSS_NAMES, classification_loss, share_of_items, with_terms
 from .mixed_batch import classify_mixed, without_adapters
 from .outputs import PromptClassifierOutput
 
@@ -108,6 +109,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
             "spatial_shapes": spatial_shapes,
         }
         of_images = {name: value for name, value in of_images.items() if value is not None} | kwargs
+        check_image_inputs(self, of_images)
         image_embeds = getattr(image_embeds, "pooler_output", image_embeds)  # what `get_image_features` returns
         if self._is_its_own_call(input_ids, image_embeds, adapter_names):
             of_texts = {"attention_mask": attention_mask, "position_ids": position_ids, "return_loss": return_loss}
@@ -129,7 +131,9 @@ class PromptClassifierMixin(AdapterFilesMixin):
                 lambda *images: self._classify(*images, **of_images),
             )
             if labels is not None:
-                outputs.loss = classification_loss(cast(Tensor, outputs.logits), labels, num_items_in_batch)
+                loss_type = self.prompt_layer.prompt.settings.loss_type
+                logits = cast(Tensor, outputs.logits)
+                outputs.loss = classification_loss(logits, labels, num_items_in_batch, loss_type)
         if given_as != self._images_given_as:  # only of a call that went well
             self._images_given_as = given_as
         return outputs
@@ -296,12 +300,13 @@ class PromptClassifierMixin(AdapterFilesMixin):
         logits = cosine_logits(image_embeds, text_embeds, *scale_and_bias(self, image_embeds))
         outputs = PromptClassifierOutput(logits=logits, image_embeds=image_embeds, text_embeds=text_embeds)
         if labels is not None:
-            outputs.loss = classification_loss(logits, labels, num_items)
+            outputs.loss = classification_loss(logits, labels, num_items, layer.prompt.settings.loss_type)
         if self.training and vectors is not None and (labels is not None or torch.is_grad_enabled()):
             step = self._step(outputs, labels, vectors, pixel_values, of_images)
             terms = layer.prompt.extra_losses(step)
             share = share_of_items(logits, num_items)
-            outputs.loss, outputs.loss_parts = with_terms(outputs.loss, terms, share)
+            name = LOSS_NAMES[layer.prompt.settings.loss_type]
+            outputs.loss, outputs.loss_parts = with_terms(outputs.loss, name, terms, share)
         return outputs
 
     def _encode_classes(self, texts: ClassTexts, prompt: Prompt, vectors: Tensor) -> Tensor:

@@ -11,9 +11,21 @@ from torch import Tensor
 
 from ..methods import LossTerm
 
+# What `loss_parts` call the loss of each type.
+LOSS_NAMES = {"softmax": "cross_entropy", "sigmoid": "sigmoid"}
 
-def classification_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
-    """Cross-entropy of `[B, C]` logits, averaged over the batch or divided by `num_items`.
+
+def classification_loss(
+    logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None, loss_type: str = "softmax"
+) -> Tensor:
+    """The loss of `[B, C]` logits, averaged over the batch or divided by `num_items`.
+
+    Args:
+        logits: `[B, C]`.
+        labels: `[B]`.
+        num_items: images of the whole optimizer step; None: B.
+        loss_type: "softmax" for cross-entropy; "sigmoid" for the sum over the classes of the binary cross-entropy of
+            each, as SigLIP (arXiv:2303.15343) has it over texts.
 
     Raises:
         ValueError: if `labels` are not B integers from 0 to C-1.
@@ -33,30 +45,35 @@ def classification_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int 
     if not torch.compiler.is_compiling() and ((labels < 0) | (labels >= n_cls)).any():
         wrong = sorted({label for label in labels.tolist() if not 0 <= label < n_cls})
         raise ValueError(f"`labels` must lie between 0 and {n_cls - 1} ({n_cls} classes), got {wrong}.")
-    if num_items is None:
+    if loss_type == "sigmoid":
+        total = F.binary_cross_entropy_with_logits(logits, F.one_hot(labels, n_cls).to(logits), reduction="sum")
+        num_items = len(logits) if num_items is None else num_items
+    elif num_items is None:
         return F.cross_entropy(logits, labels)
-    total = F.cross_entropy(logits, labels, reduction="sum")
+    else:
+        total = F.cross_entropy(logits, labels, reduction="sum")
     return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else num_items)
 
 
 def with_terms(
-    loss: Tensor | None, terms: Mapping[str, LossTerm], share: Tensor | float
+    loss: Tensor | None, name: str, terms: Mapping[str, LossTerm], share: Tensor | float
 ) -> tuple[Tensor | None, dict[str, Tensor] | None]:
-    """Add a method's terms to cross-entropy.
+    """Add a method's terms to the classification's loss.
 
     Args:
         loss: scalar, as it is returned; None where it is computed outside the model.
+        name: what it is called among the parts.
         terms: by name.
         share: of the batch in what the loss is averaged over; below 1 where gradients are accumulated.
 
     Returns:
         The whole loss, and its parts by name: detached, before weighting, averaged over the batch. None for none.
     """
-    parts = {name: term.value.detach() for name, term in terms.items()}
+    parts = {each: term.value.detach() for each, term in terms.items()}
     if loss is None:
-        warn_of_a_loss_outside([name for name, term in terms.items() if term.weight])
+        warn_of_a_loss_outside([each for each, term in terms.items() if term.weight])
         return None, parts or None
-    parts = {"cross_entropy": loss.detach() / share} | parts
+    parts = {name: loss.detach() / share} | parts
     for term in terms.values():
         if term.weight:
             loss = loss + share * term.weight * term.value

@@ -54,6 +54,7 @@ class PromptTuner(BaseTuner):
         return peft_config
 
     def __init__(self, model: nn.Module, peft_config: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        find_family(model)  # refuses what is no dual encoder, before PEFT asks it for parts that it has not
         before = getattr(model, "peft_config", {})
         if adapter_name in before and not isinstance(before[adapter_name], PromptConfig):
             raise ValueError(

@@ -42,23 +42,27 @@ class TextReader:
         self.check_ids([[*tokenizer.before, *tokenizer.after]])
         return tokenizer
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str], comes_first: bool = True) -> list[list[int]]:
         """Token ids of texts, without what stands around them.
+
+        Args:
+            texts: the texts.
+            comes_first: whether nothing stands before them.
 
         Raises:
             ValueError: if one lies outside the tower's vocabulary.
         """
-        ids = self.tokenizer.encode(texts)
+        ids = self.tokenizer.encode(texts) if comes_first else self.tokenizer.encode_behind(texts)
         self.check_ids(ids)
         return ids
 
-    def names(self, class_names: Sequence[str], template: str = "{}.") -> list[NameTokens]:
+    def names(self, class_names: Sequence[str], template: str = "{}.", comes_first: bool = False) -> list[NameTokens]:
         """Tokenise class names, see `PromptTokenizer.encode_names`; a warning names those that read alike.
 
         Raises:
             TypeError, ValueError: for names that are no names, see `check_class_names`.
         """
-        names = self.tokenizer.encode_names(check_class_names(class_names), template)
+        names = self.tokenizer.encode_names(check_class_names(class_names), template, comes_first)
         warn_of_duplicates(names)
         self.check_ids([name.ids for name in names])
         return names

@@ -94,7 +94,17 @@ class PromptTokenizer:
         """Token ids of every text, without BOS and EOS."""
         return self.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
 
-    def encode_names(self, class_names: Sequence[str], template: str = "{}.") -> list[NameTokens]:
+    def encode_behind(self, texts: Sequence[str]) -> list[list[int]]:
+        """The same of texts that stand behind others: some vocabularies have other tokens behind a space."""
+        [before] = self.encode(["a"])
+        together = self.encode([f"a {text}" for text in texts])
+        if any(ids[: len(before)] != before for ids in together):
+            return self.encode(texts)
+        return [ids[len(before) :] for ids in together]
+
+    def encode_names(
+        self, class_names: Sequence[str], template: str = "{}.", comes_first: bool = False
+    ) -> list[NameTokens]:
         """Tokenise class names as the papers do: underscores are spaces, and the full stop is part of the text.
 
         CLIP's BPE merges some names with the full stop ("kite (bird of prey)." ends in one token for ")."), so name
@@ -103,13 +113,15 @@ class PromptTokenizer:
         Args:
             class_names: the names.
             template: the fixed text with "{}" for the name.
+            comes_first: whether nothing stands before the name.
 
         Raises:
             ValueError: if nothing of a name is left, or it holds BOS or EOS.
         """
         texts = [clean_name(name) for name in class_names]
-        in_template = self.encode([template.replace("{}", text) for text in texts])
-        alone = self.encode(texts)
+        encode = self.encode if comes_first else self.encode_behind
+        in_template = encode([template.replace("{}", text) for text in texts])
+        alone = encode(texts)
         special = {*self.before, *self.after}
         for name, name_ids in zip(class_names, alone, strict=True):
             if special.intersection(name_ids):

@@ -49,7 +49,8 @@ class SplicedEmbeddings(nn.Module):
             return self.base_layer(input_ids, *args, **kwargs)
         embeds = self.base_layer.get_submodule(self.token_embedding_name)(input_ids)  # [N, L, D]
         embeds = torch.where(splice.is_learned[..., None], splice.table[splice.rows].to(embeds), embeds)
-        return self.base_layer(*args, **{**kwargs, "inputs_embeds": embeds})
+        # The ids, too: some towers count positions by them.
+        return self.base_layer(input_ids, *args, **{**kwargs, "inputs_embeds": embeds})
 
     @contextmanager
     def splicing(self, splice: Splice | None) -> Iterator[None]:

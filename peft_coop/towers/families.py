@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,16 @@ from torch import Tensor, nn
 def exponential(model: nn.Module, like: Tensor) -> Tensor:
     """CLIP's factor of the cosine, `exp(logit_scale)`, in the dtype of `like`."""
     return model.logit_scale.to(like).exp()
+
+
+def clamped_exponential(model: nn.Module, like: Tensor) -> Tensor:
+    """AIMv2's: the same, between 1 and `max_logit_scale`."""
+    return model.logit_scale.to(like).clamp(0, math.log(model.config.max_logit_scale)).exp()
+
+
+def inverse_temperature(model: nn.Module, like: Tensor) -> Tensor:
+    """ALIGN's: `1 / temperature`."""
+    return 1 / model.temperature.to(like)
 
 
 @dataclass(frozen=True)
@@ -27,11 +39,11 @@ class Family:
         shares_prefixes: whether the text tower is causal and its layers are CLIP's, so that prompts are encoded as a
             prefix tree; the others go through the model's own text forward.
         reads_at_end: whether the feature is read where EOS stands.
-        reserved_positions: positions of the text tower that no token can have.
         pads_to_limit: whether texts are padded to all of the tower's positions; else to the longest one.
-        takes_mask: whether the text tower is given an attention mask.
-        image_inputs: what images have beside `pixel_values`.
-        projection_dim: P, from the model's config.
+        mask: what the own text forward is given: None, "padding" for where a text stands, "causal" for what stands
+            before each token, where padding alone would leave it to the attention in use.
+        image_inputs: what `get_image_features` takes beside `pixel_values`.
+        projection_dim: P, in the model's config.
         logit_scale: gives the factor of the cosine, in the dtype of a tensor.
         logit_bias: name of what is added to the logits; None for nothing.
     """
@@ -41,20 +53,72 @@ class Family:
     token_embedding: str = "token_embedding"
     text_parts: tuple[str, ...] = ("text_model", "text_projection")
     image_parts: tuple[str, ...] = ("vision_model", "visual_projection")
-    shares_prefixes: bool = True
-    reads_at_end: bool = True
-    reserved_positions: int = 0
+    shares_prefixes: bool = False
+    reads_at_end: bool = False
     pads_to_limit: bool = False
-    takes_mask: bool = False
-    image_inputs: tuple[str, ...] = ()
+    mask: str | None = None
+    image_inputs: tuple[str, ...] = ("interpolate_pos_encoding",)
     projection_dim: str = "projection_dim"
     logit_scale: Callable[[nn.Module, Tensor], Tensor] = exponential
     logit_bias: str | None = None
 
 
-FAMILIES = {
-    "clip": Family("CLIPModel"),
-    "metaclip_2": Family("MetaClip2Model"),
+# How families are alike.
+TREE: dict[str, Any] = {"shares_prefixes": True, "reads_at_end": True}
+CAUSAL: dict[str, Any] = {"reads_at_end": True, "mask": "causal"}
+BERT: dict[str, Any] = {"token_embedding": "word_embeddings", "mask": "padding"}
+SIGLIP: dict[str, Any] = {
+    "text_parts": ("text_model",),
+    "image_parts": ("vision_model",),
+    "pads_to_limit": True,
+    "projection_dim": "text_config.projection_size",
+    "logit_bias": "logit_bias",
+}
+
+FAMILIES: dict[str, Family] = {
+    "clip": Family("CLIPModel", **TREE),
+    "metaclip_2": Family("MetaClip2Model", **TREE),
+    "clipseg": Family("CLIPSegModel", **TREE),
+    "owlvit": Family("OwlViTModel", **TREE),
+    "owlv2": Family("Owlv2Model", **TREE),
+    "groupvit": Family("GroupViTModel", **CAUSAL, image_inputs=()),
+    "aimv2": Family("Aimv2Model", **CAUSAL, logit_scale=clamped_exponential),
+    "siglip": Family("SiglipModel", **SIGLIP),
+    "siglip2": Family("Siglip2Model", **SIGLIP, image_inputs=("pixel_attention_mask", "spatial_shapes")),
+    "chinese_clip": Family("ChineseCLIPModel", **BERT),
+    "altclip": Family("AltCLIPModel", **BERT, embeddings="text_model.roberta.embeddings"),
+    "align": Family(
+        "AlignModel", **BERT, image_parts=("vision_model",), image_inputs=(), logit_scale=inverse_temperature
+    ),
+    "vision-text-dual-encoder": Family("VisionTextDualEncoderModel", **BERT, image_inputs=()),
+    "tipsv2": Family(
+        "Tipsv2Model",
+        text_parts=("text_model",),
+        image_parts=("vision_model",),
+        mask="padding",
+        image_inputs=(),
+        projection_dim="text_config.hidden_size",
+        logit_scale=inverse_temperature,
+    ),
+}
+
+# Models with images and texts that are no such dual encoders, by class or model type.
+REASONS = {
+    "XCLIPModel": "its images are videos, and each of them changes the texts",
+    "VideoPrismClipModel": "its images are videos",
+    "ClapModel": "it compares texts with sounds",
+    "ClvpModelForConditionalGeneration": "it compares texts with speech",
+    "BlipModel": "transformers has deprecated it, and no published checkpoint has weights for its projections",
+    "BlipForImageTextRetrieval": "it has no scale of logits",
+    "Blip2Model": "its Q-Former gives many features for an image",
+    "Blip2ForImageTextRetrieval": "its Q-Former gives many features for an image",
+    "BridgeTowerForContrastiveLearning": "its texts are read together with an image",
+    "Sam3Model": "its texts tell a detector what to find",
+    "FlavaModel": "its own forward gives no logits of images and texts",
+    "FlavaForPreTraining": "its own forward is a pretraining's",
+    "CLIPSegForImageSegmentation": "its CLIP is a part of it: give `model.clip`",
+    "OwlViTForObjectDetection": "its dual encoder is a part of it: give `model.owlvit`",
+    "Owlv2ForObjectDetection": "its dual encoder is a part of it: give `model.owlv2`",
 }
 
 
@@ -62,21 +126,29 @@ def find_family(model: nn.Module) -> Family:
     """Look up the family of a dual encoder.
 
     Raises:
-        ValueError: if the model is of another family, or is only one tower of a dual encoder.
+        ValueError: if the model is of no known family, or is only a part of a dual encoder, or more than one.
     """
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
-    supported = ", ".join(f"{family.model_class} ({name!r})" for name, family in FAMILIES.items())
-    got = f"{type(model).__name__} (model type {model_type!r})"
-    family = FAMILIES.get(model_type or "")
-    if family is None:
-        raise ValueError(f"Prompts can be learned for {supported}; got {got}.")
-    missing = [part for part in (*family.text_parts, *family.image_parts) if not hasattr(model, part)]
-    if missing:
-        raise ValueError(
-            f"A prompt classifier needs a dual encoder with a text tower and a vision tower, and {got} has no "
-            f"{', no '.join(f'`{part}`' for part in missing)}. Load the checkpoint as {family.model_class}."
-        )
+    family = FAMILIES.get(getattr(getattr(model, "config", None), "model_type", None) or "")
+    if family is None or all(each.__name__ != family.model_class for each in type(model).__mro__):
+        raise ValueError(refusal(model))
     return family
+
+
+def refusal(model: nn.Module) -> str:
+    """Why prompts cannot be learned for a model, and for which they can."""
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    names = {type(model).__name__, *(each.__name__ for each in type(model).__mro__)}
+    reason = next((REASONS[name] for name in REASONS if name in names), None)
+    if reason is None and model_type in FAMILIES:
+        reason = f"load the checkpoint as {FAMILIES[model_type].model_class}, which has both towers"
+    elif (reason is None and "text" in str(model_type)) or "vision" in str(model_type):
+        reason = "it is one tower: load the dual encoder, or put two towers together with `peft_coop.join_towers`"
+    supported = ", ".join(f"{family.model_class} ({name})" for name, family in FAMILIES.items())
+    got = f"{type(model).__name__} (model type {model_type!r})"
+    return (
+        f"Prompts can be learned for dual encoders with a text tower and a vision tower; got {got}"
+        f"{f': {reason}' if reason else ''}. Supported are {supported}."
+    )
 
 
 def token_embedding(model: nn.Module) -> nn.Embedding:
@@ -90,7 +162,10 @@ def token_embedding(model: nn.Module) -> nn.Embedding:
 
 def text_limit(model: nn.Module) -> int:
     """How many tokens a text can have, with those around it."""
-    return model.config.text_config.max_position_embeddings - find_family(model).reserved_positions
+    embeddings = model.get_submodule(find_family(model).embeddings)
+    # RoBERTa counts positions from the padding's id on.
+    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    return model.config.text_config.max_position_embeddings - (0 if padding is None else padding + 1)
 
 
 def projection_dim(model: nn.Module) -> int:
@@ -104,3 +179,8 @@ def projection_dim(model: nn.Module) -> int:
 def device_of(model: nn.Module) -> torch.device:
     """Where the text side is."""
     return token_embedding(model).weight.device
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """Of the text side's weights."""
+    return token_embedding(model).weight.dtype

@@ -134,13 +134,21 @@ class PlainTower:
     def _own_features(self, token_ids: Tensor, mask: Tensor, splice: Splice | None) -> Tensor:
         """Features `[N, P]` by the model's own text forward."""
         given: dict[str, Any] = {"input_ids": token_ids}
-        if self.family.takes_mask:
+        if self.family.mask == "padding":
             given["attention_mask"] = mask
+        elif self.family.mask == "causal":
+            given["attention_mask"] = self._causal_mask(*token_ids.shape)
         own = getattr(type(self.model), "__base_class__", type(self.model)).get_text_features
         if splice is None:
             return own(self.model, **given, return_dict=True).pooler_output
         with self.model.get_submodule(self.family.embeddings).splicing(splice):
             return own(self.model, **given, return_dict=True).pooler_output
+
+    def _causal_mask(self, n_texts: int, length: int) -> Tensor:
+        """`[N, 1, L, L]`, added to the scores, so that it means the same to every attention; EOS ends what is read."""
+        dtype = token_embedding(self.model).weight.dtype
+        lowest = torch.full((length, length), torch.finfo(dtype).min, dtype=dtype, device=self.device)
+        return lowest.triu(1).expand(n_texts, 1, -1, -1)
 
     def _parts(self) -> tuple[nn.Module, ...]:
         return tuple(self.model.get_submodule(part) for part in self.family.text_parts)

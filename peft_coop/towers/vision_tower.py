@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .families import find_family
+from .families import FAMILIES, find_family
+
+IMAGE_INPUTS = {name for family in FAMILIES.values() for name in family.image_inputs}
 
 
 def image_features(model: nn.Module, pixel_values: Tensor, **kwargs: Any) -> Tensor:
@@ -23,6 +26,17 @@ def image_features(model: nn.Module, pixel_values: Tensor, **kwargs: Any) -> Ten
     trains = pixel_values.requires_grad or not is_vision_frozen(model)
     with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
         return model.get_image_features(pixel_values=pixel_values, return_dict=True, **kwargs).pooler_output
+
+
+def check_image_inputs(model: nn.Module, given: Collection[str]) -> None:
+    """Check what is given beside `pixel_values`: some models take anything and say nothing.
+
+    Raises:
+        ValueError: if the model does not know one of these.
+    """
+    unknown = sorted((IMAGE_INPUTS & set(given)) - set(find_family(model).image_inputs))
+    if unknown:
+        raise ValueError(f"Images of {type(model).__name__} have no `{'`, no `'.join(unknown)}`.")
 
 
 def vision_parts(model: nn.Module) -> list[nn.Module]:

@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from ...data import AugmentedImages, prepare_images
 from ...data.images import ImageRows
 from ...recipes import LEARNING_RATE, Recipe, epochs_by_shots, make_optimizer
+from ...towers import vision_parts
 from ..compared_methods import ComparedMethod, LabelledImages
 from ..frozen_clip import FrozenCLIP
 from .hand_written_prompts import TextClassifier, text_features, text_logits
@@ -196,7 +197,7 @@ class ImageEncoderFineTuning(_GradientMethod):
         features = text_features(clip, images.class_names, [images.zero_shot_template])
         pixels_of = self._pixels(clip, images.train, seed)
         model = deepcopy(clip.model).float().requires_grad_(False)
-        parameters = [*model.vision_model.parameters(), *model.visual_projection.parameters()]
+        parameters = [weight for part in vision_parts(model) for weight in part.parameters()]
         for parameter in parameters:
             parameter.requires_grad_(True)
 

@@ -7,8 +7,7 @@ from peft import get_peft_model
 from tiny_families import FAMILIES
 from transformers import AutoModel
 
-from peft_coop import CoOpConfig
-from peft_coop.towers.joining import join_towers
+from peft_coop import CoOpConfig, join_towers
 
 TEXTS = ["a photo of a cat.", "a photo of a big dog."]
 TOWERS = {

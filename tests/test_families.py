@@ -1,0 +1,266 @@
+"""Prompts in every family of dual encoders, against the family's own forward on the same texts.
+
+In float64, where the family's own code computes in it; AIMv2's norm and ALIGN's softmax are float32 in any case.
+"""
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+from peft import PeftModel, get_peft_model
+from tiny_families import FAMILIES, REFUSED, make_refused
+from torch import nn
+from transformers import (
+    CLIPTextModelWithProjection,
+    CLIPVisionModelWithProjection,
+    SiglipTextModel,
+    SiglipVisionModel,
+    Trainer,
+    TrainingArguments,
+)
+
+from peft_coop import METHODS, CoOpConfig, join_towers
+from peft_coop.towers import FAMILIES as ROWS
+from peft_coop.towers import text_memory, text_tower
+
+NAMES = ["cat", "big red dog", "ship"]
+TEXTS = [f"a photo of a {name}." for name in NAMES]
+SUPPORTED = {key: family for key, family in FAMILIES.items() if family.model_type in ROWS}
+in_every_family = pytest.mark.parametrize("key", SUPPORTED)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Each family's tokenizer, in a folder."""
+    folder = tmp_path_factory.mktemp("tokenizers")
+    tokenizers = {key: family.make_tokenizer(folder / key) for key, family in SUPPORTED.items()}
+    return {key: (str(folder / key), tokenizer) for key, tokenizer in tokenizers.items()}
+
+
+@cache
+def drawn(key):
+    return SUPPORTED[key].make_model().double()
+
+
+def make(key):
+    return copy.deepcopy(drawn(key))
+
+
+def images_of(key, batch=3):
+    images = SUPPORTED[key].image_inputs(batch)
+    return {name: value.double() if value.is_floating_point() else value for name, value in images.items()}
+
+
+@pytest.fixture
+def config(folders):
+    def make_config(key, method="coop", **settings):
+        settings = {"class_names": NAMES, "ctx_init": "a photo of a"} | settings
+        return METHODS[method].config(tokenizer_name_or_path=folders[key][0], **settings)
+
+    return make_config
+
+
+def draw_prompt(model):
+    """Draw all that is learned; positive where it is a bias, so that no hidden unit is switched off for all images."""
+    for name, weight in model.prompt_layer.prompt.named_parameters():
+        nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(3))
+        if name.endswith("bias"):
+            weight.data.abs_().add_(1)
+
+
+def own_logits(key, folders, texts=TEXTS):
+    return SUPPORTED[key].own_logits(make(key), folders[key][1], images_of(key), texts)
+
+
+def close(actual, expected, key):
+    torch.testing.assert_close(actual, expected, atol=1e-5 if key in ("aimv2", "align") else 1e-9, rtol=0)
+
+
+def test_the_table_holds_what_is_tested():
+    assert {family.model_type for family in SUPPORTED.values()} == set(ROWS)
+    assert len(SUPPORTED) >= 15
+    assert {key for key in FAMILIES if key not in SUPPORTED} == {"flava"}  # refused, see below
+
+
+@in_every_family
+@pytest.mark.parametrize(
+    ("position", "template"),
+    [("end", "a photo of a {}."), ("middle", "a photo {} of a."), ("front", "{} a photo of a.")],
+)
+def test_words_as_vectors_give_the_familys_own_logits(key, folders, config, position, template):
+    """And so does the disabled adapter, which is the family's own zero-shot classification."""
+    model = get_peft_model(make(key), config(key, class_token_position=position)).eval()
+    texts = [template.format(name) for name in NAMES]
+    with torch.no_grad():
+        close(model(**images_of(key)).logits, own_logits(key, folders, texts), key)
+        with model.disable_adapter():
+            close(model(**images_of(key)).logits, own_logits(key, folders), key)
+
+
+@in_every_family
+def test_a_fixed_text_behind_the_context(key, folders, config):
+    words = config(key, ctx_init="a photo", class_template="of a {}, a type of pet.")
+    model = get_peft_model(make(key), words).eval()
+    texts = [f"a photo of a {name}, a type of pet." for name in NAMES]
+    with torch.no_grad():
+        close(model(**images_of(key)).logits, own_logits(key, folders, texts), key)
+
+
+@in_every_family
+@pytest.mark.parametrize("settings", [{}, {"class_specific_context": True}], ids=["unified", "class-specific"])
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_reach_what_is_learned_alone(key, config, method, settings):
+    """In one pass, and in parts that are computed again; towers in training mode neither drop nor count."""
+    model = get_peft_model(make(key), config(key, method, **settings)).double()
+    draw_prompt(model)
+    labels = torch.tensor([0, 1, 2])
+    with torch.no_grad():
+        expected = model.eval()(**images_of(key)).logits
+    statistics = {name: value.clone() for name, value in model.named_buffers()}
+    gradients = []
+    for gigabytes in (None, 1e-9):
+        model.set_prompt_memory(gigabytes)
+        model.train()
+        output = model(**images_of(key), labels=labels)
+        torch.testing.assert_close(output.logits, expected, atol=1e-9, rtol=0)
+        model.zero_grad()
+        output.loss.backward()
+        reached = {name for name, weight in model.named_parameters() if weight.grad is not None}
+        assert reached == {name for name, _ in model.named_parameters() if ".learned_prompts." in name}
+        gradients.append({name: weight.grad for name, weight in model.named_parameters() if name in reached})
+    assert all(gradient.abs().sum() > 0 for gradient in gradients[0].values())
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-9, rtol=1e-6)
+    assert all(torch.equal(value, statistics[name]) for name, value in model.named_buffers())
+
+
+@in_every_family
+def test_one_set_of_vectors_per_image_is_each_image_alone(key, config):
+    model = get_peft_model(make(key), config(key, "cocoop")).double().eval()
+    draw_prompt(model)
+    images = images_of(key)
+    with torch.no_grad():
+        together = model(**images).logits
+        alone = [model(**{name: value[[index]] for name, value in images.items()}).logits for index in range(3)]
+    close(together, torch.cat(alone), key)
+
+
+@in_every_family
+def test_saved_and_loaded(key, config, tmp_path):
+    model = get_peft_model(make(key), config(key, "cocoop")).double().eval()
+    draw_prompt(model)
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = model(**images_of(key)).logits
+        loaded = PeftModel.from_pretrained(make(key), tmp_path).double().eval()
+        torch.testing.assert_close(loaded(**images_of(key)).logits, expected, atol=1e-6, rtol=1e-5)
+        loaded.set_classes(["horse", "bird"])
+        assert loaded(**images_of(key)).logits.shape == (3, 2)
+        assert (tmp_path / "README.md").is_file()
+        base = loaded.unload()
+        assert type(base) is type(make(key))
+        assert base.state_dict().keys() == make(key).state_dict().keys()
+
+
+@in_every_family
+def test_features_are_kept_until_a_weight_changes(key, config, monkeypatch):
+    model, fresh = (get_peft_model(make(key), config(key)).eval() for _ in range(2))
+    tower = type(text_tower(model.get_base_model()))
+    encode, calls = tower.encode, []
+    monkeypatch.setattr(tower, "encode", lambda *given, **more: calls.append(1) or encode(*given, **more))
+    with torch.no_grad():
+        first, again = (model.get_text_features().pooler_output for _ in range(2))
+        assert torch.equal(first, again)
+        assert len(calls) == 1
+        name = next(name for name, _ in model.named_parameters() if "text_model" in name and "layer" in name)
+        for each in (model, fresh):
+            each.get_parameter(name).mul_(1.5)
+        changed = model.get_text_features().pooler_output
+        torch.testing.assert_close(changed, fresh.get_text_features().pooler_output, atol=1e-9, rtol=0)
+    assert not torch.allclose(changed, first)
+
+
+@in_every_family
+def test_a_trainer_step(key, config, tmp_path):
+    model = get_peft_model(make(key).float(), config(key, loss_type="sigmoid" if "siglip" in key else "softmax"))
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    images = SUPPORTED[key].image_inputs(4)
+    rows = [{name: value[index] for name, value in images.items()} | {"label": index % 3} for index in range(4)]
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=2, per_device_train_batch_size=2, learning_rate=0.1, report_to="none", use_cpu=True,
+        disable_tqdm=True, dataloader_pin_memory=False,
+    )  # fmt: skip
+    trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=rows)
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] > 0
+    changed = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert changed == {name for name in before if ".learned_prompts." in name}
+
+
+def test_the_sigmoid_loss_is_siglips(folders, config):
+    """Of images that each have a text of their own, SigLIP's own loss."""
+    model = get_peft_model(make("siglip"), config("siglip", loss_type="sigmoid")).train()
+    loss = model(**images_of("siglip"), labels=torch.tensor([0, 1, 2])).loss
+    texts = SUPPORTED["siglip"].text_inputs(folders["siglip"][1], TEXTS)
+    own = make("siglip")(**texts, **images_of("siglip"), return_loss=True).loss
+    torch.testing.assert_close(loss, own, atol=1e-9, rtol=0)
+    parts = model(**images_of("siglip"), labels=torch.tensor([0, 1, 2])).loss_parts
+    assert set(parts) == {"sigmoid"}
+    with pytest.raises(ValueError, match=r"`loss_type` must be one of \('softmax', 'sigmoid'\), got 'hinge'"):
+        CoOpConfig(loss_type="hinge")
+
+
+def test_names_are_read_as_behind_the_context(folders, config):
+    """SigLIP 2's tokenizer has other tokens behind a space."""
+    _, tokenizer = folders["siglip.2"]
+    model = get_peft_model(make("siglip.2"), config("siglip.2"))
+    [ids, *_] = model.prompt_layer.prompt.sequences(NAMES).ids
+    assert list(ids[4:]) == tokenizer("a photo of a cat.")["input_ids"][4:]
+    assert list(ids[4:]) != tokenizer("cat.")["input_ids"]
+
+
+def test_images_are_refused_what_the_model_does_not_take(config):
+    model = get_peft_model(make("clip"), config("clip"))
+    with pytest.raises(ValueError, match="Images of CLIPModel have no `spatial_shapes`"):
+        model(**images_of("clip"), spatial_shapes=torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_other_models_are_refused(name):
+    base = make_refused(name)
+    with pytest.raises(ValueError, match=rf"got {name} .*Supported are CLIPModel \(clip\), .*SiglipModel \(siglip\)"):
+        get_peft_model(base, CoOpConfig(n_ctx=4))
+
+
+def save_with_widths(model, folder):
+    """As released checkpoints are, whose towers' configs have the projection's width, too."""
+    if hasattr(model.config, "projection_dim"):
+        model.config.text_config.projection_dim = model.config.vision_config.projection_dim = 40
+    model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("key", ["clip", "siglip"])
+def test_two_towers_loaded_separately(key, folders, config, tmp_path):
+    own = make(key).float()
+    save_with_widths(own, tmp_path)
+    text_class, vision_class = {
+        "clip": (CLIPTextModelWithProjection, CLIPVisionModelWithProjection),
+        "siglip": (SiglipTextModel, SiglipVisionModel),
+    }[key]
+    text, vision = text_class.from_pretrained(tmp_path).double(), vision_class.from_pretrained(tmp_path).double()
+    more = {"logit_bias": own.logit_bias.item()} if key == "siglip" else {}
+    joined = join_towers(text, vision, logit_scale=own.logit_scale.double().exp().item(), **more)
+    assert type(joined) is type(own)
+    model = get_peft_model(joined, config(key)).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(**images_of(key)).logits, own_logits(key, folders), atol=1e-5, rtol=0)
+
+
+def test_parts_of_a_plain_tower_change_nothing(config, monkeypatch):
+    model = get_peft_model(make("chinese_clip"), config("chinese_clip", "cocoop")).double().eval()
+    with torch.no_grad():
+        expected = model(**images_of("chinese_clip")).logits
+        monkeypatch.setattr("peft_coop.towers.plain_tower.MAX_POSITIONS", 30)
+        assert text_memory.MAX_POSITIONS > 30
+        torch.testing.assert_close(model(**images_of("chinese_clip")).logits, expected, atol=1e-9, rtol=0)
