@@ -137,7 +137,7 @@ def test_an_interrupt_in_a_destructor_is_not_lost(capsys, monkeypatch):
 
 @pytest.mark.parametrize("arguments", ["['--help']", "['report', 'runs']"])
 def test_output_that_is_not_read_ends_quietly(arguments, tmp_path):
-    script = tmp_path / "start.py"
+    script = tmp_path / "peft-coop"  # what is called so imports only what it needs
     script.write_text(
         "from peft_coop.cli import report, start\n"
         "def run(options):\n"
