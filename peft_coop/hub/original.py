@@ -19,7 +19,7 @@ import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from ..methods import ContextPrompt, CoOpConfig
+from ..methods import ContextPrompt, CoOpConfig, PromptConfig
 from ..models import prompt_in_use
 from ..prompts import PromptTokenizer, find_tokenizer
 from ..towers import find_family, projection_dim, text_limit, token_embedding
@@ -200,7 +200,12 @@ def _write(contents: dict[str, Any], path: Path) -> None:
         draft.write_bytes(buffer.getbuffer())
 
 
-def _check_exportable(config: CoOpConfig, width: int) -> None:
+def _check_exportable(config: PromptConfig, width: int) -> None:
+    if not isinstance(config, CoOpConfig):
+        raise ValueError(
+            f"The original's checkpoints are of the methods that `CoOpConfig` has, and this adapter is of "
+            f"{config.method!r}: it cannot be exported."
+        )
     if config.class_names is None:
         raise ValueError("The original's checkpoints have classes, and this adapter has none: call `set_classes`.")
     if not config.meta_net:
