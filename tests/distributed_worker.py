@@ -12,14 +12,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from conftest import make_clip
+from method_kinds import small_config
 from peft import get_peft_model
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
-from peft_coop import CoCoOpConfig, CoOpConfig
-
 CLASS_NAMES = ["cat", "dog", "kite"]
-METHODS = {"coop": CoOpConfig(n_ctx=4), "cocoop": CoCoOpConfig(meta_net_reduction=4)}
 LEARNING_RATE = 0.05
 
 
@@ -27,8 +25,8 @@ def make_model(method: str, tokenizer: str):
     clip = make_clip()
     # Every rank begins elsewhere: it must take over what rank 0 has.
     torch.manual_seed(int(os.environ.get("RANK", 0)))
-    settings = METHODS[method].to_dict() | {"class_names": CLASS_NAMES, "tokenizer_name_or_path": tokenizer}
-    return get_peft_model(clip, CoOpConfig(**settings)).double()
+    config = small_config(method, class_names=CLASS_NAMES, tokenizer_name_or_path=tokenizer)
+    return get_peft_model(clip, config).double()
 
 
 def make_data(count: int) -> list[dict[str, torch.Tensor]]:

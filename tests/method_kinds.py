@@ -50,6 +50,14 @@ def kinds() -> list[Kind]:
     return found
 
 
+def small_config(key: str, **settings: Any) -> PeftConfig:
+    """A method's config as it is trained here: four vectors, and a Meta-Net that has some hidden units."""
+    config_class = METHODS[key].config
+    names = {each.name for each in fields(config_class)}
+    small = {name: 4 for name in ("n_ctx", "meta_net_reduction") if name in names}
+    return config_class(**{**small, **settings})
+
+
 def is_specific(kind: Kind) -> bool:
     return kind.settings.get("class_specific_context", False)
 

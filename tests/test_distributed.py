@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from forked import run_ranks
 
+from peft_coop.methods import METHODS
+
 WORKER = Path(__file__).parent / "distributed_worker.py"
 STEPS = 3
-METHODS = ("coop", "cocoop")
 LOOPS = ("trainer", "accelerate")
 # (loop, method, batch size per process, gradient accumulation), each with a global batch of eight images.
 IN_ONE = [(loop, method, 8, 1) for loop in LOOPS for method in METHODS]
