@@ -14,8 +14,12 @@ CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 # From the top down: a room imports from those below it.
 ROOMS = ["__main__", "cli", "evaluation", "__init__", "registration", "pipelines", "peft_model", "hub", "models"]
-ROOMS += ["methods", "towers", "data", "prompts", "demo", "recipes", "module_state", "progress", "markdown"]
+ROOMS += ["methods", "data", "towers", "prompts", "demo", "recipes", "module_state", "progress", "markdown"]
 ROOMS += ["whole_files", "startup"]
+
+# Parts of a dual encoder by the names that Hugging Face's families have for them.
+INSIDES = {"text_model", "vision_model", "text_projection", "visual_projection", "embeddings", "token_embedding"}
+INSIDES |= {"position_embedding", "final_layer_norm", "post_layernorm", "self_attn", "logit_scale", "logit_bias"}
 
 
 def room_of(name: str) -> str:
@@ -88,6 +92,19 @@ def test_prompts_know_integers_and_tokenizers_only():
     foreign = {parts for parts in foreign if parts[0] in ("peft", "transformers", "accelerate")}
     assert foreign
     assert foreign <= tokenizers
+
+
+def insides_named(tree: ast.AST) -> list[str]:
+    """Where code reaches for a part of a model by name, and not through the table of families."""
+    reached = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in INSIDES]
+    return [text for node in reached if "family" not in (text := ast.unparse(node)).lower()]
+
+
+def test_what_counts_as_reaching_inside():
+    code = (
+        "model.text_model.layers\nfind_family(model).embeddings\ntoken_embedding(model)\nself.model.logit_scale.dtype\n"
+    )
+    assert insides_named(ast.parse(code)) == ["model.text_model", "self.model.logit_scale"]
 
 
 def test_the_towers_alone_import_transformers_models():

@@ -1,0 +1,236 @@
+"""The table of docs/capabilities.md: each of its cells is tried, for every entry of METHODS."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from conftest import make_clip
+from peft import LoraConfig, PeftModel, get_peft_model
+from test_distributed import METHODS as IN_TWO_PROCESSES
+from test_trainer import METHODS as COMPILED
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from peft_coop.hub import convert_original, export_original
+from peft_coop.methods import METHODS
+from peft_coop.towers import text_tower
+
+PAGE = Path(__file__).parents[1] / "docs" / "capabilities.md"
+NAMES = ["cat", "dog", "big ship"]
+LABELS = torch.tensor([0, 1, 2, 0])
+PIXELS = torch.randn(4, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+class Tried:
+    """A method, and what is made of it to try something.
+
+    Args:
+        key: of the method.
+        tokenizer_path: a folder with CLIP's tokenizer.
+        folder: an empty one.
+    """
+
+    def __init__(self, key: str, tokenizer_path: str, folder: Path):
+        self.method = METHODS[key]
+        self.tokenizer_path = tokenizer_path
+        self.folder = folder
+
+    def config(self, **settings):
+        return self.method.config(**{"class_names": NAMES, "tokenizer_name_or_path": self.tokenizer_path, **settings})
+
+    def clip(self):
+        clip = make_clip().double()
+        clip.name_or_path = self.tokenizer_path
+        return clip
+
+    def model(self, **settings) -> PeftModel:
+        """In evaluation mode, its prompt not the one that it began with."""
+        return moved(get_peft_model(self.clip(), self.config(**settings)).eval())
+
+
+def moved(model: PeftModel, seed: int = 3) -> PeftModel:
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.get_base_model().prompt_layer.prompt.parameters():
+            weight += torch.randn(weight.shape, generator=random, dtype=weight.dtype) / 3
+    return model
+
+
+def logits(model, **given) -> Tensor:
+    with torch.no_grad():
+        return model(**(given or {"pixel_values": PIXELS})).logits
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=1e-9)
+
+
+def depends_on_the_image(tried: Tried) -> bool:
+    texts = tried.model()(pixel_values=PIXELS).text_embeds
+    return texts.ndim == 3 and not same(texts[0], texts[1])
+
+
+def further_losses(tried: Tried) -> bool:
+    outputs = tried.model().train()(pixel_values=PIXELS, labels=LABELS)
+    return not same(outputs.loss, cross_entropy(outputs.logits, LABELS))
+
+
+def a_context_for_each_class(tried: Tried) -> bool:
+    model = tried.model(class_specific_context=True)
+    ctx = model.get_base_model().prompt_layer.prompt.ctx
+    before = logits(model)
+    with torch.no_grad():
+        ctx[1] += torch.linspace(-1, 1, ctx.shape[-1])
+    changed = (logits(model) - before).abs().amax(0) > 1e-3
+    return changed.tolist() == [False, True, False]
+
+
+def other_classes(tried: Tried) -> bool:
+    model = tried.model()
+    before = logits(model)
+    model.set_classes([*NAMES[::-1], "kite"])
+    return same(logits(model)[:, [2, 1, 0]], before)
+
+
+def names_at_call_time(tried: Tried) -> bool:
+    model = tried.model(class_template="{}")
+    texts = model.get_base_model().prompt_layer.prompt.reader.tokenizer.framed
+    ids = [texts(tokens) for tokens in model.get_base_model().prompt_layer.prompt.reader.encode(NAMES)]
+    longest = max(map(len, ids))
+    input_ids = torch.tensor([each + each[-1:] * (longest - len(each)) for each in ids])
+    with torch.no_grad():
+        compared = model(pixel_values=PIXELS, input_ids=input_ids).logits_per_image
+    return same(compared, logits(model))
+
+
+def several_adapters(tried: Tried) -> bool:
+    model = tried.model()
+    first = logits(model)
+    model.add_adapter("other", tried.config(class_names=NAMES[::-1]))
+    model.set_adapter("other")
+    moved(model, seed=2)
+    second = logits(model)
+    model.set_adapter("default")
+    return same(logits(model), first) and not same(second[:, [2, 1, 0]], first)
+
+
+def a_prompt_per_image(tried: Tried) -> bool:
+    model = tried.model()
+    first = logits(model)
+    model.add_adapter("other", tried.config())
+    model.set_adapter("other")
+    moved(model, seed=2)
+    second = logits(model)
+    mixed = logits(model, pixel_values=PIXELS, adapter_names=["default", "other", "other", "default"])
+    return same(mixed, torch.stack([first[0], second[1], second[2], first[3]]))
+
+
+def a_lora_beside(tried: Tried) -> bool:
+    model = tried.model()
+    alone = logits(model)
+    model.add_adapter("style", LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    model.double()
+    together = logits(model)
+    model.delete_adapter("style")
+    return not same(together, alone) and same(logits(model), alone)
+
+
+def modules_trained_with_it(tried: Tried) -> bool:
+    model = tried.model(modules_to_save=["visual_projection"]).train()
+    model(pixel_values=PIXELS, labels=LABELS).loss.backward()
+    trained = [name for name, weight in model.named_parameters() if weight.grad is not None]
+    return any("visual_projection" in name for name in trained) and any("learned_prompts" in name for name in trained)
+
+
+def features_computed_once(tried: Tried) -> bool:
+    model = tried.model()
+    with torch.no_grad():
+        features = model.get_image_features(PIXELS)
+    return same(logits(model, image_embeds=features), logits(model))
+
+
+def texts_kept_in_evaluation(tried: Tried) -> bool:
+    model = tried.model()
+    tower = type(text_tower(model.get_base_model()))
+    with patch.object(tower, "encode", autospec=True, side_effect=tower.encode) as encode:
+        first, second = logits(model), logits(model)
+    assert same(first, second)
+    assert encode.call_count in (1, 2)
+    return encode.call_count == 1
+
+
+def compiled(tried: Tried) -> bool:
+    """See `test_compiled_training_step`, which takes seconds for each."""
+    return tried.method.key in COMPILED
+
+
+def two_processes(tried: Tried) -> bool:
+    """See `test_two_processes_learn_what_one_learns`."""
+    return tried.method.key in IN_TWO_PROCESSES
+
+
+def from_and_to_the_original(tried: Tried) -> bool:
+    model = tried.model()
+    export_original(model, tried.folder / "original.pth.tar")
+    convert_original(tried.folder / "original.pth.tar", tried.clip(), tried.folder / "converted")
+    converted = PeftModel.from_pretrained(tried.clip(), tried.folder / "converted").eval()
+    assert converted.peft_config["default"].method == tried.method.key
+    # The adapter is made in float32, whatever the checkpoint is in: 1e-7 was seen.
+    return torch.allclose(logits(converted), logits(model), rtol=0, atol=1e-5)
+
+
+def merged(tried: Tried) -> bool:
+    model = tried.model()
+    before = logits(model)
+    return same(logits(model.merge_and_unload()), before)
+
+
+# What the rows of the table say, and what tries them.
+CAPABILITIES: dict[str, Callable[[Tried], bool]] = {
+    "the vectors depend on the image": depends_on_the_image,
+    "the loss has further terms (`loss_parts`)": further_losses,
+    "vectors of its own for each class (`class_specific_context`)": a_context_for_each_class,
+    "other classes without training (`set_classes`)": other_classes,
+    "names given at call time (`input_ids`)": names_at_call_time,
+    "several adapters in a model, and switching": several_adapters,
+    "a prompt per image (`adapter_names`)": a_prompt_per_image,
+    "a LoRA beside it": a_lora_beside,
+    "modules trained and saved with it (`modules_to_save`)": modules_trained_with_it,
+    "image features computed once (`image_embeds`)": features_computed_once,
+    "text features kept in evaluation": texts_kept_in_evaluation,
+    "`torch.compile` without a break": compiled,
+    "two processes learn what one learns (DDP)": two_processes,
+    "from and to the original's checkpoints": from_and_to_the_original,
+    "merged into the base weights": merged,
+}
+
+
+def table() -> tuple[list[str], dict[str, list[str]]]:
+    """The page's columns, and its cells by row."""
+    rows = re.findall(r"^\| (.*) \|$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    head, *cells = [row.split(" | ") for row in rows]
+    return head[1:], {first: others for first, *others in cells}
+
+
+def test_the_table_has_every_method_and_every_row():
+    columns, cells = table()
+    assert columns == [method.title for method in METHODS.values()]
+    assert list(cells) == list(CAPABILITIES)
+    assert {len(row) for row in cells.values()} == {len(METHODS)}
+
+
+@pytest.mark.parametrize("key", METHODS)
+@pytest.mark.parametrize("row", CAPABILITIES)
+def test_a_cell_says_what_happens(row, key, tokenizer_path, tmp_path):
+    """A refusal is a ValueError or a NotImplementedError, and says why."""
+    reason = "tried, and it does something else"
+    try:
+        answer = "yes" if CAPABILITIES[row](Tried(key, tokenizer_path, tmp_path)) else "no"
+    except (ValueError, NotImplementedError) as refusal:
+        answer, reason = "no", str(refusal)
+    columns, cells = table()
+    assert answer == cells[row][columns.index(METHODS[key].title)], reason
+    assert len(reason) > 30
