@@ -370,9 +370,9 @@ def test_the_image_encoder_trains_on_what_the_processor_gives_or_on_random_parts
     plain = ImageEncoderFineTuning()._pixels(frozen, images.train, seed=1)
     pictures = [images.train[index]["image"] for index in (3, 1)]
     expected = frozen.processor(images=pictures, return_tensors="pt")["pixel_values"]
-    assert torch.equal(plain(indices, 0), expected)
+    assert torch.equal(plain(indices, 0)["pixel_values"], expected)
     augmented = ImageEncoderFineTuning(augment=True)._pixels(frozen, images.train, seed=1)
-    first, second, again = (augmented(indices, epoch) for epoch in (0, 1, 0))
+    first, second, again = (augmented(indices, epoch)["pixel_values"] for epoch in (0, 1, 0))
     assert first.shape == expected.shape
     assert torch.equal(first, again)
     assert not torch.equal(first, second)

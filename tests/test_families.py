@@ -6,9 +6,12 @@ In float64, where the family's own code computes in it; AIMv2's norm and ALIGN's
 import copy
 from functools import cache
 
+import datasets
 import pytest
 import torch
+import transformers
 from peft import PeftModel, get_peft_model
+from PIL import Image
 from tiny_families import FAMILIES, REFUSED, make_refused
 from torch import nn
 from transformers import (
@@ -21,6 +24,7 @@ from transformers import (
 )
 
 from peft_coop import METHODS, CoOpConfig, join_towers
+from peft_coop.data import with_image_embeds
 from peft_coop.towers import FAMILIES as ROWS
 from peft_coop.towers import text_memory, text_tower
 
@@ -264,3 +268,37 @@ def test_parts_of_a_plain_tower_change_nothing(config, monkeypatch):
         monkeypatch.setattr("peft_coop.towers.plain_tower.MAX_POSITIONS", 30)
         assert text_memory.MAX_POSITIONS > 30
         torch.testing.assert_close(model(**images_of("chinese_clip")).logits, expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+@in_every_family
+def test_pipelines_and_features_of_pictures(key, config, views, tmp_path, monkeypatch):
+    """transformers' pipeline on the wrapped model, and the features that are computed once, give the same answers."""
+    family = SUPPORTED[key]
+    if family.naflex and views > 1:
+        pytest.skip("images of any shape are not augmented")
+    if family.naflex:
+        processor = transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=9)
+    else:
+        processor = transformers.ViTImageProcessor(size={"height": 16, "width": 16})
+    model = get_peft_model(make(key).float(), config(key, "cocoop")).eval()
+    pictures = [Image.new("RGB", (20, 28), colour) for colour in ("red", "lime")]
+    if views == 1:
+        pipe = transformers.pipeline("image-classification", model=model, image_processor=processor, device="cpu")
+        with torch.no_grad():
+            expected = model(**processor(pictures, return_tensors="pt")).logits.softmax(-1)
+        for answers, row in zip(pipe(pictures), expected, strict=True):
+            assert {each["label"]: each["score"] for each in answers} == pytest.approx(
+                dict(zip(NAMES, row.tolist(), strict=True)), abs=1e-5
+            )
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    rows = datasets.Dataset.from_dict(
+        {"image": pictures, "label": [0, 1]},
+        features=datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}),
+    )
+    embeds = with_image_embeds(rows, model, processor, views=views)
+    assert len(embeds) == 2 * views
+    if views == 1:
+        with torch.no_grad():
+            logits = model(image_embeds=torch.tensor(embeds["image_embeds"][:])).logits
+        torch.testing.assert_close(logits.softmax(-1), expected, atol=1e-5, rtol=0)

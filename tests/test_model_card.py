@@ -350,7 +350,7 @@ def test_snippet_loads_the_lora_beside_the_prompt(tokenizer_path, base_folder, m
     card = card_in(base_folder / folder)
     assert {"coop", "lora"} < set(card.data.tags)
     assert f"- `{lora}`, in {'this folder' if lora == 'default' else 'the folder `style`'}: LORA" in card.text
-    assert "CLIP's own weights are changed by the adapters beside it" in card.text
+    assert "the model's own weights are changed by the adapters beside it" in card.text
     monkeypatch.chdir(base_folder)
     ran: dict = {}
     exec(snippet_of(card), ran)
@@ -368,7 +368,8 @@ def test_snippet_loads_the_lora_beside_the_prompt(tokenizer_path, base_folder, m
 def test_trained_modules_are_in_the_card(tokenizer_path, tmp_path):
     make_model(tokenizer_path, n_ctx=4, modules_to_save=["visual_projection"]).save_pretrained(tmp_path)
     assert (
-        "of CLIP's own weights, `visual_projection` were trained, too, and are saved with it" in card_in(tmp_path).text
+        "of the model's own weights, `visual_projection` were trained, too, and are saved with it"
+        in card_in(tmp_path).text
     )
 
 

@@ -165,11 +165,11 @@ def _probabilities(model: PeftModel, clip: FrozenCLIP, images: list[Picture]) ->
     import numpy as np
     import torch
 
-    from ..data.preparation import prepare_images
+    from ..data.preparation import prepare_inputs
 
-    pixel_values = prepare_images(images, clip.processor.image_processor)
+    inputs = prepare_inputs(images, clip.processor.image_processor)
     with torch.no_grad():
-        logits = model(pixel_values=pixel_values.to(clip.device)).logits
+        logits = model(**{name: each.to(clip.device) for name, each in inputs.items()}).logits
     probabilities = logits.float().softmax(-1).cpu().numpy()
     if not np.isfinite(probabilities).all():
         raise ValueError(

@@ -16,7 +16,7 @@ from ..towers import device_of, vision_parts
 from .augmentation import RandomView
 from .image_bytes import paths_of
 from .images import check_columns, read_image, undecoded
-from .preparation import prepare_images
+from .preparation import prepare_inputs
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -72,13 +72,14 @@ def with_image_embeds(
         numbered = list(zip(indices, batch[image_column], strict=True))
         images = [read_image(stored, index, dataset.split) for index, stored in numbered]
         if draw is None:
-            pixel_values = [prepare_images(images, image_processor)]
+            prepared = [prepare_inputs(images, image_processor)]
         else:
-            pixel_values = [
+            drawn = [
                 torch.stack([draw(image, index, view) for index, image in zip(indices, images, strict=True)])
                 for view in range(views)
             ]
-        features = torch.stack([_features(model, view) for view in pixel_values], dim=1)  # [B, views, P]
+            prepared = [{"pixel_values": pixel_values} for pixel_values in drawn]
+        features = torch.stack([_features(model, view) for view in prepared], dim=1)  # [B, views, P]
         labels = [label for label in batch[label_column] for _ in range(views)]
         progress.update(len(images))
         return {"image_embeds": features.flatten(0, 1).numpy(), "label": labels}
@@ -98,12 +99,13 @@ def with_image_embeds(
         )
 
 
-def _features(model: nn.Module, pixel_values: Tensor) -> Tensor:
-    """Image features `[B, P]` of `pixel_values` `[B, 3, H, W]`, on the CPU."""
+def _features(model: nn.Module, images: dict[str, Tensor]) -> Tensor:
+    """Image features `[B, P]` of what `prepare_inputs` gives, on the CPU."""
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        features = model.get_image_features(pixel_values.to(device_of(unwrapped(model)))).pooler_output
+        device = device_of(unwrapped(model))
+        features = model.get_image_features(**{name: each.to(device) for name, each in images.items()}).pooler_output
     model.train(was_training)
     return features.float().cpu()
 
@@ -145,7 +147,7 @@ def _fingerprint(
     hasher.update(module_settings(*parts) or generate_random_fingerprint())
     for module in parts:
         for name, weight in module.state_dict().items():
-            hasher.update([name, str(weight.dtype), weight.detach().cpu().contiguous().view(torch.uint8).numpy()])
+            hasher.update([name, str(weight.dtype), weight.detach().cpu().reshape(-1).view(torch.uint8).numpy()])
     return hasher.hexdigest()
 
 

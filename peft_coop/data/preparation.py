@@ -11,6 +11,11 @@ from PIL.Image import Resampling
 
 
 def prepare_images(images: Sequence[Picture], image_processor: Any) -> torch.Tensor:
+    """`pixel_values` of images, `[N, 3, H, W]`, see `prepare_inputs`."""
+    return prepare_inputs(images, image_processor)["pixel_values"]
+
+
+def prepare_inputs(images: Sequence[Picture], image_processor: Any) -> dict[str, torch.Tensor]:
     """Resize, crop at the centre, rescale and normalise, as the original implementation does.
 
     The original prepares images with torchvision, which rounds the crop's offset to the nearest pixel, half to even.
@@ -24,11 +29,13 @@ def prepare_images(images: Sequence[Picture], image_processor: Any) -> torch.Ten
             (CLIP's) gives the numbers for that; any other one, such as a class of your own, is called as it is.
 
     Returns:
-        `pixel_values`, `[N, 3, H, W]`.
+        `pixel_values`, `[N, 3, H, W]`, and what else a processor of one's own gives: of images of any shape (SigLIP 2),
+        a mask of the patches and their numbers.
     """
     if not _crops_like_clip(image_processor):
-        return image_processor(list(images), return_tensors="pt")["pixel_values"]
-    return normalise([_resized_and_cropped(image, image_processor) for image in images], image_processor)
+        return dict(image_processor(list(images), return_tensors="pt"))
+    cut = [_resized_and_cropped(image, image_processor) for image in images]
+    return {"pixel_values": normalise(cut, image_processor)}
 
 
 def normalise(pictures: Sequence[Picture], image_processor: Any) -> torch.Tensor:

@@ -69,7 +69,7 @@ def render(model: PeftModel, adapter_id: str, results: Sequence[EvalResult]) -> 
 def introduction(model: PeftModel) -> str:
     """One paragraph: the base model, and per adapter the method and what it classifies into."""
     base, prompts = hub_base_model(model), prompts_of(model)
-    of_base = f"[{base}](https://huggingface.co/{base})" if base else "a CLIP model"
+    of_base = f"[{base}](https://huggingface.co/{base})" if base else f"a {type(model.get_base_model()).__name__}"
     frozen = f"The vectors stand where a hand-written prompt has its words; {what_of_clip(model)}."
     if len(prompts) == 1:
         [config] = prompts.values()
@@ -91,11 +91,11 @@ def others_of(model: PeftModel) -> dict[str, PeftConfig]:
 def what_of_clip(model: PeftModel) -> str:
     """Half a sentence: what became of the base model's own weights."""
     if others_of(model):
-        return "CLIP's own weights are changed by the adapters beside it, see below"
+        return "the model's own weights are changed by the adapters beside it, see below"
     saved = sorted({name for config in prompts_of(model).values() for name in config.modules_to_save or ()})
     if saved:
-        return f"of CLIP's own weights, {', '.join(map(code, saved))} were trained, too, and are saved with it"
-    return "CLIP's own weights are unchanged"
+        return f"of the model's own weights, {', '.join(map(code, saved))} were trained, too, and are saved with it"
+    return "the model's own weights are unchanged"
 
 
 def place(adapter_name: str) -> str:

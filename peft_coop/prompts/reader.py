@@ -75,7 +75,8 @@ class TextReader:
         """
         sequences = template_sequences(class_names, template, self.tokenizer, self.vocab_size)
         self.check_ids(sequences.ids)
-        check_lengths(sequences, [template.replace("{}", name) for name in class_names], self.max_length)
+        texts = [template.replace("{}", name) for name in class_names]
+        check_lengths(sequences, texts, self.max_length, n_special=len(self.tokenizer.framed([])))
         return sequences
 
     def given_texts(self, input_ids: Tensor) -> list[list[int]]:

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from ...data import AugmentedImages, prepare_images
+from ...data import AugmentedImages
 from ...data.images import ImageRows
+from ...data.preparation import prepare_inputs
 from ...recipes import LEARNING_RATE, Recipe, epochs_by_shots, make_optimizer
 from ...towers import vision_parts
 from ..compared_methods import ComparedMethod, LabelledImages
@@ -202,8 +203,8 @@ class ImageEncoderFineTuning(_GradientMethod):
             parameter.requires_grad_(True)
 
         def loss_of(indices: Tensor, epoch: int) -> Tensor:
-            pixel_values = pixels_of(indices, epoch).to(clip.device)
-            image_embeds = F.normalize(model.get_image_features(pixel_values).pooler_output, dim=-1)
+            pixels = {name: each.to(clip.device) for name, each in pixels_of(indices, epoch).items()}
+            image_embeds = F.normalize(model.get_image_features(**pixels).pooler_output, dim=-1)
             return F.cross_entropy(text_logits(clip, image_embeds, features), labels[indices])
 
         optimizer = AdamW(parameters, lr=recipe.learning_rate, weight_decay=ENCODER_WEIGHT_DECAY)
@@ -212,17 +213,18 @@ class ImageEncoderFineTuning(_GradientMethod):
         tuned = FrozenCLIP(model.requires_grad_(False), clip.processor, clip.name, clip.batch_size)
         return TextClassifier(tuned, [images.zero_shot_template])
 
-    def _pixels(self, clip: FrozenCLIP, train_images: Dataset, seed: int) -> Callable[[Tensor, int], Tensor]:
-        """What gives `pixel_values` `[B, 3, H, W]` of the images at some indices in an epoch."""
+    def _pixels(self, clip: FrozenCLIP, train_images: Dataset, seed: int) -> Callable[[Tensor, int], dict[str, Tensor]]:
+        """What gives the vision tower's inputs of the images at some indices in an epoch."""
         processor = clip.processor.image_processor
         if not self.augment:
             rows = ImageRows(train_images)
-            return lambda indices, epoch: prepare_images([rows[index] for index in indices.tolist()], processor)
+            return lambda indices, epoch: prepare_inputs([rows[index] for index in indices.tolist()], processor)
         augmented = AugmentedImages(train_images, processor, seed, flip=self.flip)
 
-        def draw(indices: Tensor, epoch: int) -> Tensor:
+        def draw(indices: Tensor, epoch: int) -> dict[str, Tensor]:
             augmented.set_epoch(epoch)
-            return torch.stack([augmented[index]["pixel_values"] for index in indices.tolist()])
+            views = [augmented[index]["pixel_values"] for index in indices.tolist()]
+            return {"pixel_values": torch.stack(views)}
 
         return draw
 
