@@ -10,7 +10,7 @@ from functools import cache
 
 import pytest
 import torch
-from method_kinds import KINDS, PLAIN_KINDS, Kind
+from method_kinds import KINDS, PLAIN_KINDS, Kind, is_specific
 from peft import (
     PeftConfig,
     PeftModel,
@@ -30,10 +30,12 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from peft_coop import PeftModelForImageClassification
 from peft_coop.methods import METHODS
+from peft_coop.towers import FAMILIES as SUPPORTED
 
-# Every form of a method for the first family, the plain ones for the others.
-FAMILY_KEYS = ("clip",)
-FORMS = {key: PLAIN_KINDS if index else KINDS for index, key in enumerate(FAMILY_KEYS)}
+# Every form of a method for the first family; for the others one, and the first method's with vectors for each class.
+FAMILY_KEYS = tuple(key for key, family in FAMILIES.items() if family.model_type in SUPPORTED)
+ELSEWHERE = [kind for kind in PLAIN_KINDS if kind.method == PLAIN_KINDS[0].method or not is_specific(kind)]
+FORMS = {key: ELSEWHERE if index else KINDS for index, key in enumerate(FAMILY_KEYS)}
 CLASS_NAMES = ["cat", "dog", "big ship"]
 LABELS = torch.tensor([0, 1, 2])
 WEIGHTS = {True: "adapter_model.safetensors", False: "adapter_model.bin"}
@@ -84,6 +86,11 @@ class Case:
         texts = [f"a photo of a {name}." for name in CLASS_NAMES]
         return self.family.own_logits(model, self.tokenizer, self.images, texts)
 
+    def assert_own(self, logits: torch.Tensor, model: nn.Module) -> None:
+        """They are the base model's own; ALIGN and AIMv2 compute some steps in float32 in any case."""
+        atol = 1e-5 if self.family.key in ("align", "aimv2") else 1e-9
+        torch.testing.assert_close(logits, self.own_logits(model), atol=atol, rtol=0)
+
     def gradients(self, model: PeftModel) -> dict[str, torch.Tensor | None]:
         model.zero_grad()
         model(**self.images, labels=LABELS).loss.backward()
@@ -127,10 +134,12 @@ def learned(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def perturb(model: PeftModel, seed: int = 3) -> PeftModel:
-    """Move what is learned, so that a lucky start cannot pass."""
+    """Move what is learned, so that a lucky start cannot pass; no bias switches a hidden unit off for all images."""
     random = torch.Generator().manual_seed(seed)
-    for parameter in learned(model).values():
+    for name, parameter in learned(model).items():
         parameter.data.add_(torch.randn(parameter.shape, generator=random, dtype=parameter.dtype), alpha=0.3)
+        if name.endswith("bias"):
+            parameter.data.abs_().add_(1)
     return model
 
 
@@ -171,8 +180,9 @@ def test_training_reaches_what_it_learns_and_nothing_else(case):
         assert gradient is None or gradient.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("use_reentrant", [True, False])
-def test_gradient_checkpointing_changes_no_gradient(case, use_reentrant):
+def check_checkpointing(case: Case, use_reentrant: bool) -> None:
+    if not case.base.supports_gradient_checkpointing:
+        pytest.skip(f"{type(case.base).__name__} does not support it")
     model = case.make_model().train()
     expected, calls = counted(case.gradients, model)
     model.prepare_model_for_gradient_checkpointing(model)
@@ -185,12 +195,18 @@ def test_gradient_checkpointing_changes_no_gradient(case, use_reentrant):
         assert_same(gradient, expected[name])
 
 
-@pytest.mark.parametrize("safe_serialization", [True, False])
-def test_saved_and_loaded(case, tmp_path, safe_serialization):
+def test_gradient_checkpointing_changes_no_gradient(case):
+    check_checkpointing(case, use_reentrant=False)
+
+
+def test_reentrant_checkpointing_changes_no_gradient(plain_case):
+    check_checkpointing(plain_case, use_reentrant=True)
+
+
+def test_saved_and_loaded(case, tmp_path):
     model = case.make_model()
-    model.save_pretrained(tmp_path, safe_serialization=safe_serialization)
-    expected = {"README.md", "adapter_config.json", WEIGHTS[safe_serialization]}
-    assert {path.name for path in tmp_path.iterdir()} == expected
+    model.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "adapter_config.json", WEIGHTS[True]}
     loaded = PeftModel.from_pretrained(case.make_base(), tmp_path)
     assert type(loaded) is PeftModelForImageClassification
     assert loaded.class_names == list(loaded.config.id2label.values()) == CLASS_NAMES
@@ -225,7 +241,8 @@ def test_the_chosen_adapter_is_saved_alone_whatever_the_others_are_called(plain_
 def test_several_adapters_are_saved_and_loaded(plain_case, tmp_path, safe_serialization, low_cpu_mem_usage):
     model = plain_case.make_two()
     model.save_pretrained(tmp_path, safe_serialization=safe_serialization)
-    assert (tmp_path / "other" / WEIGHTS[safe_serialization]).is_file()
+    files = {"adapter_config.json", WEIGHTS[safe_serialization]}
+    assert {path.name for path in (tmp_path / "other").iterdir()} == files
     loaded = PeftModel.from_pretrained(plain_case.make_base(), tmp_path, low_cpu_mem_usage=low_cpu_mem_usage)
     for name in ("other", "yet-another"):
         result = loaded.load_adapter(tmp_path / "other", name, low_cpu_mem_usage=low_cpu_mem_usage)
@@ -322,7 +339,7 @@ def test_disabled_it_is_the_base_model(case):
     model = case.make_model()
     expected, own = case.logits(model), case.own_logits(case.base)
     with model.disable_adapter():
-        assert_same(case.logits(model), own)
+        case.assert_own(case.logits(model), case.base)
         assert model.class_names == CLASS_NAMES
     assert (expected - own).abs().max() > 1e-3
     assert_same(case.logits(model), expected)
