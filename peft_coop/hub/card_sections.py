@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any
 
 from huggingface_hub import EvalResult
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from peft import PeftConfig, PeftModel
 
 from ..markdown import escape, table
 from ..methods import METHODS, PromptConfig
+from ..models.base_names import is_hub_id
 
 SHOWN_CLASSES = 50
 SHOWN_TEMPLATES = 3
@@ -226,17 +224,6 @@ def hub_base_model(model: PeftModel) -> str | None:
     """The base model's id on the Hub; None if it has none, since a path on this machine is private."""
     name = getattr(model.get_base_model(), "name_or_path", None)
     return name if is_hub_id(name) else None
-
-
-def is_hub_id(name: Any) -> bool:
-    """Whether a model's name can be one on the Hub, "user/name", and is no folder on this machine."""
-    if not isinstance(name, str) or name.count("/") != 1 or os.path.exists(name):
-        return False
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
 
 
 def subfolder(adapter_name: str) -> str | None:

@@ -290,7 +290,7 @@ class Prompt(nn.Module, ABC):
         """
 
     def given_texts(self, input_ids: Tensor) -> PromptSequences:
-        """Prompts with the learned vectors put into given texts, for CLIP's own call.
+        """Prompts with the learned vectors put into given texts, for the base model's own call, with texts.
 
         Args:
             input_ids: `[N, L]`, as the model's tokenizer gives them.

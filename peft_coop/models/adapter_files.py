@@ -51,7 +51,7 @@ class AdapterFilesMixin(_Module):
         """Check what `load_adapter` is about to copy into a model; the adapter is in it already.
 
         The first prompt is loaded by the base model's own `load_adapter`, which becomes ours only on the way:
-        a folder without weights fails before that, and leaves the new prompt in a CLIP that had none.
+        a folder without weights fails before that, and leaves the new prompt in a model that had none.
         """
         before = model.__dict__.pop(BEFORE_PROMPTS, None)
         try:

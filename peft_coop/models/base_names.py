@@ -1,10 +1,11 @@
-"""Whether two names or folders of a base model mean the same one."""
+"""Names and folders of base models: whether one is on the Hub, and whether two mean the same model."""
 
 from __future__ import annotations
 
 import os
 import re
 import warnings
+from typing import Any
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -33,7 +34,7 @@ def is_same_base(trained_on: str, here: str) -> bool:
     names = [repository_name(name) for name in (trained_on, here)]
     if names[0].lower() == names[1].lower():
         return True
-    if all(is_on_the_hub(name) for name in names):
+    if all(is_hub_id(name) for name in names):
         return False
     if all(os.path.isdir(name) for name in names):
         names = [os.path.realpath(name) for name in names]
@@ -49,13 +50,15 @@ def repository_name(name: str) -> str:
     return cached[1].replace("--", "/") if cached else name.rstrip("/") or name
 
 
-def is_on_the_hub(name: str) -> bool:
-    """Whether it is a repository's name with its owner's, and no folder here."""
+def is_hub_id(name: Any) -> bool:
+    """Whether a name can be a repository's on the Hub, "user/name", and is no file or folder on this machine."""
+    if not isinstance(name, str) or name.count("/") != 1 or os.path.exists(name):
+        return False
     try:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return "/" in name and not os.path.isdir(name)
+    return True
 
 
 def names_a_folder(path: str) -> bool:

@@ -33,7 +33,7 @@ def classify_mixed(
     Args:
         model: the classifier.
         layer: where its prompts are.
-        adapter_names: B names of prompts; "__base__" is zero-shot CLIP with the active prompt's classes.
+        adapter_names: B names of prompts; "__base__" is zero-shot classification with the active prompt's classes.
         images: pixel values `[B, 3, H, W]` and image features `[B, P]`, one of them None.
         classify: classifies the same of some of the images, under the prompt in use.
 
