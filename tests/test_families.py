@@ -215,6 +215,43 @@ def test_the_sigmoid_loss_is_siglips(folders, config):
         CoOpConfig(loss_type="hinge")
 
 
+@in_every_family
+def test_given_texts_are_compared_as_the_family_does(key, folders, config):
+    """The learned words put into given texts, and the loss that the family was trained with."""
+    model = get_peft_model(make(key), config(key)).eval()
+    given = SUPPORTED[key].text_inputs(folders[key][1], ["cat.", "big dog.", "ship."])
+    whole = SUPPORTED[key].text_inputs(
+        folders[key][1], [f"a photo of a {name}." for name in ("cat", "big dog", "ship")]
+    )
+    if key in ("siglip.2", "siglip2", "vision-text-dual-encoder.roberta-clip"):
+        given["input_ids"] = behind_a_word(key, folders, given["input_ids"])
+    with torch.no_grad():
+        output = model(**given, **images_of(key), return_loss=True)
+        own = make(key)(**whole, **images_of(key), return_loss=True)
+    close(output.logits_per_image, own.logits_per_image, key)
+    if key != "aimv2":  # which has none
+        close(output.loss, own.loss, key)
+
+
+def behind_a_word(key, folders, input_ids):
+    """Ids of texts as they are behind a space, where the tokenizer has other ones at the beginning of a text."""
+    tokenizer, rows = folders[key][1], []
+    begin = len(tokenizer("a")["input_ids"]) - 1 - len(tokenizer("a", add_special_tokens=False)["input_ids"])
+    for text in ("cat.", "big dog.", "ship."):
+        ids = tokenizer(f"a {text}", padding="max_length", max_length=input_ids.shape[1] + 1)["input_ids"]
+        rows.append(ids[:begin] + ids[begin + 1 :])
+    return torch.tensor(rows)
+
+
+def test_texts_of_one_length_are_causal_too(folders, config):
+    """AIMv2's own tower is so only in a batch that holds a padded text."""
+    model = get_peft_model(make("aimv2"), config("aimv2", class_names=["cat", "dog"])).eval()
+    with torch.no_grad():
+        close(
+            model(**images_of("aimv2")).logits, own_logits("aimv2", folders, TEXTS[:1] + ["a photo of a dog."]), "aimv2"
+        )
+
+
 def test_names_are_read_as_behind_the_context(folders, config):
     """SigLIP 2's tokenizer has other tokens behind a space."""
     _, tokenizer = folders["siglip.2"]

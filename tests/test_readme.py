@@ -27,7 +27,7 @@ def no_downloads(monkeypatch, tmp_path):
     task = demo.load_task("digits")
     splits = datasets.DatasetDict({"train": task.train.select(range(20)), "test": task.test.select(range(4))})
     monkeypatch.setattr(datasets, "load_dataset", lambda name: splits)
-    for loaded in (transformers.CLIPModel, transformers.CLIPProcessor):
+    for loaded in (transformers.AutoModel, transformers.AutoProcessor):
         real = loaded.from_pretrained
         monkeypatch.setattr(loaded, "from_pretrained", lambda name, real=real: real(demo.MODEL_PATH))
     monkeypatch.chdir(tmp_path)

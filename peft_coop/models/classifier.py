@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor
@@ -36,7 +35,7 @@ from ..towers import (
 from .adapter_files import AdapterFilesMixin
 from .class_texts import ClassTexts
 from .layer import PromptEmbeddings
-from .losses import LOSS_NAMES, classification_loss, share_of_items, with_terms
+from .losses import LOSS_NAMES, classification_loss, contrastive_loss, share_of_items, with_terms
 from .mixed_batch import classify_mixed, without_adapters
 from .outputs import PromptClassifierOutput
 
@@ -90,7 +89,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
             input_ids: `[N, L]`, texts as CLIP's tokenizer gives them.
             attention_mask: `[N, L]`, accepted with `input_ids`; a text ends at its EOS in any case.
             position_ids: only for CLIP's own call without an adapter.
-            return_loss: with `input_ids`, also CLIP's contrastive loss.
+            return_loss: with `input_ids`, also the contrastive loss that the model was trained with.
             interpolate_pos_encoding: for images of another size than the vision tower's; None: as the model has it.
             pixel_attention_mask: `[B, L]`, of a vision tower that takes images of any shape (SigLIP 2).
             spatial_shapes: `[B, 2]`, likewise.
@@ -401,8 +400,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
         logits_per_image = cosine_logits(image_embeds, text_embeds, *scale_and_bias(self, image_embeds))
         loss = None
         if return_loss:
-            pairs = torch.arange(len(logits_per_image), device=logits_per_image.device)
-            loss = (F.cross_entropy(logits_per_image, pairs) + F.cross_entropy(logits_per_image.t(), pairs)) / 2
+            loss = contrastive_loss(logits_per_image, self._prompt_family)
         return CLIPOutput(
             loss=loss,
             logits_per_image=logits_per_image,

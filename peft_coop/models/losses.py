@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..methods import LossTerm
+from ..towers import Family
 
 # What `loss_parts` call the loss of each type.
 LOSS_NAMES = {"softmax": "cross_entropy", "sigmoid": "sigmoid"}
@@ -53,6 +54,22 @@ def classification_loss(
     else:
         total = F.cross_entropy(logits, labels, reduction="sum")
     return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else num_items)
+
+
+def contrastive_loss(logits_per_image: Tensor, family: Family) -> Tensor:
+    """The loss of `[B, B]` logits of images against texts, where each image has the text of its own index.
+
+    Args:
+        logits_per_image: `[B, B]`.
+        family: whether each pair is judged for itself, as by SigLIP (arXiv:2303.15343), or against the others, as by
+            CLIP (arXiv:2103.00020).
+    """
+    pairs = torch.arange(len(logits_per_image), device=logits_per_image.device)
+    if family.logit_bias is not None:
+        return classification_loss(logits_per_image, pairs, loss_type="sigmoid")
+    smoothing = family.label_smoothing
+    of_images = F.cross_entropy(logits_per_image, pairs, label_smoothing=smoothing)
+    return (of_images + F.cross_entropy(logits_per_image.t(), pairs, label_smoothing=smoothing)) / 2
 
 
 def with_terms(

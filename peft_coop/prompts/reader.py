@@ -82,23 +82,25 @@ class TextReader:
     def given_texts(self, input_ids: Tensor) -> list[list[int]]:
         """The texts of a tokenizer's `input_ids` `[N, L]`, without what stands around them.
 
-        Each row is a text with its special tokens and then padding of any kind: a text ends at its first EOS.
+        Each row is a text with its special tokens and then padding of any kind: a text ends at its first EOS; at the
+        first padding where the tokenizer has no EOS.
 
         Raises:
             ValueError: if a row does not begin with BOS or has no EOS.
         """
         if input_ids.ndim != 2 or not input_ids.numel():
             raise ValueError(f"`input_ids` must be (texts, tokens), got a tensor of shape {tuple(input_ids.shape)}.")
-        begin, end = list(self.tokenizer.before), self.tokenizer.after[0] if self.tokenizer.after else None
+        begin, ends = list(self.tokenizer.before), self.tokenizer.after
+        end = ends[0] if ends else self.tokenizer.pad_token_id
         texts = []
         for index, row in enumerate(input_ids.tolist()):
             text = row[len(begin) :]
-            if row[: len(begin)] != begin or end not in text:
+            if row[: len(begin)] != begin or (ends and end not in text):
                 begins = f"begin with BOS ({', '.join(map(str, begin))}) and " if begin else ""
                 raise ValueError(
                     f"Row {index} of `input_ids` is no prompt: it must {begins}contain EOS ({end}), got {row}."
                 )
-            texts.append(text[: text.index(end)])
+            texts.append(text[: text.index(end)] if end in text else text)
         self.check_ids(texts)
         return texts
 

@@ -97,10 +97,11 @@ class PromptTokenizer:
     def encode_behind(self, texts: Sequence[str]) -> list[list[int]]:
         """The same of texts that stand behind others: some vocabularies have other tokens behind a space."""
         [before] = self.encode(["a"])
-        together = self.encode([f"a {text}" for text in texts])
-        if any(ids[: len(before)] != before for ids in together):
-            return self.encode(texts)
-        return [ids[len(before) :] for ids in together]
+        together, alone = self.encode([f"a {text}" for text in texts]), self.encode(texts)
+        return [
+            whole[len(before) :] if whole[: len(before)] == before else by_itself
+            for whole, by_itself in zip(together, alone, strict=True)
+        ]
 
     def encode_names(
         self, class_names: Sequence[str], template: str = "{}.", comes_first: bool = False

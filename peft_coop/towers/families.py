@@ -45,7 +45,8 @@ class Family:
         image_inputs: what `get_image_features` takes beside `pixel_values`.
         projection_dim: P, in the model's config.
         logit_scale: gives the factor of the cosine, in the dtype of a tensor.
-        logit_bias: name of what is added to the logits; None for nothing.
+        logit_bias: name of what is added to the logits; None for nothing. With one, pairs are judged by a sigmoid.
+        label_smoothing: of the loss that compares given texts and images.
     """
 
     model_class: str
@@ -61,6 +62,7 @@ class Family:
     projection_dim: str = "projection_dim"
     logit_scale: Callable[[nn.Module, Tensor], Tensor] = exponential
     logit_bias: str | None = None
+    label_smoothing: float = 0.0
 
 
 # How families are alike.
@@ -88,7 +90,12 @@ FAMILIES: dict[str, Family] = {
     "chinese_clip": Family("ChineseCLIPModel", **BERT),
     "altclip": Family("AltCLIPModel", **BERT, embeddings="text_model.roberta.embeddings"),
     "align": Family(
-        "AlignModel", **BERT, image_parts=("vision_model",), image_inputs=(), logit_scale=inverse_temperature
+        "AlignModel",
+        **BERT,
+        image_parts=("vision_model",),
+        image_inputs=(),
+        logit_scale=inverse_temperature,
+        label_smoothing=0.1,
     ),
     "vision-text-dual-encoder": Family("VisionTextDualEncoderModel", **BERT, image_inputs=()),
     "tipsv2": Family(
