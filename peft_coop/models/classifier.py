@@ -77,26 +77,26 @@ class PromptClassifierMixin(AdapterFilesMixin):
     ) -> PromptClassifierOutput | CLIPOutput:
         """Classify images into the active adapter's classes.
 
-        With `input_ids` this is CLIP's own call: the learned context is put into the given texts, and a `CLIPOutput`
-        compares every image with every text. While the adapter is disabled, the classes are those of zero-shot CLIP
-        with `zero_shot_template`, and CLIP's own call is CLIP's.
+        With `input_ids` this is the base model's own call: the learned context is put into the given texts, and a
+        `CLIPOutput`, whatever the family, compares every image with every text. While the adapter is disabled, the
+        classes are read with `zero_shot_template`, and the base model's own call is answered by it alone.
 
         Args:
-            pixel_values: `[B, 3, H, W]`, as CLIP's image processor gives them.
+            pixel_values: `[B, 3, H, W]`, as the model's image processor gives them.
             labels: `[B]`, integers from 0 to C-1.
             image_embeds: `[B, P]`, instead of `pixel_values`: features computed before, normalised or not; or what
                 `get_image_features` returned.
-            input_ids: `[N, L]`, texts as CLIP's tokenizer gives them.
-            attention_mask: `[N, L]`, accepted with `input_ids`; a text ends at its EOS in any case.
-            position_ids: only for CLIP's own call without an adapter.
+            input_ids: `[N, L]`, texts as the model's tokenizer gives them.
+            attention_mask: `[N, L]`, accepted with `input_ids`; where a text ends is seen in its ids.
+            position_ids: only for the base model's own call without an adapter.
             return_loss: with `input_ids`, also the contrastive loss that the model was trained with.
             interpolate_pos_encoding: for images of another size than the vision tower's; None: as the model has it.
             pixel_attention_mask: `[B, L]`, of a vision tower that takes images of any shape (SigLIP 2).
             spatial_shapes: `[B, 2]`, likewise.
             num_items_in_batch: what the summed loss is divided by; None: B.
             adapter_names: B names of prompts, with the same number of classes: each image is classified by its own,
-                and `text_embeds` are `[B, C, P]`. "__base__" is zero-shot CLIP. Only in evaluation, as in PEFT.
-            **kwargs: for the vision tower, or CLIP's own call.
+                and `text_embeds` are `[B, C, P]`. "__base__" is zero-shot. Only in evaluation, as in PEFT.
+            **kwargs: for the vision tower, or the base model's own call.
 
         Raises:
             ValueError: if there is not exactly one of `pixel_values` and `image_embeds`, a label is out of range, the
@@ -157,10 +157,10 @@ class PromptClassifierMixin(AdapterFilesMixin):
             image_embeds: `[B, P]`, L2-normalised; needed if the context depends on the image.
             input_ids: `[N, L]`, texts to use instead of the classes.
             attention_mask: `[N, L]`, accepted with `input_ids`.
-            **kwargs: for CLIP's own call without an adapter.
+            **kwargs: for the base model's own call without an adapter.
 
         Returns:
-            As `CLIPModel.get_text_features`, an output whose `pooler_output` are the projected, not normalised
+            As the base model's own method, an output whose `pooler_output` are the projected, not normalised
             features: `[C, P]`, or `[B, C, P]` if the context depends on the image.
         """
         layer = self.prompt_layer
@@ -263,7 +263,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
             if input_ids is None and layer.learned_prompts:
                 raise ValueError(
                     f"No adapter is active: choose one of {list(layer.learned_prompts)} with `set_adapter`, or give "
-                    "`input_ids` for CLIP's own call."
+                    "`input_ids` for the base model's own call."
                 )
             return True
         return input_ids is not None and layer.disable_adapters and image_embeds is None

@@ -20,7 +20,7 @@ class PlainPrompts:
     """C prompts as rows of L tokens, shorter ones filled up.
 
     Attributes:
-        token_ids: `[C, L]`; the id of padding's neighbour where a vector stands, any ordinary token.
+        token_ids: `[C, L]`; where a vector stands, an ordinary token, which means nothing.
         is_learned: `[C, L]`, where a learnable vector stands.
         vector_rows: `[C, L]`, which one; 0 elsewhere.
         mask: `[C, L]`, 1 where the prompt is and 0 behind it.
@@ -72,7 +72,7 @@ class PlainTower:
         family: where its parts are.
     """
 
-    is_installed = True
+    is_installed = True  # nothing of it is changed
 
     def __init__(self, model: nn.Module, family: Family):
         self.model = model

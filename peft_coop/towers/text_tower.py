@@ -40,7 +40,7 @@ class TextTower(Protocol):
     def is_installed(self) -> bool:
         """Whether it is ready."""
 
-    def prepare(self, sequences: PromptSequences) -> Any:
+    def prepare(self, sequences: PromptSequences) -> PreparedPrompts:
         """Prompts as the tower reads them, made once for all calls of `encode`."""
 
     def encode(self, prompts: Any, vectors: Tensor | None = None, memory: int | None = None) -> Tensor:
