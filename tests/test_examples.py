@@ -1,6 +1,7 @@
 """The examples run, in their smoke mode."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -170,3 +171,18 @@ def test_domain_generalisation_from_imagenet(tmp_path):
     rows = table_rows(run("domain_generalisation/domain_generalisation.py", *arguments))
     assert rows["method"] == ["imagenet (source)", *IMAGENET_VARIANTS, "average of targets", "seeds"]
     assert len(rows["CoOp, M = 16"]) == 7
+
+
+def test_siglip_learning_rate_compares_three_losses(tmp_path):
+    folder, figures = tmp_path / "siglip", tmp_path / "figures.json"
+    arguments = ["--smoke", "--siglip", folder, "--output", figures]
+    printed = run("siglip_learning_rate/learning_rates.py", *arguments)
+    losses = json.loads(figures.read_text())["digits"]
+    assert list(losses) == ["CLIP, softmax", "SigLIP, softmax", "SigLIP, sigmoid"]
+    assert all(f"digits  {loss}  zero-shot {100 * row['zero_shot']:.1f}  " in printed for loss, row in losses.items())
+    first_gradients = [row["first_gradient"] for row in losses.values()]
+    assert len(set(first_gradients)) == 3
+    assert all(0 < row["accuracy"]["0.02"] < 1 for row in losses.values())
+    scale, bias = (load_file(folder / "model.safetensors")[name].item() for name in ("logit_scale", "logit_bias"))
+    assert 20 < math.exp(scale) < 116
+    assert -13 < bias < -11
