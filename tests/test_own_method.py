@@ -16,8 +16,9 @@ from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING, LoraCo
 from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 from safetensors.torch import load_file
 from test_plots import legend
+from tiny_families import FAMILIES
 from torch.nn.functional import cross_entropy
-from transformers import CLIPModel
+from transformers import CLIPModel, Trainer, TrainingArguments
 
 import peft_coop
 from peft_coop import AutoPeftModelForImageClassification, CoOpConfig, PromptConfig, register_method
@@ -160,6 +161,39 @@ def test_saved_and_loaded(make, pixel_values, tmp_path, low_cpu_mem_usage):
     assert same(*anchors)
 
 
+@pytest.mark.parametrize("key", ["siglip", "chinese_clip"])
+def test_on_a_family_whose_prompts_share_nothing(rescoop, key, tmp_path):
+    family = FAMILIES[key]
+    family.make_tokenizer(tokenizer := tmp_path / "tokenizer")
+    base = family.make_model().double()
+    images = {name: each.double() for name, each in family.image_inputs(batch=len(LABELS)).items()}
+    config = rescoop.ResCoOpConfig(class_names=NAMES[:2], tokenizer_name_or_path=str(tokenizer))
+    model = perturbed(get_peft_model(deepcopy(base), config))
+    outputs = model.train()(**images, labels=LABELS.clamp(max=1))
+    outputs.loss.backward()
+    assert outputs.loss_parts["anchor"] > 0
+    assert all(weight.grad.any() for weight in model.parameters() if weight.requires_grad)
+    model.eval().save_pretrained(tmp_path / "adapter")
+    loaded = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    with torch.no_grad():
+        assert same(loaded(**images).logits, model(**images).logits)
+
+
+def test_the_trainer_goes_on_from_a_checkpoint(make, tmp_path):
+    images = torch.randn(8, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    data = [{"pixel_values": image, "labels": index % 3} for index, image in enumerate(images)]
+    learned = []
+    for folder, resume in ((tmp_path, None), (tmp_path, True)):
+        model = make()
+        settings = {"max_steps": 4, "save_steps": 2, "per_device_train_batch_size": 4, "optim": "sgd"}
+        arguments = TrainingArguments(folder, learning_rate=0.1, report_to="none", disable_tqdm=True, **settings)
+        checkpoint = str(tmp_path / "checkpoint-2") if resume else None
+        Trainer(model, arguments, train_dataset=data).train(resume_from_checkpoint=checkpoint)
+        learned.append(model.get_base_model().prompt_layer.prompt.state_dict())
+    assert all(same(learned[0][name], value) for name, value in learned[1].items())
+    assert not same(learned[0]["ctx"], make().get_base_model().prompt_layer.prompt.ctx)
+
+
 def test_loaded_by_transformers_own_method(make, pixel_values, tmp_path):
     model = make()
     model.save_pretrained(tmp_path)
@@ -259,7 +293,9 @@ def test_the_card_of_a_method_of_the_package_imports_the_package_alone(tokenizer
 IN_A_FRESH_PROCESS = """
 import sys, torch
 from peft import PeftModel
-from transformers import CLIPModel
+from tiny_families import FAMILIES
+from torch.nn.functional import cross_entropy
+from transformers import CLIPModel, Trainer, TrainingArguments
 import peft_coop
 sys.path.insert(0, sys.argv[5])
 import rescoop
