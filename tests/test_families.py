@@ -339,3 +339,14 @@ def test_pipelines_and_features_of_pictures(key, config, views, tmp_path, monkey
         with torch.no_grad():
             logits = model(image_embeds=torch.tensor(embeds["image_embeds"][:])).logits
         torch.testing.assert_close(logits.softmax(-1), expected, atol=1e-5, rtol=0)
+
+
+def test_one_batch_for_two_adapters_takes_images_of_any_shape(config):
+    model = get_peft_model(make("siglip2"), config("siglip2")).eval()
+    model.add_adapter("other", config("siglip2", ctx_init="the big picture of"))
+    images = images_of("siglip2")
+    with torch.no_grad():
+        mixed = model(**images, adapter_names=["default", "other", "default"]).logits
+        for index, name in enumerate(("default", "other", "default")):
+            model.set_adapter(name)
+            torch.testing.assert_close(mixed[index], model(**images).logits[index], atol=1e-9, rtol=0)

@@ -67,6 +67,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         return_loss: bool | None = None,
         interpolate_pos_encoding: bool | None = None,
         pixel_attention_mask: Tensor | None = None,
@@ -89,6 +90,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
             input_ids: `[N, L]`, texts as the model's tokenizer gives them.
             attention_mask: `[N, L]`, accepted with `input_ids`; where a text ends is seen in its ids.
             position_ids: only for the base model's own call without an adapter.
+            token_type_ids: likewise, of tokenizers that give them.
             return_loss: with `input_ids`, also the contrastive loss that the model was trained with.
             interpolate_pos_encoding: for images of another size than the vision tower's; None: as the model has it.
             pixel_attention_mask: `[B, L]`, of a vision tower that takes images of any shape (SigLIP 2).
@@ -111,28 +113,23 @@ class PromptClassifierMixin(AdapterFilesMixin):
         check_image_inputs(self, of_images)
         image_embeds = getattr(image_embeds, "pooler_output", image_embeds)  # what `get_image_features` returns
         if self._is_its_own_call(input_ids, image_embeds, adapter_names):
-            of_texts = {"attention_mask": attention_mask, "position_ids": position_ids, "return_loss": return_loss}
+            of_texts: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
+            of_texts |= {"token_type_ids": token_type_ids, "return_loss": return_loss}
             of_texts = {name: value for name, value in of_texts.items() if value is not None}
             return super().forward(input_ids=input_ids, pixel_values=pixel_values, **of_texts, **of_images)
         self._check_saved_modules()
         if input_ids is not None:
             image_embeds = self._embed_images(pixel_values, image_embeds, **of_images)
             return self._compare_with_texts(image_embeds, input_ids, attention_mask, labels, return_loss)
-        given_as = "pixel_values" if image_embeds is None else "image_embeds"
+        images = {"pixel_values": pixel_values, "image_embeds": image_embeds, **of_images}
         if adapter_names is None:
-            outputs = self._classify(pixel_values, image_embeds, labels, num_items_in_batch, **of_images)
+            outputs = self._classify(labels, num_items_in_batch, **images)
         else:
-            outputs = classify_mixed(
-                self,
-                self.prompt_layer,
-                adapter_names,
-                (pixel_values, image_embeds),
-                lambda *images: self._classify(*images, **of_images),
-            )
+            outputs = classify_mixed(self, self.prompt_layer, adapter_names, images, self._classify)
             if labels is not None:
-                loss_type = self.prompt_layer.prompt.settings.loss_type
-                logits = cast(Tensor, outputs.logits)
+                loss_type, logits = self.prompt_layer.prompt.settings.loss_type, cast(Tensor, outputs.logits)
                 outputs.loss = classification_loss(logits, labels, num_items_in_batch, loss_type)
+        given_as = "pixel_values" if image_embeds is None else "image_embeds"
         if given_as != self._images_given_as:  # only of a call that went well
             self._images_given_as = given_as
         return outputs
@@ -282,10 +279,10 @@ class PromptClassifierMixin(AdapterFilesMixin):
 
     def _classify(
         self,
-        pixel_values: Tensor | None,
-        image_embeds: Tensor | None,
         labels: Tensor | None = None,
         num_items: Tensor | int | None = None,
+        pixel_values: Tensor | None = None,
+        image_embeds: Tensor | None = None,
         **of_images: Any,
     ) -> PromptClassifierOutput:
         """Classify images under the adapter in use: towers, logits, loss."""

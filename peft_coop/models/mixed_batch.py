@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -23,8 +23,8 @@ def classify_mixed(
     model: nn.Module,
     layer: PromptEmbeddings,
     adapter_names: Sequence[str],
-    images: tuple[Tensor | None, Tensor | None],
-    classify: Callable[[Tensor | None, Tensor | None], PromptClassifierOutput],
+    images: Mapping[str, Any],
+    classify: Callable[..., PromptClassifierOutput],
 ) -> PromptClassifierOutput:
     """Classify the images of each adapter in turn, and put the results into the images' order.
 
@@ -34,7 +34,8 @@ def classify_mixed(
         model: the classifier.
         layer: where its prompts are.
         adapter_names: B names of prompts; "__base__" is zero-shot classification with the active prompt's classes.
-        images: pixel values `[B, 3, H, W]` and image features `[B, P]`, one of them None.
+        images: by name, pixel values `[B, 3, H, W]` and image features `[B, P]`, one of them None, and what else there
+            is of each image.
         classify: classifies the same of some of the images, under the prompt in use.
 
     Returns:
@@ -43,7 +44,8 @@ def classify_mixed(
     Raises:
         TypeError, ValueError: if the names are not one prompt per image, or the prompts' numbers of classes differ.
     """
-    n_images = max((len(each) for each in images if each is not None), default=None)
+    given = (images["pixel_values"], images["image_embeds"])
+    n_images = max((len(each) for each in given if each is not None), default=None)
     check_names(model, layer, adapter_names, n_images)
     groups = {
         name: torch.tensor([index for index, each in enumerate(adapter_names) if each == name])
@@ -52,7 +54,9 @@ def classify_mixed(
     parts = []
     for name, indices in groups.items():
         with without_adapters(model) if name == BASE_MODEL else using(model, layer, name):
-            part = classify(*(None if each is None else each[indices] for each in images))
+            part = classify(
+                **{key: each[indices] if isinstance(each, Tensor) else each for key, each in images.items()}
+            )
         text_embeds = cast(Tensor, part.text_embeds).expand(len(indices), -1, -1)
         parts.append((cast(Tensor, part.image_embeds), text_embeds, cast(Tensor, part.logits)))
     order = torch.cat(list(groups.values())).argsort()
