@@ -1,8 +1,10 @@
 """A user's own method, as docs/own-method.md has it: the code of the page is what runs here."""
 
 import importlib
+import json
 import pickle
 import re
+import shlex
 import sys
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -22,13 +24,16 @@ from transformers import CLIPModel, Trainer, TrainingArguments
 
 import peft_coop
 from peft_coop import AutoPeftModelForImageClassification, CoOpConfig, PromptConfig, register_method
+from peft_coop.cli import main
+from peft_coop.cli.main import make_parser
 from peft_coop.evaluation import load_runs
 from peft_coop.evaluation.reports.figures import base_to_new_figure
 from peft_coop.methods import METHODS, ContextConfig, find_method
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "own-method.md"
-METHOD, *SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+METHOD, *SNIPPETS, COMMAND = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+SHOWN = re.findall(r"^\$ python own_command.py (.*)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
 NAMES = ["cat", "dog", "great white shark"]
 LABELS = torch.tensor([0, 1, 2, 0, 1])
 UNKNOWN = "is of the method RESCOOP, which PEFT does not know: import the package that registers it first"
@@ -332,6 +337,25 @@ def test_an_adapter_of_a_method_that_is_not_imported(make, monkeypatch, tokenize
             model.load_adapter(tmp_path, "own")
         assert list(model.peft_config) == ["default"]
     assert isinstance(PromptConfig.from_pretrained(str(tmp_path)), PromptConfig)
+
+
+def test_the_commands_know_it(folder, rescoop, tmp_path, capsys, monkeypatch):
+    assert len(SHOWN) == 2
+    for line in SHOWN:  # they are accepted; the first is run
+        make_parser().parse_args(shlex.split(line))
+    monkeypatch.chdir(tmp_path)
+    (folder / "own_command.py").write_text(COMMAND, encoding="utf-8")
+    short = "--epochs 1 --device cpu"
+    done = run_forked(folder / "own_command.py", *shlex.split(f"{SHOWN[0]} {short}"))
+    assert done.returncode == 0, done.stderr
+    assert "10 classes, 40 training images, ResCoOp" in done.stdout
+    config = json.loads((tmp_path / "my-prompt" / "adapter_config.json").read_text())
+    assert (config["peft_type"], config["hidden_units"]) == ("RESCOOP", 4)
+    with monkeypatch.context() as patch:
+        patch.delitem(METHODS, "rescoop")
+        patch.delitem(PEFT_TYPE_TO_CONFIG_MAPPING, "RESCOOP")
+        assert main(["evaluate", "--adapter", "my-prompt", "--data", "demo:digits"]) == 2
+    assert UNKNOWN in capsys.readouterr().err
 
 
 def test_registered_twice(rescoop, make, tokenizer_path, tmp_path):
