@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from peft_coop.prompts import PromptTokenizer, TextReader
 from peft_coop.prompts.sequences import around_context, context_sequences, spliced_sequences, template_sequences
 from peft_coop.towers import text_tower
-from peft_coop.towers.tree_tower import TreePrompts
+from peft_coop.towers.tree_prompts import TreePrompts
 
 NAMES = ["cat", "great white shark", "Boeing_737-200", "kite (bird of prey)", "pink-yellow dahlia?"]
 VOCAB = 49408

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from transformers import CLIPConfig, CLIPModel
 
 from peft_coop.towers import text_tower
-from peft_coop.towers.tree_tower import TreePrompts
+from peft_coop.towers.tree_prompts import TreePrompts
 
 REFERENCE_IMAGES = 2  # CoCoOp's padded form is timed on so many images and multiplied
 COMPARED = 100  # classes whose features are compared between the forms

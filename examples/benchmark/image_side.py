@@ -12,7 +12,7 @@ from transformers import CLIPConfig, CLIPModel
 from peft_coop import CoOpConfig
 from peft_coop.demo import MODEL_PATH
 from peft_coop.towers import text_tower
-from peft_coop.towers.tree_tower import TreePrompts
+from peft_coop.towers.tree_prompts import TreePrompts
 
 TRAINED = ((Case("Caltech101", 102), 32), (Case("OxfordPets", 37, 4, images=8), 8))
 SMALL = ((Case("Caltech101", 5), 4), (Case("OxfordPets", 5, 4, images=2), 2))

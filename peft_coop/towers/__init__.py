@@ -12,9 +12,10 @@ from .families import (
     token_embedding,
 )
 from .joined_towers import join_towers
+from .prepared_prompts import PreparedPrompts
 from .similarity import computing_dtype, cosine_logits, normalize, scale_and_bias
 from .text_cache import TextCache
-from .text_tower import PreparedPrompts, TextTower, average, encode_templates, text_reader, text_tower
+from .text_tower import TextTower, average, encode_templates, text_reader, text_tower
 from .vision_tower import check_image_inputs, image_features, is_vision_frozen, vision_parts
 
 __all__ = [

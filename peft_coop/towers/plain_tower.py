@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 import torch
@@ -12,11 +11,12 @@ from torch.utils.checkpoint import checkpoint
 from ..prompts import PromptSequences
 from .embeddings import Splice, SplicedEmbeddings
 from .families import Family, device_of, text_limit, token_embedding
+from .prepared_prompts import PreparedPrompts
 from .text_cache import TextState, text_state
 from .text_memory import MAX_POSITIONS, bytes_per_position, is_trained, part_size
 
 
-class PlainPrompts:
+class PlainPrompts(PreparedPrompts):
     """C prompts as rows of L tokens, shorter ones filled up.
 
     Attributes:
@@ -26,8 +26,11 @@ class PlainPrompts:
         mask: `[C, L]`, 1 where the prompt is and 0 behind it.
     """
 
+    tensors = ("token_ids", "is_learned", "vector_rows", "mask")
+
     @torch.inference_mode(False)  # training may use them later
     def __init__(self, sequences: PromptSequences, length: int | None = None):
+        super().__init__()
         longest = max(map(len, sequences.ids)) if length is None else length
         rows = [[*ids, *[sequences.pad_token_id] * (longest - len(ids))] for ids in sequences.ids]
         ids = torch.tensor(rows)
@@ -36,25 +39,11 @@ class PlainPrompts:
         self.vector_rows = (ids - sequences.vocab_size).masked_fill(~self.is_learned, 0)
         self.token_ids = ids.masked_fill(self.is_learned, _ordinary_token(sequences))
         self.mask = (torch.arange(longest) < lengths[:, None]).long()
-        self._copies: dict[torch.device, PlainPrompts] = {}
 
-    def clear(self) -> None:
-        """Nothing is kept."""
-
-    def to(self, device: torch.device) -> PlainPrompts:
-        """These prompts on `device`: themselves, or a copy that is made once and kept."""
-        if self.mask.device == device:
-            return self
-        if device not in self._copies:
-            other = copy(self)
-            with torch.inference_mode(False):
-                for name in ("token_ids", "is_learned", "vector_rows", "mask"):
-                    setattr(other, name, getattr(self, name).to(device))
-            self._copies[device] = other
-        return self._copies[device]
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_copies": {}}  # copies and pickles start without
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.mask.device
 
 
 def _ordinary_token(sequences: PromptSequences) -> int:

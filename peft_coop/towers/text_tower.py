@@ -12,16 +12,10 @@ from torch import Tensor, nn
 from ..prompts import PromptSequences, TextReader, check_class_names, check_template
 from .families import find_family, text_limit, token_embedding
 from .plain_tower import PlainTower
+from .prepared_prompts import PreparedPrompts
 from .similarity import normalize
 from .text_cache import TextState
 from .tree_tower import TreeTower
-
-
-class PreparedPrompts(Protocol):
-    """Prompts as a text tower reads them."""
-
-    def clear(self) -> None:
-        """Forget what is kept of them."""
 
 
 class TextTower(Protocol):

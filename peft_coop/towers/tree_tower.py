@@ -7,120 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.activations import QuickGELUActivation
 
 from ..prompts import PromptSequences
-from ..prompts.tree import Columns, build_tree
 from .families import Family
 from .quick_gelu import LeanQuickGELU
-from .text_cache import TextCache, TextState, text_state
+from .text_cache import TextState, text_state
 from .text_memory import MAX_POSITIONS, bytes_per_position, is_trained, part_size
 from .tree_attention import KeysAndValues, LeavesOnly, RowsBehindKeys, TreeAttentionConfig, TrunksAndRows
+from .tree_prompts import Nodes, TreePrompts
 
 # Bytes of keys and values of frozen nodes that are kept from one step to the next.
 KEPT_KEYS = 2**28
-
-
-@dataclass
-class Nodes:
-    """Nodes of a prompt tree in rows.
-
-    Shapes: R rows, N nodes, S keys that they may attend to.
-
-    Attributes:
-        token_ids: `[R, N]`, ids of the tower's vocabulary, 0 where a learnable vector stands.
-        vector_rows: `[R, N]`, row in the table of learnable vectors, 0 where a token stands.
-        is_learned: `[R, N]`, where a learnable vector stands.
-        position_ids: `[R, N]`.
-        mask: `[R, 1, N, S]`, True where a node may attend.
-        has_vectors: whether `is_learned` is True anywhere.
-    """
-
-    token_ids: Tensor
-    vector_rows: Tensor
-    is_learned: Tensor
-    position_ids: Tensor
-    mask: Tensor
-    has_vectors: bool
-
-    @classmethod
-    def of(cls, columns: Columns, vocab_size: int) -> Nodes:
-        """Turn one kind of a tree's nodes into tensors."""
-        ids = torch.from_numpy(columns.ids)
-        is_learned = ids >= vocab_size
-        return cls(
-            token_ids=ids.masked_fill(is_learned, 0),
-            vector_rows=(ids - vocab_size).masked_fill(~is_learned, 0),
-            is_learned=is_learned,
-            position_ids=torch.from_numpy(columns.position_ids),
-            mask=torch.from_numpy(columns.mask)[:, None],
-            has_vectors=bool(is_learned.any()),
-        )
-
-    def to(self, device: torch.device) -> Nodes:
-        """These nodes on `device`."""
-        tensors = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "has_vectors"}
-        return Nodes(**{name: tensor.to(device) for name, tensor in tensors.items()}, has_vectors=self.has_vectors)
-
-
-class TreePrompts:
-    """C prompts as the rows of their prefix tree.
-
-    Attributes:
-        trunk: the nodes that all prompts share, as one row.
-        frozen: the nodes behind which no learnable vector stands.
-        live: the other nodes, among them all leaves.
-        leaf_columns: `[R, Q]`, where prompts end in each row; a row with fewer leaves repeats its first column.
-        leaves: `[C]`, where each prompt ends among these R*Q.
-    """
-
-    @torch.inference_mode(False)  # training may use them later
-    def __init__(self, sequences: PromptSequences):
-        tree = build_tree(sequences)
-        depth = np.arange(tree.trunk.size)
-        trunk = Columns(tree.trunk[None], depth[None], (depth[:, None] >= depth)[None])
-        self.trunk, self.frozen, self.live = (
-            Nodes.of(columns, sequences.vocab_size) for columns in (trunk, tree.frozen, tree.live)
-        )
-        slots, most = _number_within(tree.leaf_rows)
-        leaf_columns = np.zeros((len(tree.live.ids), most), dtype=np.int64)
-        leaf_columns[tree.leaf_rows, slots] = tree.leaf_columns
-        self.leaf_columns = torch.from_numpy(leaf_columns)
-        self.leaves = torch.from_numpy(tree.leaf_rows * most + slots)
-        self._copies: dict[torch.device, TreePrompts] = {}
-        self.frozen_keys: TextCache[list[KeysAndValues]] = TextCache()
-
-    def clear(self) -> None:
-        """Forget the keys and values that are kept, on every device."""
-        self.frozen_keys.clear()
-        for other in self._copies.values():
-            other.clear()
-
-    def to(self, device: torch.device) -> TreePrompts:
-        """These prompts on `device`: themselves, or a copy that is made once and kept.
-
-        They stay where they are, since replicas of the model on other devices read them at the same time.
-        """
-        if self.leaves.device == device:
-            return self
-        if device not in self._copies:
-            other = copy(self)
-            other.frozen_keys = TextCache()
-            with torch.inference_mode(False):  # training may use them later
-                for name in ("trunk", "frozen", "live", "leaf_columns", "leaves"):
-                    setattr(other, name, getattr(self, name).to(device))
-            self._copies[device] = other
-        return self._copies[device]
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_copies": {}}  # copies and pickles start without
 
 
 @dataclass
@@ -357,12 +260,3 @@ def _is_small(keys: list[KeysAndValues]) -> bool:
 def _at(values: Tensor, columns: Tensor) -> Tensor:
     """Of `[N, L, W]` the `[N, Q, W]` at some columns `[N, Q]`."""
     return values.gather(1, columns[..., None].expand(-1, -1, values.shape[-1]))
-
-
-def _number_within(rows: np.ndarray) -> tuple[np.ndarray, int]:
-    """For each entry, how many before it have the same row; and the most that any row has."""
-    order = np.argsort(rows, kind="stable")
-    counts = np.bincount(rows)
-    numbers = np.empty_like(rows)
-    numbers[order] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return numbers, int(counts.max())

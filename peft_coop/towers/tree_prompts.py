@@ -1,0 +1,106 @@
+"""Prompts as the rows of their prefix tree, in tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..prompts import PromptSequences
+from ..prompts.tree import Columns, build_tree
+from .prepared_prompts import PreparedPrompts
+from .text_cache import TextCache
+from .tree_attention import KeysAndValues
+
+
+@dataclass
+class Nodes:
+    """Nodes of a prompt tree in rows.
+
+    Shapes: R rows, N nodes, S keys that they may attend to.
+
+    Attributes:
+        token_ids: `[R, N]`, ids of the tower's vocabulary, 0 where a learnable vector stands.
+        vector_rows: `[R, N]`, row in the table of learnable vectors, 0 where a token stands.
+        is_learned: `[R, N]`, where a learnable vector stands.
+        position_ids: `[R, N]`.
+        mask: `[R, 1, N, S]`, True where a node may attend.
+        has_vectors: whether `is_learned` is True anywhere.
+    """
+
+    token_ids: Tensor
+    vector_rows: Tensor
+    is_learned: Tensor
+    position_ids: Tensor
+    mask: Tensor
+    has_vectors: bool
+
+    @classmethod
+    def of(cls, columns: Columns, vocab_size: int) -> Nodes:
+        """Turn one kind of a tree's nodes into tensors."""
+        ids = torch.from_numpy(columns.ids)
+        is_learned = ids >= vocab_size
+        return cls(
+            token_ids=ids.masked_fill(is_learned, 0),
+            vector_rows=(ids - vocab_size).masked_fill(~is_learned, 0),
+            is_learned=is_learned,
+            position_ids=torch.from_numpy(columns.position_ids),
+            mask=torch.from_numpy(columns.mask)[:, None],
+            has_vectors=bool(is_learned.any()),
+        )
+
+    def to(self, device: torch.device) -> Nodes:
+        """These nodes on `device`."""
+        tensors = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "has_vectors"}
+        return Nodes(**{name: tensor.to(device) for name, tensor in tensors.items()}, has_vectors=self.has_vectors)
+
+
+class TreePrompts(PreparedPrompts):
+    """C prompts as the rows of their prefix tree.
+
+    Attributes:
+        trunk: the nodes that all prompts share, as one row.
+        frozen: the nodes behind which no learnable vector stands.
+        live: the other nodes, among them all leaves.
+        leaf_columns: `[R, Q]`, where prompts end in each row; a row with fewer leaves repeats its first column.
+        leaves: `[C]`, where each prompt ends among these R*Q.
+        frozen_keys: each layer's keys and values of the frozen nodes, where they are kept.
+    """
+
+    tensors = ("trunk", "frozen", "live", "leaf_columns", "leaves")
+
+    @torch.inference_mode(False)  # training may use them later
+    def __init__(self, sequences: PromptSequences):
+        super().__init__()
+        tree = build_tree(sequences)
+        depth = np.arange(tree.trunk.size)
+        trunk = Columns(tree.trunk[None], depth[None], (depth[:, None] >= depth)[None])
+        self.trunk, self.frozen, self.live = (
+            Nodes.of(columns, sequences.vocab_size) for columns in (trunk, tree.frozen, tree.live)
+        )
+        slots, most = _number_within(tree.leaf_rows)
+        leaf_columns = np.zeros((len(tree.live.ids), most), dtype=np.int64)
+        leaf_columns[tree.leaf_rows, slots] = tree.leaf_columns
+        self.leaf_columns = torch.from_numpy(leaf_columns)
+        self.leaves = torch.from_numpy(tree.leaf_rows * most + slots)
+        self.frozen_keys: TextCache[list[KeysAndValues]] = TextCache()
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.leaves.device
+
+    def forget(self) -> None:
+        """See `PreparedPrompts.forget`: the keys and values that are kept here."""
+        self.frozen_keys = TextCache()
+
+
+def _number_within(rows: np.ndarray) -> tuple[np.ndarray, int]:
+    """For each entry, how many before it have the same row; and the most that any row has."""
+    order = np.argsort(rows, kind="stable")
+    counts = np.bincount(rows)
+    numbers = np.empty_like(rows)
+    numbers[order] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return numbers, int(counts.max())
