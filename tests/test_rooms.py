@@ -107,6 +107,12 @@ def test_what_counts_as_reaching_inside():
     assert insides_named(ast.parse(code)) == ["model.text_model", "self.model.logit_scale"]
 
 
+def test_the_towers_alone_reach_inside_of_a_model():
+    named = {name: insides_named(tree_of(name)) for name in FILES}
+    assert any(parts for name, parts in named.items() if name.startswith("towers/"))
+    assert {name: parts for name, parts in named.items() if parts and not name.startswith("towers/")} == {}
+
+
 def test_the_towers_alone_import_transformers_models():
     """But for the output that CLIP's own call returns."""
     of_models = {
