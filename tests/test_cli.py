@@ -145,7 +145,7 @@ def test_a_mistake_does_not_lock_the_folder(folder, tmp_path, capsys):
     ("config", "message"),
     [
         ({"peft_type": "LORA", "r": 4}, "is no prompt, but of the method"),
-        ({"peft_type": "FOO"}, "'FOO', which is not known"),
+        ({"peft_type": "FOO"}, "is of the method FOO, which PEFT does not know"),
     ],
 )
 def test_adapters_of_other_methods_are_refused(folder, tmp_path, capsys, config, message):
