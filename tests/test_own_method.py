@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from transformers import CLIPModel, Trainer, TrainingArguments
 
 import peft_coop
-from peft_coop import AutoPeftModelForImageClassification, CoOpConfig, PromptConfig, register_method
+from peft_coop import AutoPeftModelForImageClassification, CoOpConfig, LossTerm, PromptConfig, register_method
 from peft_coop.cli import main
 from peft_coop.cli.main import make_parser
 from peft_coop.evaluation import load_runs
@@ -142,6 +142,24 @@ def test_its_arithmetic_and_its_loss(make, pixel_values, settings):
     assert {name.rpartition("learned_prompts.default.")[2] for name in trained} == set(names)
     evaluated = model.eval()(pixel_values=pixel_values.double(), labels=LABELS)
     assert same(evaluated.loss, plain)
+
+
+@pytest.mark.parametrize(
+    ("terms", "error", "message"),
+    [
+        ({"far": torch.tensor(1.0)}, TypeError, "must give a `LossTerm` by name, got Tensor for 'far'"),
+        (
+            {"far": LossTerm(torch.ones(2))},
+            ValueError,
+            r"The term .far. .* must be a scalar, got shape \(2,\)",
+        ),
+        ({"cross_entropy": LossTerm(torch.tensor(1.0))}, ValueError, "cannot be called 'cross_entropy'"),
+    ],
+)
+def test_a_loss_that_is_none_is_refused(make, rescoop, monkeypatch, pixel_values, terms, error, message):
+    monkeypatch.setattr(rescoop.ResCoOpPrompt, "extra_losses", lambda self, step: terms)
+    with pytest.raises(error, match=message):
+        make().train()(pixel_values=pixel_values.double(), labels=LABELS)
 
 
 def test_it_begins_as_the_words(rescoop, tokenizer_path, pixel_values):

@@ -85,7 +85,12 @@ def with_terms(
 
     Returns:
         The whole loss, and its parts by name: detached, before weighting, averaged over the batch. None for none.
+
+    Raises:
+        TypeError, ValueError: if a term is none, is no scalar, or has the name of the classification's loss.
     """
+    for each, term in terms.items():
+        check_term(each, term, name)
     parts = {each: term.value.detach() for each, term in terms.items()}
     if loss is None:
         warn_of_a_loss_outside([each for each, term in terms.items() if term.weight])
@@ -95,6 +100,25 @@ def with_terms(
         if term.weight:
             loss = loss + share * term.weight * term.value
     return loss, parts
+
+
+def check_term(name: str, term: LossTerm, taken: str) -> None:
+    """Check what a method's `extra_losses` has given.
+
+    Args:
+        name: of the term.
+        term: the term.
+        taken: the name of the classification's own loss.
+
+    Raises:
+        TypeError, ValueError: see `with_terms`.
+    """
+    if not isinstance(term, LossTerm):
+        raise TypeError(f"`extra_losses` must give a `LossTerm` by name, got {type(term).__name__} for {name!r}.")
+    if term.value.ndim:
+        raise ValueError(f"The term {name!r} of the loss must be a scalar, got shape {tuple(term.value.shape)}.")
+    if name == taken:
+        raise ValueError(f"A term of the loss cannot be called {name!r}: the classification's own loss is.")
 
 
 def warn_of_a_loss_outside(names: Sequence[str]) -> None:
