@@ -97,3 +97,16 @@ def test_weights():
     assert [check_number(value, "weight") for value in (0, 2, 0.5, torch.tensor(3.0).numpy()[()])] == [0, 2, 0.5, 3]
     with pytest.raises(ValueError, match="`factor` must be a finite number above 0, got 0"):
         check_number(0, "factor", above_zero=True)
+
+
+def test_a_method_learns_what_the_texts_were_computed_in(make_model, pixel_values):
+    model = make_model().float()
+    seen = []
+    extra_losses = TermsPrompt.extra_losses
+    model.prompt_layer.prompt.extra_losses = lambda step: (
+        seen.append(step.dtype) or extra_losses(model.prompt_layer.prompt, step)
+    )
+    model(pixel_values=pixel_values, labels=LABELS)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(pixel_values=pixel_values, labels=LABELS)
+    assert seen == [torch.float32, torch.bfloat16]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
+import torch
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftType, TaskType
 from torch import Tensor, nn
 
@@ -231,6 +232,7 @@ class Step:
         image_embeds: `[B, P]`, L2-normalised.
         text_embeds: `[C, P]`, or `[B, C, P]` if the prompt depends on the image; L2-normalised.
         vectors: what `Prompt.vectors` gave for this step, `[V, D]` or `[B, V, D]`.
+        dtype: what the text features were computed in: bfloat16 under autocast, for example.
         zero_shot_text_embeds: computes `[C, P]`, L2-normalised, of the frozen model with `zero_shot_template`; kept
             from step to step.
         zero_shot_image_embeds: computes `[B, P]`, L2-normalised, of the frozen model.
@@ -242,6 +244,7 @@ class Step:
     image_embeds: Tensor
     text_embeds: Tensor
     vectors: Tensor
+    dtype: torch.dtype
     zero_shot_text_embeds: Callable[[], Tensor]
     zero_shot_image_embeds: Callable[[], Tensor]
     compare: Callable[[Tensor, Tensor], Tensor]

@@ -289,16 +289,17 @@ class PromptClassifierMixin(AdapterFilesMixin):
         layer = self.prompt_layer
         image_embeds = self._embed_images(pixel_values, image_embeds, **of_images)
         if layer.disable_adapters:
-            vectors, text_embeds = None, normalize(layer.texts.zero_shot_features(text_tower(self)))
+            vectors, text_features = None, layer.texts.zero_shot_features(text_tower(self))
         else:
             vectors = layer.prompt.vectors(image_embeds)
-            text_embeds = normalize(self._encode_classes(layer.texts, layer.prompt, vectors))
+            text_features = self._encode_classes(layer.texts, layer.prompt, vectors)
+        text_embeds = normalize(text_features)
         logits = cosine_logits(image_embeds, text_embeds, *scale_and_bias(self, image_embeds))
         outputs = PromptClassifierOutput(logits=logits, image_embeds=image_embeds, text_embeds=text_embeds)
         if labels is not None:
             outputs.loss = classification_loss(logits, labels, num_items, layer.prompt.settings.loss_type)
         if self.training and vectors is not None and (labels is not None or torch.is_grad_enabled()):
-            step = self._step(outputs, labels, vectors, pixel_values, of_images)
+            step = self._step(outputs, labels, vectors, text_features.dtype, pixel_values, of_images)
             terms = layer.prompt.extra_losses(step)
             share = share_of_items(logits, num_items)
             name = LOSS_NAMES[layer.prompt.settings.loss_type]
@@ -320,6 +321,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
         outputs: PromptClassifierOutput,
         labels: Tensor | None,
         vectors: Tensor,
+        dtype: torch.dtype,
         pixel_values: Tensor | None,
         of_images: dict[str, Any],
     ) -> Step:
@@ -343,6 +345,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
             image_embeds=cast(Tensor, outputs.image_embeds),
             text_embeds=cast(Tensor, outputs.text_embeds),
             vectors=vectors,
+            dtype=dtype,
             zero_shot_text_embeds=zero_shot_text_embeds,
             zero_shot_image_embeds=zero_shot_image_embeds,
             compare=lambda images, texts: cosine_logits(images, texts, *scale_and_bias(self, images)),
