@@ -76,6 +76,7 @@ def train_with_accelerate(
     model, optimizer, train, test = accelerator.prepare(
         model, optimizer, DataLoader(data, batch_size), DataLoader(make_data(7), batch_size)
     )
+    model.train()
     losses = []
     for batch in train:
         with accelerator.accumulate(model):

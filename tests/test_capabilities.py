@@ -10,7 +10,7 @@ import torch
 from conftest import make_clip
 from peft import LoraConfig, PeftModel, get_peft_model
 from test_distributed import METHODS as IN_TWO_PROCESSES
-from test_trainer import METHODS as COMPILED
+from test_trainer import COMPILED
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 

@@ -13,9 +13,18 @@ WORKER = Path(__file__).parent / "distributed_worker.py"
 STEPS = 3
 LOOPS = ("trainer", "accelerate")
 # (loop, method, batch size per process, gradient accumulation), each with a global batch of eight images.
-IN_ONE = [(loop, method, 8, 1) for loop in LOOPS for method in METHODS]
 IN_TWO = [(loop, method, 4, 1) for loop in LOOPS for method in METHODS]
 IN_TWO += [(loop, method, 2, 2) for loop in LOOPS for method in METHODS]
+# What a step does with its images depends on the parts that they come in: each has a gradient that is projected.
+IN_PARTS = ("prograd",)
+
+
+def in_one(loop: str, method: str, batch_size: int, accumulation: int) -> tuple:
+    """The run in one process that learns the same as this one in two."""
+    return (loop, method, batch_size, 2 * accumulation) if method in IN_PARTS else (loop, method, 8, 1)
+
+
+IN_ONE = list(dict.fromkeys(in_one(*run) for run in IN_TWO))
 
 
 def run_worker(folder: Path, tokenizer: str, n_processes: int, runs: list) -> dict[tuple, dict]:
@@ -27,6 +36,13 @@ def run_worker(folder: Path, tokenizer: str, n_processes: int, runs: list) -> di
     for done in run_ranks(n_processes, WORKER, file):
         assert done.returncode == 0, done.stderr[-4000:]
     return dict(zip(runs, json.loads(Path(settings["results"]).read_text()), strict=True))
+
+
+def by_step(losses: list[float]) -> list[float]:
+    """The plain loop notes every micro-batch: their mean is the step's loss."""
+    parts = len(losses) // STEPS
+    assert len(losses) == parts * STEPS > 0
+    return [sum(losses[index * parts : (index + 1) * parts]) / parts for index in range(STEPS)]
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +57,18 @@ def results(tmp_path_factory, tokenizer_path) -> dict[tuple, dict]:
 
 @pytest.mark.parametrize(("loop", "method", "batch_size", "accumulation"), IN_TWO)
 def test_two_processes_learn_what_one_learns(results, loop, method, batch_size, accumulation):
-    one, two = results[1, loop, method, 8, 1], results[2, loop, method, batch_size, accumulation]
-    assert len(one["losses"]) == STEPS
-    # The plain loop notes every micro-batch: their mean is the step's loss.
-    parts = len(two["losses"]) // STEPS
-    means = [sum(two["losses"][index * parts : (index + 1) * parts]) / parts for index in range(STEPS)]
+    run = (loop, method, batch_size, accumulation)
+    one, two = results[(1, *in_one(*run))], results[(2, *run)]
+    losses, expected = by_step(two["losses"]), by_step(one["losses"])
     # The Trainer adds up the losses that it notes in float32, whatever the model's precision.
-    assert means == pytest.approx(one["losses"], rel=1e-6 if loop == "trainer" else 1e-9)
-    assert one["losses"][0] != pytest.approx(one["losses"][-1], rel=1e-3)
+    assert losses == pytest.approx(expected, rel=1e-6 if loop == "trainer" else 1e-9)
+    assert expected[0] != pytest.approx(expected[-1], rel=1e-3)
     assert two["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-9)
     assert math.dist(two["context"], one["context"]) < 1e-9 * math.hypot(*one["context"])
+
+
+def test_gradients_are_projected_there(results):
+    """Without a projection, ProGrad would have learned what CoOp learns from the same start."""
+    for loop in LOOPS:
+        projected, plain = (results[2, loop, method, 4, 1]["context"] for method in ("prograd", "coop"))
+        assert 1e-4 < math.dist(projected, plain) / math.hypot(*plain) < 0.5

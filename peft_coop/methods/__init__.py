@@ -5,6 +5,7 @@ from .cocoop import CoCoOpConfig
 from .context import ContextConfig, ContextPrompt
 from .coop import CoOpConfig
 from .kgcoop import KgCoOpConfig
+from .prograd import ProGradConfig
 from .table import DEFAULT_METHOD, METHODS, find_method
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "KgCoOpConfig",
     "LossTerm",
     "Method",
+    "ProGradConfig",
     "Prompt",
     "PromptConfig",
     "Step",
