@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AutoPeftModelForImageClassification",
+    "LossPartsCallback",
     "PeftModelForImageClassification",
     "PromptClassifierOutput",
     "PromptTuner",
@@ -18,7 +19,7 @@ if starts_as_command():  # it comes back here once it has read its arguments (`c
 else:
     from . import methods
     from .methods import *  # noqa: F403  the config of every method, and what one is made of
-    from .models import PromptClassifierOutput, PromptTuner
+    from .models import LossPartsCallback, PromptClassifierOutput, PromptTuner
     from .peft_model import AutoPeftModelForImageClassification, PeftModelForImageClassification
     from .registration import register, register_method
     from .towers import join_towers

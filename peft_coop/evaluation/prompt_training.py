@@ -13,6 +13,7 @@ from peft import PeftModel
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerState
 
 from ..data import AugmentationCallback, AugmentedImages
+from ..models import LossPartsCallback
 from ..progress import Stage, stage
 from ..recipes import Recipe
 from ..towers import device_of
@@ -72,6 +73,7 @@ def train_prompt(model: PeftModel, train: Any, recipe: Recipe, seed: int, folder
         optimizers=recipe.optimizers(model, trainer_arguments, len(train)),
     )
     trainer.remove_callback(ProgressCallback)
+    LossPartsCallback().add_to(trainer)
     if isinstance(train, AugmentedImages):
         trainer.add_callback(AugmentationCallback)
     with stage("training", total=1) as training:

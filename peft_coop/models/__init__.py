@@ -5,6 +5,7 @@ from .backup import Backup
 from .base_names import warn_of_another_base
 from .classifier import PromptClassifierMixin
 from .layer import PromptEmbeddings, prompt_in_use
+from .loss_parts import LossPartsCallback
 from .outputs import PromptClassifierOutput
 from .tuner import PromptTuner, tuner_class
 
@@ -12,6 +13,7 @@ __all__ = [
     "BEFORE_PROMPTS",
     "AdapterFilesMixin",
     "Backup",
+    "LossPartsCallback",
     "PromptClassifierMixin",
     "PromptClassifierOutput",
     "PromptEmbeddings",
