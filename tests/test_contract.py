@@ -293,12 +293,12 @@ def test_a_deleted_adapter_leaves_no_trace(plain_case, active):
     assert_same(plain_case.logits(model), expected)
 
 
-def test_with_the_last_adapter_deleted_the_base_model_is_itself(case):
-    model = case.make_model()
+def test_with_the_last_adapter_deleted_the_base_model_is_itself(plain_case):
+    model = plain_case.make_model()
     model.delete_adapter("default")
     assert_no_trace(model, "default")
     assert model.active_adapters == []
-    assert_same(case.own_logits(model.base_model), case.own_logits(case.base))
+    assert_same(plain_case.own_logits(model.base_model), plain_case.own_logits(plain_case.base))
 
 
 def test_an_unknown_adapter_is_not_deleted(plain_case):
