@@ -4,13 +4,14 @@ In float64, where the family's own code computes in it; AIMv2's norm and ALIGN's
 """
 
 import copy
+import threading
 from functools import cache
 
 import datasets
 import pytest
 import torch
 import transformers
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from tiny_families import FAMILIES, REFUSED, make_refused
 from torch import nn
@@ -259,6 +260,51 @@ def test_names_are_read_as_behind_the_context(folders, config):
     [ids, *_] = model.prompt_layer.prompt.sequences(NAMES).ids
     assert list(ids[4:]) == tokenizer("a photo of a cat.")["input_ids"][4:]
     assert list(ids[4:]) != tokenizer("cat.")["input_ids"]
+
+
+def test_two_threads_share_a_model(config):
+    """One encodes its prompts while the other is in the middle of its own, as in a server."""
+    model = get_peft_model(make("siglip"), config("siglip", "cocoop")).double().eval()
+    draw_prompt(model)
+    first, second = torch.randn(2, 2, 32, generator=torch.Generator().manual_seed(0)).double()
+    with torch.no_grad():
+        expected = [model(image_embeds=each).logits for each in (first, second)]
+    logits = []
+
+    def interrupt(*_):
+        interruption.remove()
+        thread = threading.Thread(target=lambda: logits.append(model(image_embeds=second).logits.detach()))
+        thread.start()
+        thread.join()
+
+    interruption = model.get_base_model().text_model.register_forward_pre_hook(interrupt)
+    with torch.no_grad():
+        logits.insert(0, model(image_embeds=first).logits)
+    assert len(logits) == 2
+    for actual, each in zip(logits, expected, strict=True):
+        close(actual, each, "siglip")
+
+
+@pytest.mark.parametrize("key", ["chinese_clip", "groupvit"])
+def test_the_teacher_drops_nothing_beside_a_lora(key, config):
+    """The LoRA is trained, and with it its tower; the teacher has no dropout, and frozen batch norms count nothing."""
+    model = get_peft_model(make(key), config(key, "kgcoop")).double().eval()
+    images = images_of(key)
+    with torch.no_grad(), model.disable_adapter():
+        teacher = model(**images)
+    attention = r".*(text|vision)_model.*\.(query|q_proj)"
+    model.add_adapter("lora", LoraConfig(target_modules=attention, lora_dropout=0.5, init_lora_weights=False))
+    model.double().train()
+    statistics = {name: value.clone() for name, value in model.named_buffers()}
+    steps = []
+    model.prompt_layer.prompt.extra_losses = lambda step: steps.append(step) or {}
+    training = {name for name, module in model.named_modules() if module.training}
+    model(**images, labels=torch.tensor([0, 1, 2]))
+    close(steps[0].zero_shot_text_embeds(), teacher.text_embeds, key)
+    close(steps[0].zero_shot_image_embeds(), teacher.image_embeds, key)
+    assert any("lora_dropout" in name for name in training)
+    assert {name for name, module in model.named_modules() if module.training} == training
+    assert all(torch.equal(value, statistics[name]) for name, value in model.named_buffers())
 
 
 def test_images_are_refused_what_the_model_does_not_take(config):

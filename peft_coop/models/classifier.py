@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput
 from transformers.utils.generic import can_return_tuple
@@ -174,8 +175,14 @@ class PromptClassifierMixin(AdapterFilesMixin):
         return BaseModelOutputWithPooling(pooler_output=features)
 
     def train(self, mode: bool = True) -> PromptClassifierMixin:
-        """Set training mode; a frozen tower stays in evaluation mode, where it recomputes, drops and counts nothing."""
+        """Set training mode; a frozen tower stays in evaluation mode, where it recomputes, drops and counts nothing.
+
+        Frozen batch norms keep their statistics in any tower: nothing saves them with an adapter.
+        """
         super().train(mode)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm) and not any(weight.requires_grad for weight in module.parameters()):
+                module.eval()
         if self._text_is_frozen:
             for part in self._prompt_family.text_parts:
                 self.get_submodule(part).eval()
@@ -357,9 +364,21 @@ class PromptClassifierMixin(AdapterFilesMixin):
         kinds = BaseTunerLayer, AuxiliaryTrainingWrapper
         return any(isinstance(module, kinds) and module is not self.prompt_layer for module in self.modules())
 
-    def _frozen_model(self) -> AbstractContextManager:
-        """The base model as it was before any adapter, for a while."""
-        return without_adapters(self) if self._has_adapters_beside else nullcontext()
+    @contextmanager
+    def _frozen_model(self) -> Iterator[None]:
+        """The base model as it was before any adapter, for a while: what is trained beside the prompt drops nothing."""
+        if not self._has_adapters_beside:
+            yield
+            return
+        in_training = [module for module in self.modules() if module.training]
+        with without_adapters(self):
+            try:
+                for module in in_training:
+                    module.training = False
+                yield
+            finally:
+                for module in in_training:
+                    module.training = True
 
     def _embed_images(self, pixel_values: Tensor | None, image_embeds: Tensor | None, **of_images: Any) -> Tensor:
         if (pixel_values is None) == (image_embeds is None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+# What each thread puts in at the moment, and where: a server's threads share one model.
+_now = threading.local()
+NOTHING = (None, None)
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,11 @@ class SplicedEmbeddings(nn.Module):
         super().__init__()
         self.base_layer = base_layer
         self.token_embedding_name = token_embedding
-        self._splice: Splice | None = None
 
     def forward(self, input_ids: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
         """Embed as the wrapped module does; `input_ids` `[N, L]` have any ordinary token where a vector stands."""
-        splice = self._splice
-        if splice is None or input_ids is None:
+        layer, splice = getattr(_now, "spliced", NOTHING)
+        if layer is not self or splice is None or input_ids is None:
             return self.base_layer(input_ids, *args, **kwargs)
         embeds = self.base_layer.get_submodule(self.token_embedding_name)(input_ids)  # [N, L, D]
         embeds = torch.where(splice.is_learned[..., None], splice.table[splice.rows].to(embeds), embeds)
@@ -53,13 +57,13 @@ class SplicedEmbeddings(nn.Module):
         return self.base_layer(input_ids, *args, **{**kwargs, "inputs_embeds": embeds})
 
     @contextmanager
-    def splicing(self, splice: Splice | None) -> Iterator[None]:
-        """Put vectors in for a while; None for none."""
-        self._splice = splice
+    def splicing(self, splice: Splice) -> Iterator[None]:
+        """Put vectors in for a while, in this thread."""
+        _now.spliced = (self, splice)
         try:
             yield
         finally:
-            self._splice = None
+            _now.spliced = NOTHING
 
     def __getattr__(self, name: str) -> Any:
         try:
