@@ -175,7 +175,9 @@ def two_processes(tried: Tried) -> bool:
 def from_and_to_the_original(tried: Tried) -> bool:
     model = tried.model()
     export_original(model, tried.folder / "original.pth.tar")
-    convert_original(tried.folder / "original.pth.tar", tried.clip(), tried.folder / "converted")
+    convert_original(
+        tried.folder / "original.pth.tar", tried.clip(), tried.folder / "converted", method=tried.method.key
+    )
     converted = PeftModel.from_pretrained(tried.clip(), tried.folder / "converted").eval()
     assert converted.peft_config["default"].method == tried.method.key
     # The adapter is made in float32, whatever the checkpoint is in: 1e-7 was seen.

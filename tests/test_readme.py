@@ -88,7 +88,8 @@ def test_the_page_of_methods(capsys):
     printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert list(printed) == list(METHODS)
     sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", page, flags=re.MULTILINE))
-    assert list(sections) == [method.title for method in METHODS.values()]
+    titles = [method.title for method in METHODS.values()]
+    assert list(sections)[: len(titles)] == titles
     for key, method in METHODS.items():
         section = sections[method.title]
         assert section.startswith(f"\n`{method.config.__name__}`"), key

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .loading import load_adapter, load_clip
+from .offered_methods import method_titles
 from .options import add_device, add_quiet, check_new
 
 EXAMPLES = """\
@@ -37,6 +38,10 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--position", choices=("end", "middle", "front"), help="where the class name stood in training (default: end)"
     )
+    parser.add_argument(
+        "--method", choices=tuple(method_titles()), help="whose code wrote it (default: the file tells)"
+    )
+    parser.add_argument("--class-template", help="the fixed text behind the vectors, {} for the name (default: '{}.')")
     add_quiet(parser)
     parser.set_defaults(run=run_convert)
 
@@ -47,9 +52,10 @@ def run_convert(options: argparse.Namespace) -> None:
     from ..hub import convert_original, export_original
 
     if options.to_original:
-        if options.class_names or options.data or options.position:
+        if any((options.class_names, options.data, options.position, options.method, options.class_template)):
             raise ValueError(
-                "--class-names, --data and --position are for the other direction: an adapter knows its own."
+                "--class-names, --data, --position, --method and --class-template are for the other direction: an "
+                "adapter knows its own."
             )
         check_new(options.output)
         model, _ = load_adapter(options.source, options)
@@ -69,7 +75,11 @@ def run_convert(options: argparse.Namespace) -> None:
         _check_count(names, options)
     clip = load_clip(options.model, options)
     position = options.position or "end"
-    convert_original(options.source, clip.model, options.output, class_names=names, class_token_position=position)
+    given = {"method": options.method, "class_template": options.class_template}
+    given = {name: value for name, value in given.items() if value is not None}
+    convert_original(
+        options.source, clip.model, options.output, class_names=names, class_token_position=position, **given
+    )
     print(f"Wrote {options.output}, an adapter for {clip.name}.")
 
 
@@ -81,7 +91,7 @@ def _check_count(names: Sequence[str], options: argparse.Namespace) -> None:
     """
     from ..hub import read_original
 
-    suffix = read_original(options.source).token_suffix
+    suffix = read_original(options.source, options.method).token_suffix
     if suffix is not None and len(suffix) != len(names):
         raise ValueError(
             f"{options.source} was learned with {len(suffix)} classes, got {len(names)} names: give all of them, in "

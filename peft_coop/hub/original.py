@@ -19,7 +19,7 @@ import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from ..methods import ContextPrompt, CoOpConfig, PromptConfig
+from ..methods import METHODS, ContextConfig, ContextPrompt, CoOpConfig, PromptConfig
 from ..models import prompt_in_use
 from ..prompts import PromptTokenizer, find_tokenizer
 from ..towers import find_family, projection_dim, text_limit, token_embedding
@@ -30,12 +30,12 @@ from .original_names import matching_token_embedding, name_token_ids, recover_cl
 
 __all__ = ["OriginalCheckpoint", "convert_original", "export_original", "read_original", "recover_class_names"]
 
-# The original's names of what is learned, and those of an adapter.
-ADAPTER_NAMES = {"ctx": "coop_ctx"} | {
-    f"meta_net.{linear}.{part}": f"coop_meta_net_{linear}.{part}"
-    for linear in ("linear1", "linear2")
-    for part in ("weight", "bias")
-}
+# The original's names of what is learned.
+LEARNED = ("ctx", *(f"meta_net.{linear}.{part}" for linear in ("linear1", "linear2") for part in ("weight", "bias")))
+# Where the class name can stand in the methods' own code; CoOp's is the one that has all three.
+POSITIONS = {"coop": ("end", "middle", "front"), "cocoop": ("end",), "kgcoop": ("end",), "prograd": ("end", "front")}
+# What the fixed text behind the context is in all of them.
+CLASS_TEMPLATE = "{}."
 META_NET_REDUCTION = 16
 
 
@@ -44,19 +44,26 @@ def convert_original(
     model: nn.Module,
     output_dir: str | os.PathLike,
     *,
+    method: str | None = None,
     class_names: Sequence[str] | None = None,
     class_token_position: str = "end",
+    class_template: str = CLASS_TEMPLATE,
     tokenizer_name_or_path: str | None = None,
-) -> CoOpConfig:
+) -> ContextConfig:
     """Turn a checkpoint of the original into an adapter that `PeftModel.from_pretrained(model, output_dir)` loads.
 
     Args:
         path: a file such as `prompt_learner/model.pth.tar-50`.
         model: the CLIP that it was learned with; it is copied, and left as it is.
         output_dir: the folder for the adapter and its model card.
+        method: whose code wrote it: "coop", "cocoop", "kgcoop" or "prograd"; None: CoOp or CoCoOp, as the file has a
+            Meta-Net or not. What KgCoOp's files hold beside the context does nothing there, and is left out. ProGrad's
+            cannot be told from CoOp's.
         class_names: its classes, in the order of the labels; None: those that are in the file, see
             `recover_class_names`. For a unified context they may be others.
         class_token_position: as `TRAINER.COOP.CLASS_TOKEN_POSITION` in the original's config; the file does not say.
+        class_template: the fixed text behind the context. Another one than "{}." stands in files of ProGrad that began
+            with words of more tokens than words: for OxfordPets with 16 vectors it is "a {}.".
         tokenizer_name_or_path: the model's tokenizer; None: the model's own name or path.
 
     Returns:
@@ -70,24 +77,60 @@ def convert_original(
     if isinstance(model, PeftModel):
         raise TypeError("`model` must be the CLIP without an adapter, got a PeftModel: give `model.get_base_model()`.")
     family = find_family(model)
-    checkpoint = read_original(path)
+    checkpoint = read_original(path, method)
+    key = _settle_method(checkpoint, method, class_token_position)
     _check_fit(checkpoint, model, class_token_position)
     tokenizer = find_tokenizer(tokenizer_name_or_path, getattr(model, "name_or_path", None))
-    config = CoOpConfig(
+    of_meta_net: dict[str, Any] = {}
+    if checkpoint.meta_net is not None:
+        of_meta_net["meta_net_reduction"] = _reduction(checkpoint)
+    config = METHODS[key].config(
         n_ctx=checkpoint.n_ctx,
-        class_names=_settle_names(checkpoint, model, tokenizer, class_names),
+        ctx_init=None,
+        class_names=_settle_names(checkpoint, model, tokenizer, class_names, class_template),
+        class_template=class_template,
         class_token_position=class_token_position,
         class_specific_context=checkpoint.class_specific,
-        meta_net=checkpoint.meta_net is not None,
-        meta_net_reduction=_reduction(checkpoint),
+        **of_meta_net,
         tokenizer_name_or_path=tokenizer_name_or_path,
     )
     adapter = get_peft_model(deepcopy(model), config)
     learned = {"ctx": checkpoint.ctx, **(checkpoint.meta_net or {})}
     prefix = f"base_model.model.{family.embeddings}."
-    set_peft_model_state_dict(adapter, {prefix + ADAPTER_NAMES[key]: value for key, value in learned.items()})
+    set_peft_model_state_dict(adapter, {prefix + _saved_name(config, key): value for key, value in learned.items()})
     adapter.save_pretrained(output_dir)
     return config
+
+
+def _saved_name(config: PromptConfig, key: str) -> str:
+    """The name in an adapter's file of what the original calls `key`."""
+    return f"{config.peft_type.value.lower()}_{key.replace('meta_net.', 'meta_net_')}"
+
+
+def _settle_method(checkpoint: OriginalCheckpoint, method: str | None, class_token_position: str) -> str:
+    """The key of the method that wrote a checkpoint.
+
+    Raises:
+        ValueError: if it has no such checkpoints, or the file is not one of them.
+    """
+    if method not in (None, *POSITIONS):
+        raise ValueError(f"`method` must be one of {tuple(POSITIONS)}, whose checkpoints can be read; got {method!r}.")
+    in_file = "coop" if checkpoint.meta_net is None else "cocoop"
+    if (method in ("coop", "cocoop") and method != in_file) or (method == "prograd" and in_file != "coop"):
+        holds = "no Meta-Net" if in_file == "coop" else "a Meta-Net"
+        raise ValueError(f"{checkpoint.path} is not of {METHODS[str(method)].title}: it has {holds}.")
+    key = method or in_file
+    if in_file == "coop" and class_token_position in POSITIONS["coop"]:
+        _check_position(key, class_token_position)
+    return key
+
+
+def _check_position(key: str, class_token_position: str) -> None:
+    if class_token_position not in POSITIONS[key]:
+        raise ValueError(
+            f"The original's {METHODS[key].title} cannot have the class name at the {class_token_position!r}: it has "
+            f"{' and '.join(map(repr, POSITIONS[key]))}."
+        )
 
 
 def _check_fit(checkpoint: OriginalCheckpoint, model: nn.Module, class_token_position: str) -> None:
@@ -132,11 +175,15 @@ def _reduction(checkpoint: OriginalCheckpoint) -> int:
 
 
 def _settle_names(
-    checkpoint: OriginalCheckpoint, model: nn.Module, tokenizer: PromptTokenizer, class_names: Sequence[str] | None
+    checkpoint: OriginalCheckpoint,
+    model: nn.Module,
+    tokenizer: PromptTokenizer,
+    class_names: Sequence[str] | None,
+    template: str,
 ) -> list[str]:
     """The adapter's class names: those given, where they may be given, or those in the file."""
     if class_names is None:
-        return recover_class_names(checkpoint, model, tokenizer)
+        return recover_class_names(checkpoint, model, tokenizer, template)
     names = list(class_names)
     if checkpoint.class_specific and len(names) != len(checkpoint.ctx):
         raise ValueError(
@@ -144,20 +191,25 @@ def _settle_names(
             "`class_names`."
         )
     if checkpoint.token_suffix is not None:  # also tells whether it is of this base model
-        _check_order(checkpoint, names, name_token_ids(checkpoint, model, tokenizer.after[0]), tokenizer)
+        _check_order(checkpoint, names, name_token_ids(checkpoint, model, tokenizer.after[0]), tokenizer, template)
     return names
 
 
 def _check_order(
-    checkpoint: OriginalCheckpoint, names: list[str], ids_in_file: list[list[int]], tokenizer: PromptTokenizer
+    checkpoint: OriginalCheckpoint,
+    names: list[str],
+    ids_in_file: list[list[int]],
+    tokenizer: PromptTokenizer,
+    template: str,
 ) -> None:
     if not checkpoint.class_specific:
         return
-    for index, (given, ids) in enumerate(zip(tokenizer.encode_names(names), ids_in_file, strict=True)):
+    for index, (given, ids) in enumerate(zip(tokenizer.encode_names(names, template), ids_in_file, strict=True)):
         if list(given.ids) != ids:
+            own = spell(ids, index, checkpoint, tokenizer, template)
             raise ValueError(
-                f"{checkpoint.path} has a class-specific context, and its class {index} is "
-                f"{spell(ids, index, checkpoint, tokenizer)!r}, not {given.name!r}: give the names in its order."
+                f"{checkpoint.path} has a class-specific context, and its class {index} is {own!r}, not "
+                f"{given.name!r}: give the names in its order."
             )
 
 
@@ -168,7 +220,7 @@ def export_original(model: PeftModel, path: str | os.PathLike, epoch: int = 0) -
     and `N_CTX` and `CSC` beside it.
 
     Args:
-        model: a CLIP with a CoOp or CoCoOp adapter and its classes.
+        model: a CLIP with an adapter of CoOp, CoCoOp, KgCoOp or ProGrad, and its classes.
         path: the file to write; the original looks for `prompt_learner/model.pth.tar-EPOCH`.
         epoch: which the original prints when it loads the file.
 
@@ -186,7 +238,8 @@ def export_original(model: PeftModel, path: str | os.PathLike, epoch: int = 0) -
     table = token_embedding(model.get_base_model()).weight.detach()
     prefix, suffix = _frozen_parts(layer.prompt, layer.texts.class_names, table)
     state_dict = {"token_prefix": prefix, "token_suffix": suffix}
-    state_dict |= {key: learned[ours] for key, ours in ADAPTER_NAMES.items() if ours in learned}
+    names = {key: _saved_name(config, key) for key in LEARNED}
+    state_dict |= {key: learned[ours] for key, ours in names.items() if ours in learned}
     state_dict = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
     _write({"state_dict": state_dict, "epoch": epoch}, Path(path))
 
@@ -201,28 +254,31 @@ def _write(contents: dict[str, Any], path: Path) -> None:
 
 
 def _check_exportable(config: PromptConfig, width: int) -> None:
-    if not isinstance(config, CoOpConfig):
+    if config.method not in POSITIONS or not isinstance(config, ContextConfig):
         raise ValueError(
-            f"The original's checkpoints are of the methods that `CoOpConfig` has, and this adapter is of "
-            f"{config.method!r}: it cannot be exported."
+            f"The checkpoints of original code that can be written are those of {', '.join(POSITIONS)}, and this "
+            f"adapter is of {config.method!r}: it cannot be exported."
         )
     if config.class_names is None:
         raise ValueError("The original's checkpoints have classes, and this adapter has none: call `set_classes`.")
-    if not config.meta_net:
-        return
+    position = config.class_token_position
     kinds = {
-        "a class-specific context": config.class_specific_context,
-        f"the class name at the {config.class_token_position!r}": config.class_token_position != "end",
-        f"a Meta-Net of {width // config.meta_net_reduction} hidden units for {width} dimensions": (
-            width // config.meta_net_reduction != width // META_NET_REDUCTION
-        ),
+        f"the class name at the {position!r}": position not in POSITIONS[config.method],
+        f"{config.class_template!r} behind the context": config.class_template != CLASS_TEMPLATE,
     }
+    if isinstance(config, CoOpConfig) and config.meta_net:
+        units = width // config.meta_net_reduction
+        kinds["a class-specific context"] = config.class_specific_context
+        kinds[f"a Meta-Net of {units} hidden units for {width} dimensions"] = units != width // META_NET_REDUCTION
+    title = METHODS[config.method].title
     for kind, is_so in kinds.items():
         if is_so:
-            raise ValueError(f"The original's CoCoOp cannot have {kind}, and this adapter does: it cannot be exported.")
+            raise ValueError(
+                f"The original's {title} cannot have {kind}, and this adapter does: it cannot be exported."
+            )
 
 
-def _check_nothing_else_is_needed(model: PeftModel, config: CoOpConfig) -> None:
+def _check_nothing_else_is_needed(model: PeftModel, config: PromptConfig) -> None:
     needed = [f"the {other.peft_type.value} {name!r}" for name, other in others_of(model).items()]
     needed += [f"{name!r} of the base model" for name in config.modules_to_save or ()]
     if needed:

@@ -22,6 +22,8 @@ AXES = {
     "meta_net.linear2.weight": ("width", "hidden units"),
     "meta_net.linear2.bias": ("width",),
 }
+# What a method's file holds that its forward does not use.
+UNUSED = {"kgcoop": ("bias_vectors", "meta_net.")}
 CTX_AXES = {2: ("vectors", "width"), 3: ("classes", "vectors", "width")}
 
 # What lies beside the tensors: the scheduler's state holds a scheduler, and that an optimizer.
@@ -74,11 +76,12 @@ class OriginalCheckpoint:
         return self.ctx.ndim == 3
 
 
-def read_original(path: str | os.PathLike) -> OriginalCheckpoint:
+def read_original(path: str | os.PathLike, method: str | None = None) -> OriginalCheckpoint:
     """Read a checkpoint of the original, without running anything that it may contain.
 
     Args:
         path: a file such as `prompt_learner/model.pth.tar-50`, in any precision, of one GPU or of several.
+        method: whose code wrote it; None: CoOp's or CoCoOp's.
 
     Raises:
         OSError: if there is no such file.
@@ -91,6 +94,8 @@ def read_original(path: str | os.PathLike) -> OriginalCheckpoint:
         held = ", ".join(map(str, contents)) if isinstance(contents, dict) else type(contents).__name__
         raise ValueError(f"{path} is no checkpoint of CoOp: it has no `state_dict`, it holds {held or 'nothing'}.")
     tensors = {str(key).removeprefix("module."): value for key, value in state_dict.items()}
+    unused = UNUSED.get(method or "", ())
+    tensors = {key: value for key, value in tensors.items() if not key.startswith(unused)}
     _check_keys(tensors, path)
     tensors = {key: value.detach().float() for key, value in tensors.items()}
     _check_tensors(tensors, path)
@@ -153,7 +158,8 @@ def _check_keys(tensors: dict[str, Any], path: Path) -> None:
         raise ValueError(f"{path} is no checkpoint of CoOp: its `state_dict` has no `ctx`, it holds {listed}.")
     unknown = sorted(key for key in tensors if key != "ctx" and key not in AXES)
     if unknown:
-        raise ValueError(f"{path} is of another method than CoOp and CoCoOp: it also holds {', '.join(unknown)}.")
+        hint = ' KgCoOp\'s files do: give `method="kgcoop"`.' if "bias_vectors" in unknown else ""
+        raise ValueError(f"{path} is of another method than CoOp and CoCoOp: it also holds {', '.join(unknown)}.{hint}")
     meta_net = [key for key in AXES if key.startswith("meta_net.")]
     missing = [key for key in meta_net if key not in tensors]
     if 0 < len(missing) < len(meta_net):

@@ -26,7 +26,9 @@ SPACES = (
 )
 
 
-def recover_class_names(checkpoint: OriginalCheckpoint, model: nn.Module, tokenizer: PromptTokenizer) -> list[str]:
+def recover_class_names(
+    checkpoint: OriginalCheckpoint, model: nn.Module, tokenizer: PromptTokenizer, template: str = "{}."
+) -> list[str]:
     """Find the class names that a checkpoint was learned with, by their token embeddings.
 
     They come back as CLIP's tokenizer has them: in lower case, and with spaces where that makes no difference to it
@@ -36,12 +38,13 @@ def recover_class_names(checkpoint: OriginalCheckpoint, model: nn.Module, tokeni
         checkpoint: what `read_original` returned.
         model: the CLIP that the checkpoint was learned with.
         tokenizer: its tokenizer.
+        template: the fixed text behind the context, with {} for the name.
 
     Raises:
         ValueError: if the file has no `token_suffix`, the embeddings are not this model's, or no text has such tokens.
     """
     names = name_token_ids(checkpoint, model, tokenizer.after[0])
-    return [spell(ids, index, checkpoint, tokenizer) for index, ids in enumerate(names)]
+    return [spell(ids, index, checkpoint, tokenizer, template) for index, ids in enumerate(names)]
 
 
 def matching_token_embedding(checkpoint: OriginalCheckpoint, model: nn.Module) -> nn.Embedding:
@@ -96,18 +99,22 @@ def _nearest_ids(rows: Tensor, table: Tensor, what: str) -> list[int]:
     return ids
 
 
-def spell(ids: list[int], index: int, checkpoint: OriginalCheckpoint, tokenizer: PromptTokenizer) -> str:
+def spell(
+    ids: list[int], index: int, checkpoint: OriginalCheckpoint, tokenizer: PromptTokenizer, template: str = "{}."
+) -> str:
     """The name of class `index`, given the tokens of name and full stop.
 
     Raises:
         ValueError: if no text was found that has these tokens.
     """
-    name = tokenizer.tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip().removesuffix(".").strip()
+    before, after = (part.strip() for part in template.split("{}"))
+    text = tokenizer.tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()
+    name = text.removeprefix(f"{before} ").removesuffix(after).strip()
     closer = name
     for spaced, put_together in SPACES:
         closer = re.sub(spaced, put_together, closer)
     for spelling in (closer, name):
-        if spelling and tokenizer.encode([f"{spelling}."]) == [ids]:
+        if spelling and tokenizer.encode([template.replace("{}", spelling)]) == [ids]:
             return spelling
     raise ValueError(
         f"{checkpoint.path}: the name of class {index} cannot be told from its tokens, it is about {name!r}. Give "
