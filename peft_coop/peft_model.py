@@ -18,7 +18,7 @@ from transformers.models.clip.modeling_clip import CLIPOutput
 
 from .hub import eval_results, push_adapters, update_model_card
 from .methods import PromptConfig
-from .methods.base import raise_if_unregistered
+from .methods.config import raise_if_unregistered
 from .models import BEFORE_PROMPTS, AdapterFilesMixin, Backup, PromptClassifierOutput, warn_of_another_base
 
 TRAINER_STATE_NAME = "trainer_state.json"  # as transformers' Trainer has it, which takes seconds to import

@@ -10,7 +10,7 @@ from peft import get_peft_model
 
 from peft_coop import CoOpConfig
 from peft_coop.methods import METHODS, LossTerm
-from peft_coop.methods.base import check_number
+from peft_coop.methods.config import check_number
 from peft_coop.methods.coop import CoOpPrompt
 
 LABELS = torch.tensor([0, 1, 2, 0, 1])

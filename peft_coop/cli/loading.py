@@ -44,7 +44,7 @@ def load_adapter(adapter: str, options: argparse.Namespace) -> tuple[PeftModel, 
     from peft import PeftConfig, PeftModel
 
     from ..methods import PromptConfig
-    from ..methods.base import raise_if_unregistered
+    from ..methods.config import raise_if_unregistered
 
     model, folder = options.model, Path(adapter)
     if folder.is_dir() and not any((folder / name).exists() for name in WEIGHTS):

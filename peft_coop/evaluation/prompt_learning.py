@@ -151,7 +151,7 @@ class PromptLearning(ComparedMethod):
     def settings(self) -> dict[str, Any]:
         """The prompt's settings and, where it is not the paper's, the recipe."""
         config = self.make_config()
-        names = (*CONTEXT_FIELDS, *METHODS[self.key].settings, *self.fields)
+        names = (*CONTEXT_FIELDS, *METHODS[self.key].own_settings, *self.fields)
         settings: dict[str, Any] = {name: getattr(config, name) for name in names if hasattr(config, name)}
         if settings.keys() >= CONTEXT_START and all(settings[name] is None for name in CONTEXT_START):
             settings["n_ctx"] = DEFAULT_N_CTX

@@ -1,7 +1,8 @@
 """The prompt methods, one file each, and the table of them that everything else loops over."""
 
-from .base import LossTerm, Method, Prompt, PromptConfig, Step
+from .base import LossTerm, Method, Prompt, Step
 from .cocoop import CoCoOpConfig
+from .config import PromptConfig
 from .context import ContextConfig, ContextPrompt
 from .coop import CoOpConfig
 from .kgcoop import KgCoOpConfig

@@ -1,210 +1,19 @@
-"""What a prompt method must answer: its config, its prompt, and its entry of the table METHODS."""
+"""What a prompt method must answer: its prompt, the terms of its loss, and its entry of the table METHODS."""
 
 from __future__ import annotations
 
-import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from numbers import Integral, Real
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
-from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftType, TaskType
 from torch import Tensor, nn
 
-from ..prompts import PromptSequences, check_class_names, check_template
+from ..prompts import PromptSequences
 from ..recipes import PROTOCOLS, Recipe, coop_recipe
-from ..towers import FAMILIES, text_reader
-
-LOSS_TYPES = ("softmax", "sigmoid")
-
-
-@dataclass(eq=False)
-class PromptConfig(PeftConfig):
-    """Settings that every method of image classification has.
-
-    Args:
-        class_names: the classes; saved in `adapter_config.json`, so that a loaded adapter is a ready classifier.
-        zero_shot_template: the prompt while the adapter is disabled; of a list, the normalised features are averaged.
-        tokenizer_name_or_path: the prompt's tokenizer; None: the base model's own name or path.
-        loss_type: "softmax", cross-entropy over the classes, or "sigmoid", which asks of each class for itself whether
-            the image shows it, as SigLIP was trained.
-        modules_to_save: modules of the base model that are trained and saved with the prompt, by the ends of their
-            dotted names: "visual_projection", "text_model.final_layer_norm". Each adapter has its own copies.
-
-    Attributes:
-        method: key of the method in `METHODS`.
-        type_name: PEFT's name of the method; None: the key in capitals. Saved weights begin with it in small letters.
-        loaded_from: the folder or repository that these settings were read from, whose weights are still to come; None
-            for settings that were made here.
-
-    Raises:
-        ValueError, TypeError: if a value is not one of those accepted.
-    """
-
-    class_names: list[str] | None = field(default=None, metadata={"help": "The classes, as a human writes them."})
-    zero_shot_template: str | list[str] = field(
-        default="a photo of a {}.",
-        metadata={"help": "Prompt with {} for the name, used while the adapter is disabled; a list is averaged."},
-    )
-    tokenizer_name_or_path: str | None = field(
-        default=None, metadata={"help": "The prompt's tokenizer; None: the base model's own name or path."}
-    )
-    loss_type: str = field(
-        default="softmax",
-        metadata={"help": "'softmax': cross-entropy over the classes; 'sigmoid': each class for itself, as SigLIP."},
-    )
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Modules of the base model that are trained and saved with the prompt."}
-    )
-
-    method: ClassVar[str]
-    type_name: ClassVar[str | None] = None
-    # Settings that make the same weights mean something else, see `first_difference`.
-    shaping: ClassVar[tuple[str, ...]] = ()
-    # PEFT reads this of every tuner's config; the place is a fact of the model family and no setting.
-    target_modules: ClassVar[str] = "|".join(sorted({family.embeddings for family in FAMILIES.values()}))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = PeftType(self.type_name or self.method.upper())
-        self.task_type = TaskType("IMAGE_CLS")
-        self.loaded_from: str | None = None
-        if self.class_names is not None:
-            self.class_names = check_class_names(self.class_names)
-        if self.tokenizer_name_or_path is not None:
-            self.tokenizer_name_or_path = os.fspath(self.tokenizer_name_or_path)
-        if self.loss_type not in LOSS_TYPES:
-            raise ValueError(f"`loss_type` must be one of {LOSS_TYPES}, got {self.loss_type!r}.")
-        self._check_templates()
-        self._check_modules()
-
-    def _check_templates(self) -> None:
-        if not isinstance(self.zero_shot_template, str | list | tuple):
-            raise TypeError(f"`zero_shot_template` must be a text or a list of texts, got {self.zero_shot_template!r}.")
-        if not isinstance(self.zero_shot_template, str):
-            self.zero_shot_template = list(self.zero_shot_template)
-        if not self.templates:
-            raise ValueError("`zero_shot_template` is an empty list: give at least one template.")
-        for template in self.templates:
-            check_template(template, "`zero_shot_template`", "a photo of a {}.")
-
-    def _check_modules(self) -> None:
-        names = self.modules_to_save
-        if names is None:
-            return
-        if isinstance(names, str) or not isinstance(names, list | tuple | set):
-            raise TypeError(f"`modules_to_save` must be a list of names of modules, got {names!r}.")
-        if not all(isinstance(name, str) and name for name in names):
-            raise TypeError(f"`modules_to_save` must hold names of modules, got {names!r}.")
-        self.modules_to_save = sorted(names) if isinstance(names, set) else list(names)
-
-    @property
-    def templates(self) -> tuple[str, ...]:
-        """`zero_shot_template` as a tuple, of one template or of several."""
-        if isinstance(self.zero_shot_template, str):
-            return (self.zero_shot_template,)
-        return tuple(self.zero_shot_template)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, subfolder=None, **kwargs):
-        """Load the saved settings of an adapter, as `PeftConfig.from_pretrained` does.
-
-        Raises:
-            ValueError: if there are none, or they are of a method that nobody has registered.
-        """
-        try:
-            config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
-        except KeyError as error:
-            raise_if_unregistered(error, pretrained_model_name_or_path)
-            raise
-        if isinstance(config, PromptConfig):  # the folder may hold an adapter of another method
-            config.loaded_from = str(pretrained_model_name_or_path)
-        return config
-
-    def first_difference(self, other: PeftConfig) -> str | None:
-        """What makes the weights of another config mean something else here, or None.
-
-        Lengths and sizes are not compared: the weights' shapes tell them.
-
-        Returns:
-            The setting with both values, such as "`meta_net` is True there and False here".
-        """
-        for name in ("peft_type", *self.shaping, *(["class_names"] if self.belongs_to_its_classes else [])):
-            here, there = getattr(self, name), getattr(other, name, None)
-            if here != there:
-                return f"`{name}` is {there!r} there and {here!r} here"
-        return None
-
-    @property
-    def belongs_to_its_classes(self) -> bool:
-        """Whether there are vectors of its own for every class, so that no other classes can be set."""
-        return False
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, PromptConfig) and self.to_dict() == other.to_dict()
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def raise_if_unregistered(error: KeyError, adapter: Any) -> None:
-    """Say what to do about an adapter whose method PEFT has looked for in vain.
-
-    Args:
-        error: what PEFT has raised; any other is left alone.
-        adapter: the folder or repository.
-
-    Raises:
-        ValueError: if it is that.
-    """
-    name = error.args[0] if error.args else None
-    if isinstance(name, str) and name.isupper() and name not in PEFT_TYPE_TO_CONFIG_MAPPING:
-        raise ValueError(
-            f"The adapter {str(adapter)!r} is of the method {name}, which PEFT does not know: import the package that "
-            "registers it first. For a method of one's own that is the module which calls "
-            "`peft_coop.register_method`; the adapter's README.md names it."
-        ) from error
-
-
-def check_switch(value: Any, name: str) -> None:
-    """Check a setting that is True or False.
-
-    Raises:
-        TypeError: if it is neither.
-    """
-    if not isinstance(value, bool):
-        raise TypeError(f"`{name}` must be True or False, got {value!r}.")
-
-
-def check_count(value: Any, name: str) -> int:
-    """Check a number of things and return it as an `int`; NumPy's whole numbers are taken, too.
-
-    Raises:
-        ValueError: if it is no whole number of 1 or more.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"`{name}` must be a whole number of 1 or more, got {value!r}.")
-    return int(value)
-
-
-def check_number(value: Any, name: str, *, above_zero: bool = False) -> float:
-    """Check a weight or a factor and return it as a `float`; NumPy's numbers are taken, too.
-
-    Args:
-        value: the number.
-        name: of the setting.
-        above_zero: whether 0 itself is none.
-
-    Raises:
-        ValueError: if it is no finite number of 0 or more.
-    """
-    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or value < 0 or (above_zero and value == 0):
-        least = "above 0" if above_zero else "of 0 or more"
-        raise ValueError(f"`{name}` must be a finite number {least}, got {value!r}.")
-    return float(value)
+from ..towers import text_reader
+from .config import PromptConfig
 
 
 @dataclass(frozen=True)
@@ -337,7 +146,8 @@ class Method:
         recipe_of: see `recipe`; takes the number of shots, the dataset's name or None, and the protocol. CoOp's if not
             given.
         fields_of: see `fields`; takes the protocol. What the config has by default if not given.
-        settings: fields of the config, beside those of the context, that tell one prompt from another.
+        settings: fields of the config, beside those of the context, that tell one prompt from another; None: all that
+            the config has and `PromptConfig` has not.
         colour: of its lines and bars, as "#rrggbb".
     """
 
@@ -349,7 +159,7 @@ class Method:
     recipe_of: Callable[[int, str | None, str], Recipe] = coop_recipe
     fields_of: Callable[[str], Mapping[str, Any]] = lambda protocol: {}
     summary: str = ""
-    settings: tuple[str, ...] = ()
+    settings: tuple[str, ...] | None = None
     colour: str | None = None
 
     def recipe(self, num_shots: int, data: str | None = None, protocol: str = "few-shot") -> Recipe:
@@ -379,6 +189,14 @@ class Method:
         """
         check_protocol(protocol)
         return dict(self.fields_of(protocol))
+
+    @property
+    def own_settings(self) -> tuple[str, ...]:
+        """Fields of the config that tell one prompt of the method from another, see `settings`."""
+        if self.settings is not None:
+            return self.settings
+        common = {each.name for each in fields(PromptConfig)}
+        return tuple(each.name for each in fields(self.config) if each.name not in common)
 
     @property
     def link(self) -> str:

@@ -75,5 +75,6 @@ COCOOP = Method(
     recipe_of=lambda num_shots, data, protocol: Recipe(10, batch_size=1),
     fields_of=lambda protocol: {"n_ctx": None, "ctx_init": CONTEXT_WORDS},
     summary="that each image shifts",
+    settings=(),
     colour="#d55e00",
 )

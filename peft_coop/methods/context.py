@@ -13,7 +13,8 @@ from ..prompts import CLASS_TOKEN_POSITIONS, PromptSequences, check_template, ch
 from ..prompts.class_names import clean_name
 from ..prompts.sequences import check_lengths, context_sequences, spliced_sequences
 from ..towers import token_embedding
-from .base import Prompt, PromptConfig, check_count, check_switch
+from .base import Prompt
+from .config import PromptConfig, check_count, check_switch
 
 DEFAULT_N_CTX = 16
 CTX_STD = 0.02

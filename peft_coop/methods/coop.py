@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..recipes import CONTEXT_WORDS, RANDOM_START
-from .base import Method, check_count, check_switch
+from .base import Method
+from .config import check_count, check_switch
 from .context import DEFAULT_N_CTX, ContextConfig, ContextPrompt
 
 
@@ -77,5 +78,6 @@ COOP = Method(
     prompt=CoOpPrompt,
     reference="2109.01134",
     fields_of=fields,
+    settings=(),
     colour="#0072b2",
 )

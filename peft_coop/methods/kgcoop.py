@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..recipes import CONTEXT_WORDS, Recipe
-from .base import LossTerm, Method, Step, check_number
+from .base import LossTerm, Method, Step
+from .config import check_number
 from .context import ContextConfig, ContextPrompt
 
 

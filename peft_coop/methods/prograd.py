@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..recipes import CONTEXT_WORDS
-from .base import LossTerm, Method, Step, check_number
+from .base import LossTerm, Method, Step
+from .config import check_number
 from .context import DEFAULT_N_CTX, ContextConfig, ContextPrompt
 
 # Where no probability of the prompt's is further than this from the hand-written prompt's, or than what the texts were

@@ -156,7 +156,7 @@ def _is_run_as_published(run: Run) -> bool:
     default, published_with = method.config(), method.config(**method.fields("base-to-new"))
     prompt = all(
         run.settings.get(name, getattr(default, name)) == getattr(published_with, name)
-        for name in ("class_token_position", "ctx_init", *method.settings)
+        for name in ("class_token_position", "ctx_init", *method.own_settings)
         if hasattr(default, name)
     )
     return run.num_shots == NUM_SHOTS and prompt and not RECIPE_FIELDS & run.settings.keys()
