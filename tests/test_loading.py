@@ -12,7 +12,7 @@ from test_errors import left_as_it_was
 from transformers import Trainer, TrainingArguments
 
 from peft_coop import CoCoOpConfig, CoOpConfig
-from peft_coop.models.base_names import is_same_base, warn_of_another_base
+from peft_coop.models.base_model_names import is_same_base, warn_of_another_base
 
 ANIMALS = ["cat", "dog", "great white shark"]
 FEATURES = torch.randn(4, 40, generator=torch.Generator().manual_seed(2))

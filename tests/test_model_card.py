@@ -14,7 +14,7 @@ from transformers import CLIPImageProcessor, CLIPTokenizer, Trainer, TrainingArg
 from peft_coop import CoCoOpConfig, CoOpConfig
 from peft_coop.hub import model_card
 from peft_coop.hub.model_card import BEGIN, END
-from peft_coop.models.base_names import is_hub_id
+from peft_coop.models.base_model_names import is_hub_id
 
 BASE = "tiny/clip"
 # PEFT asks the Hub for the base model's config on each save, and is offline here.

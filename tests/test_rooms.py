@@ -52,8 +52,8 @@ def tree_of(name: str) -> ast.AST:
 @pytest.mark.parametrize(
     ("name", "line", "rooms"),
     [
-        ("models/layer.py", "from ..methods import Prompt", {"methods"}),
-        ("models/layer.py", "from .class_texts import ClassTexts", set()),
+        ("models/prompt_embeddings.py", "from ..methods import Prompt", {"methods"}),
+        ("models/prompt_embeddings.py", "from .class_texts import ClassTexts", set()),
         ("evaluation/reports/bars.py", "from ...methods.table import METHODS", {"methods"}),
         ("cli/main.py", "from .. import __version__, progress", {"__init__", "progress"}),
         ("cli/main.py", "def run():\n    import peft_coop.evaluation.scores", {"evaluation"}),

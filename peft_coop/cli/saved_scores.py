@@ -18,7 +18,7 @@ IN_CARD = ("accuracy", "macro_accuracy", "ece")
 
 def dataset_name(source: str, data: ImageData) -> str:
     """What a card calls the images of a `--data` argument: an id on the Hub, or a name that is no path."""
-    from ..models.base_names import is_hub_id
+    from ..models.base_model_names import is_hub_id
 
     kind, _, place = source.partition(":")
     return place if kind == "hub" and is_hub_id(place) else data.name

@@ -12,7 +12,7 @@ from peft import PeftConfig, PeftModel
 
 from ..markdown import escape, table
 from ..methods import METHODS, PromptConfig
-from ..models.base_names import is_hub_id
+from ..models.base_model_names import is_hub_id
 
 SHOWN_CLASSES = 50
 SHOWN_TEMPLATES = 3

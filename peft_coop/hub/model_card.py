@@ -20,7 +20,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from ..models.base_names import is_hub_id
+from ..models.base_model_names import is_hub_id
 from .card_sections import UNKNOWN_DATASET, hub_base_model, others_of, prompts_of, render
 
 BEGIN = "<!-- peft-coop begins: this part is written anew whenever the adapter is saved. Write above or below it. -->"

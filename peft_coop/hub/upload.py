@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 from peft import PeftModel
 
-from ..models.base_names import is_hub_id
+from ..models.base_model_names import is_hub_id
 from .model_card import eval_results
 
 

@@ -2,11 +2,11 @@
 
 from .adapter_files import BEFORE_PROMPTS, AdapterFilesMixin
 from .backup import Backup
-from .base_names import warn_of_another_base
+from .base_model_names import warn_of_another_base
 from .classifier import PromptClassifierMixin
-from .layer import PromptEmbeddings, prompt_in_use
 from .loss_parts import LossPartsCallback
 from .outputs import PromptClassifierOutput
+from .prompt_embeddings import PromptEmbeddings, prompt_in_use
 from .tuner import PromptTuner, tuner_class
 
 __all__ = [

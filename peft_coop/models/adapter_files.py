@@ -14,7 +14,7 @@ from transformers.modeling_utils import load_state_dict
 
 from ..methods import PromptConfig
 from .backup import taken_back_on_failure
-from .base_names import warn_of_another_base
+from .base_model_names import warn_of_another_base
 
 if TYPE_CHECKING:
     from torch.nn import Module as _Module  # what it is mixed into

@@ -35,10 +35,10 @@ from ..towers import (
 )
 from .adapter_files import AdapterFilesMixin
 from .class_texts import ClassTexts
-from .layer import PromptEmbeddings
 from .losses import LOSS_NAMES, classification_loss, contrastive_loss, share_of_items, with_terms
 from .mixed_batch import classify_mixed, without_adapters
 from .outputs import PromptClassifierOutput
+from .prompt_embeddings import PromptEmbeddings
 
 
 class PromptClassifierMixin(AdapterFilesMixin):

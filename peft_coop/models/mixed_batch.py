@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .outputs import PromptClassifierOutput
 
 if TYPE_CHECKING:
-    from .layer import PromptEmbeddings
+    from .prompt_embeddings import PromptEmbeddings
 
 BASE_MODEL = "__base__"  # PEFT's name for the model without its adapters
 

@@ -8,7 +8,7 @@ import torch
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
-from .layer import PromptEmbeddings
+from .prompt_embeddings import PromptEmbeddings
 
 PREFIX = "base_model.model."  # of all keys in PEFT's files
 CONTAINER = "learned_prompts"  # of all adapters' prompts in the layer that holds them

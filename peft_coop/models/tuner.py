@@ -15,7 +15,11 @@ from torch import Tensor, nn
 from ..methods import PromptConfig, find_method
 from ..towers import find_family, text_tower
 from .backup import taken_back_on_failure
-from .beside import (
+from .class_texts import ClassTexts
+from .classifier_class import become_classifier, cease_to_be_classifier, remember_before_prompts
+from .label_names import LabelNames
+from .modules_to_save import check_not_shared, check_nothing_inside, check_saved_modules
+from .other_adapters import (
     activate,
     active_adapters,
     add_beside,
@@ -25,11 +29,7 @@ from .beside import (
     merge_beside,
     unmerge_beside,
 )
-from .class_texts import ClassTexts
-from .classifier_class import become_classifier, cease_to_be_classifier, remember_before_prompts
-from .label_names import LabelNames
-from .layer import PromptEmbeddings, own_settings, raise_merge_error
-from .saved_modules import check_not_shared, check_nothing_inside, check_saved_modules
+from .prompt_embeddings import PromptEmbeddings, own_settings, raise_merge_error
 from .saved_tensors import PREFIX, adapter_tensors, check_saved_tensors, saved_name
 
 
@@ -127,7 +127,7 @@ class PromptTuner(BaseTuner):
             self.active_adapter = prompts
 
     def add_beside(self, adapter_name: str, config: PeftConfig, low_cpu_mem_usage: bool = False) -> None:
-        """Add an adapter of another method, a LoRA for example, see `beside.add_beside`.
+        """Add an adapter of another method, a LoRA for example, see `other_adapters.add_beside`.
 
         Raises:
             ValueError: if the method cannot stand beside a prompt, or nothing fits; the model is left as it was.

@@ -5,7 +5,7 @@ import torch
 from conftest import make_clip
 from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
-from test_beside import adapters_of, make_trainer
+from test_other_adapters import adapters_of, make_trainer
 from torch import nn
 
 from peft_coop import CoCoOpConfig, CoOpConfig
