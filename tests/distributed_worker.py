@@ -17,6 +17,8 @@ from peft import get_peft_model
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
+from peft_coop import LossPartsCallback
+
 CLASS_NAMES = ["cat", "dog", "kite"]
 LEARNING_RATE = 0.05
 
@@ -60,9 +62,11 @@ def train_with_trainer(model, batch_size: int, accumulation: int, steps: int, fo
     )
     world = int(os.environ.get("WORLD_SIZE", 1))
     data = make_data(batch_size * accumulation * steps * world)
-    trainer = InOrderTrainer(model, arguments, train_dataset=data, eval_dataset=make_data(8))
+    callbacks = [LossPartsCallback()]
+    trainer = InOrderTrainer(model, arguments, train_dataset=data, eval_dataset=make_data(8), callbacks=callbacks)
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    model.noted_parts = [entry["loss_kg"] for entry in trainer.state.log_history if "loss_kg" in entry]
     return losses, trainer.evaluate()["eval_loss"]
 
 
@@ -105,7 +109,8 @@ def main() -> None:
         model = make_model(method, settings["tokenizer"])
         losses, eval_loss = LOOPS[loop](model, batch_size, accumulation, settings["steps"], settings["folder"])
         context = [each.detach().flatten() for name, each in model.named_parameters() if "learned_prompts" in name]
-        results.append({"losses": losses, "eval_loss": eval_loss, "context": torch.cat(context).tolist()})
+        learned = {"context": torch.cat(context).tolist(), "kg": getattr(model, "noted_parts", [])}
+        results.append({"losses": losses, "eval_loss": eval_loss, **learned})
         for state in (AcceleratorState, GradientState):
             state._reset_state()
     if PartialState().is_main_process:

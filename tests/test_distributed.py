@@ -72,3 +72,11 @@ def test_gradients_are_projected_there(results):
     for loop in LOOPS:
         projected, plain = (results[2, loop, method, 4, 1]["context"] for method in ("prograd", "coop"))
         assert 1e-4 < math.dist(projected, plain) / math.hypot(*plain) < 0.5
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 1), (2, 2)])
+def test_parts_of_the_loss_are_logged_for_all_processes(results, batch_size, accumulation):
+    one, two = results[1, "trainer", "kgcoop", 8, 1], results[2, "trainer", "kgcoop", batch_size, accumulation]
+    assert len(one["kg"]) == STEPS
+    assert two["kg"] == pytest.approx(one["kg"], abs=1e-6)  # logged in float32
+    assert max(one["kg"]) > 1e-3
