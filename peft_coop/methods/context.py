@@ -186,7 +186,8 @@ class ContextPrompt(Prompt):
                 "This adapter has a class-specific context, which belongs to its own classes and cannot be put into "
                 "other texts: call the model without `input_ids`, or train a unified context."
             )
-        texts, tokenizer = self.reader.given_texts(input_ids), self.reader.tokenizer
+        in_front = self.settings.class_token_position == "front"
+        texts, tokenizer = self.reader.given_texts(input_ids, comes_first=in_front), self.reader.tokenizer
         sequences = spliced_sequences(
             texts, tokenizer, self.reader.vocab_size, self.n_ctx, self.settings.class_token_position
         )

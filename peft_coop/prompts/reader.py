@@ -79,11 +79,15 @@ class TextReader:
         check_lengths(sequences, texts, self.max_length, n_special=len(self.tokenizer.framed([])))
         return sequences
 
-    def given_texts(self, input_ids: Tensor) -> list[list[int]]:
+    def given_texts(self, input_ids: Tensor, comes_first: bool = False) -> list[list[int]]:
         """The texts of a tokenizer's `input_ids` `[N, L]`, without what stands around them.
 
         Each row is a text with its special tokens and then padding of any kind: a text ends at its first EOS; at the
         first padding where the tokenizer has no EOS.
+
+        Args:
+            input_ids: as the tokenizer gives them of texts alone.
+            comes_first: whether nothing is put before them; else they are read as behind a space.
 
         Raises:
             ValueError: if a row does not begin with BOS or has no EOS.
@@ -102,7 +106,7 @@ class TextReader:
                 )
             texts.append(text[: text.index(end)] if end in text else text)
         self.check_ids(texts)
-        return texts
+        return texts if comes_first else self.tokenizer.as_behind(texts)
 
     def check_ids(self, texts: Sequence[Sequence[int]]) -> None:
         """Check token ids against the tower's vocabulary: a larger one would be read as a learnable vector.

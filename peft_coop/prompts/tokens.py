@@ -103,6 +103,18 @@ class PromptTokenizer:
             for whole, by_itself in zip(together, alone, strict=True)
         ]
 
+    def as_behind(self, texts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Token ids of texts that were tokenised alone, as they are behind others, see `encode_behind`.
+
+        Ids that no text gives, as it is read back from them, stay what they are.
+        """
+        words = [self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in texts]
+        again, behind = self.encode(words), self.encode_behind([each.strip() for each in words])
+        return [
+            other if other and same == list(ids) else list(ids)
+            for ids, same, other in zip(texts, again, behind, strict=True)
+        ]
+
     def encode_names(
         self, class_names: Sequence[str], template: str = "{}.", comes_first: bool = False
     ) -> list[NameTokens]:
