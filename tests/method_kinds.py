@@ -9,6 +9,8 @@ from peft import PeftConfig
 from peft_coop.methods import METHODS
 
 POSITIONS = {position: {"class_token_position": position} for position in ("end", "middle", "front")}
+# What a step does with its images depends on the parts that they come in: each has a gradient that is projected.
+IN_PARTS = ("prograd",)
 SPECIFIC = {"class_specific_context": True}
 FORMS = {
     **POSITIONS,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from forked import run_ranks
+from method_kinds import IN_PARTS
 
 from peft_coop.methods import METHODS
 
@@ -15,8 +16,6 @@ LOOPS = ("trainer", "accelerate")
 # (loop, method, batch size per process, gradient accumulation), each with a global batch of eight images.
 IN_TWO = [(loop, method, 4, 1) for loop in LOOPS for method in METHODS]
 IN_TWO += [(loop, method, 2, 2) for loop in LOOPS for method in METHODS]
-# What a step does with its images depends on the parts that they come in: each has a gradient that is projected.
-IN_PARTS = ("prograd",)
 
 
 def in_one(loop: str, method: str, batch_size: int, accumulation: int) -> tuple:

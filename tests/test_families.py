@@ -60,7 +60,7 @@ def images_of(key, batch=3):
 @pytest.fixture
 def config(folders):
     def make_config(key, method="coop", **settings):
-        settings = {"class_names": NAMES, "ctx_init": "a photo of a"} | settings
+        settings = {"class_names": NAMES, "ctx_init": "a photo of a", "n_ctx": None} | settings
         return METHODS[method].config(tokenizer_name_or_path=folders[key][0], **settings)
 
     return make_config

@@ -9,7 +9,7 @@ from conftest import make_clip
 from peft import get_peft_model
 
 from peft_coop import CoOpConfig
-from peft_coop.methods import METHODS, LossTerm
+from peft_coop.methods import METHODS, LossTerm, Prompt
 from peft_coop.methods.config import check_number
 from peft_coop.methods.coop import CoOpPrompt
 
@@ -47,8 +47,10 @@ def test_terms_are_part_of_the_loss_in_training_only(make_model, pixel_values):
     assert [part.item() for part in outputs.loss_parts.values()] == pytest.approx([each.item() for each in expected])
     assert not any(part.requires_grad for part in outputs.loss_parts.values())
     model.eval()
-    assert model(**inputs).loss.item() == pytest.approx(cross_entropy.item(), rel=1e-12)
-    assert model(**inputs).loss_parts is None
+    with torch.no_grad():
+        evaluated = model(**inputs)
+    assert evaluated.loss.item() == pytest.approx(cross_entropy.item(), rel=1e-12)
+    assert evaluated.loss_parts is None
 
 
 def test_micro_batches_add_up_to_the_batch(make_model, pixel_values):
@@ -110,3 +112,19 @@ def test_a_method_learns_what_the_texts_were_computed_in(make_model, pixel_value
     with torch.autocast("cpu", torch.bfloat16):
         model(pixel_values=pixel_values, labels=LABELS)
     assert seen == [torch.float32, torch.bfloat16]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_loop_in_evaluation_mode_is_told_what_it_lacks(method, clip, tokenizer_path):
+    """A model that was loaded is in evaluation mode until somebody calls `train`."""
+    config = METHODS[method].config(class_names=["cat", "dog"], tokenizer_name_or_path=tokenizer_path)
+    model = get_peft_model(clip, config).eval()
+    given = {"image_embeds": torch.ones(2, 40), "labels": torch.tensor([0, 1])}
+    with torch.no_grad():
+        model(**given)
+    if METHODS[method].prompt.extra_losses is Prompt.extra_losses:
+        model(**given)
+    else:
+        with pytest.warns(UserWarning, match=f"In evaluation mode the loss lacks what {method} adds in training"):
+            model(**given)
+    model.train()(**given)

@@ -293,7 +293,8 @@ def test_where_nothing_is_learned(make_model, pixel_values, how, monkeypatch):
     model.train(how != "evaluation")
     ctx_of(model).requires_grad_(how != "frozen")
     disabled = model.disable_adapter() if how == "disabled" else nullcontext()
-    with torch.set_grad_enabled(how != "no_grad"), disabled:
+    told = pytest.warns(UserWarning, match="In evaluation mode") if how == "evaluation" else nullcontext()
+    with torch.set_grad_enabled(how != "no_grad"), disabled, told:
         outputs = model(**inputs_of(pixel_values))
     assert (outputs.loss_parts is None) == (how in ("evaluation", "disabled"))
 

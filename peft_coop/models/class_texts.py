@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from ..methods import Prompt
-from ..prompts import PromptSequences, check_class_names
+from ..prompts import check_class_names
 from ..towers import PreparedPrompts, TextCache, TextTower, average
 
 
@@ -32,7 +31,6 @@ class ClassTexts:
     def __init__(self, class_names: Sequence[str], prompt: Prompt, tower: TextTower):
         self.class_names = check_class_names(class_names)
         learned = prompt.sequences(self.class_names)
-        check_rows(learned, prompt)
         zero_shot = [prompt.reader.hand_written(self.class_names, each) for each in prompt.settings.templates]
         self.learned: PreparedPrompts = tower.prepare(learned)
         self.zero_shot: list[PreparedPrompts] = [tower.prepare(sequences) for sequences in zero_shot]
@@ -54,23 +52,6 @@ class ClassTexts:
         """Features `[C, P]` of the hand-written prompts, averaged where there are several; computed or kept."""
         return _own_copy(
             self._zero_shot_features, tower, None, lambda: average([tower.encode(each) for each in self.zero_shot])
-        )
-
-
-def check_rows(sequences: PromptSequences, prompt: Prompt) -> None:
-    """Check that every learnable vector that a method puts into its prompts is there.
-
-    Raises:
-        ValueError: if one is not. What depends on an image is not known yet.
-    """
-    if prompt.needs_images:
-        return
-    needed = max(token for ids in sequences.ids for token in ids) - sequences.vocab_size + 1
-    with torch.no_grad():
-        there = len(prompt.vectors())
-    if needed > there:
-        raise ValueError(
-            f"`sequences` of {type(prompt).__name__} names learnable vector {needed - 1}, and `vectors` has {there}."
         )
 
 

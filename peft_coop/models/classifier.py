@@ -35,7 +35,14 @@ from ..towers import (
 )
 from .adapter_files import AdapterFilesMixin
 from .class_texts import ClassTexts
-from .losses import LOSS_NAMES, classification_loss, contrastive_loss, share_of_items, with_terms
+from .losses import (
+    LOSS_NAMES,
+    classification_loss,
+    contrastive_loss,
+    share_of_items,
+    warn_of_evaluation_mode,
+    with_terms,
+)
 from .mixed_batch import classify_mixed, without_adapters
 from .outputs import PromptClassifierOutput
 from .prompt_embeddings import PromptEmbeddings
@@ -311,6 +318,8 @@ class PromptClassifierMixin(AdapterFilesMixin):
             share = share_of_items(logits, num_items)
             name = LOSS_NAMES[layer.prompt.settings.loss_type]
             outputs.loss, outputs.loss_parts = with_terms(outputs.loss, name, terms, share)
+        elif outputs.loss is not None and vectors is not None and outputs.loss.requires_grad:
+            warn_of_evaluation_mode(layer.prompt)
         return outputs
 
     def _encode_classes(self, texts: ClassTexts, prompt: Prompt, vectors: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..methods import LossTerm
+from ..methods import LossTerm, Prompt
 from ..towers import Family
 
 # What `loss_parts` call the loss of each type.
@@ -142,3 +142,13 @@ def share_of_items(logits: Tensor, num_items: Tensor | int | None) -> Tensor | f
     if num_items is None:
         return 1.0
     return len(logits) / (num_items.to(logits) if isinstance(num_items, Tensor) else num_items)
+
+
+def warn_of_evaluation_mode(prompt: Prompt) -> None:
+    """Warn if a loss that can be trained lacks what its method adds in training mode."""
+    if type(prompt).extra_losses is not Prompt.extra_losses and not torch.compiler.is_compiling():
+        warnings.warn(
+            f"In evaluation mode the loss lacks what {prompt.settings.method} adds in training: call "
+            "`model.train()` before the loop, or compute what is not trained on under `torch.no_grad()`.",
+            stacklevel=2,
+        )

@@ -30,7 +30,7 @@ class PlainPrompts(PreparedPrompts):
 
     @torch.inference_mode(False)  # training may use them later
     def __init__(self, sequences: PromptSequences, length: int | None = None):
-        super().__init__()
+        super().__init__(sequences)
         longest = max(map(len, sequences.ids)) if length is None else length
         rows = [[*ids, *[sequences.pad_token_id] * (longest - len(ids))] for ids in sequences.ids]
         ids = torch.tensor(rows)
@@ -95,6 +95,7 @@ class PlainTower:
 
     def encode(self, prompts: PlainPrompts, vectors: Tensor | None = None, memory: int | None = None) -> Tensor:
         """Text features, see `TextTower.encode`."""
+        prompts.check_vectors(vectors)
         prompts = prompts.to(self.device)
         per_image = vectors is not None and vectors.ndim == 3
         n_images = len(vectors) if vectors is not None and per_image else 1

@@ -7,6 +7,9 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from torch import Tensor
+
+from ..prompts import PromptSequences
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -17,14 +20,35 @@ class PreparedPrompts(ABC):
 
     They stay where they are, since replicas of a model on other devices read them at the same time.
 
+    Args:
+        sequences: the prompts.
+
     Attributes:
         tensors: names of the attributes that move to a device.
+        n_vectors: how many rows of learnable vectors the prompts need.
     """
 
     tensors: ClassVar[tuple[str, ...]]
 
-    def __init__(self) -> None:
+    def __init__(self, sequences: PromptSequences) -> None:
         self._copies: dict[torch.device, Self] = {}
+        self.n_vectors = max(0, max(max(ids) for ids in sequences.ids) - sequences.vocab_size + 1)
+
+    def check_vectors(self, vectors: Tensor | None) -> None:
+        """Check that every learnable vector of the prompts is there.
+
+        Args:
+            vectors: `[V, D]` or `[B, V, D]`; None for none.
+
+        Raises:
+            ValueError: if one is not.
+        """
+        there = 0 if vectors is None else vectors.shape[-2]
+        if there < self.n_vectors:
+            raise ValueError(
+                f"The prompts need {self.n_vectors} learnable vectors, and there are {there}: `sequences` and "
+                "`vectors` of a method belong together."
+            )
 
     @property
     @abstractmethod

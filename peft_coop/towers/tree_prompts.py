@@ -73,7 +73,7 @@ class TreePrompts(PreparedPrompts):
 
     @torch.inference_mode(False)  # training may use them later
     def __init__(self, sequences: PromptSequences):
-        super().__init__()
+        super().__init__(sequences)
         tree = build_tree(sequences)
         depth = np.arange(tree.trunk.size)
         trunk = Columns(tree.trunk[None], depth[None], (depth[:, None] >= depth)[None])

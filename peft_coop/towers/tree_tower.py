@@ -112,6 +112,7 @@ class TreeTower:
 
     def encode(self, prompts: TreePrompts, vectors: Tensor | None = None, memory: int | None = None) -> Tensor:
         """Text features, see `TextTower.encode`."""
+        prompts.check_vectors(vectors)
         prompts = prompts.to(self.device)
         per_image = vectors is not None and vectors.ndim == 3
         table = vectors if vectors is None or per_image else vectors[None]  # [B, V, D] or [1, V, D]
