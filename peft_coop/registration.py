@@ -84,6 +84,11 @@ def check_parts(method: Method) -> None:
         raise TypeError(
             f"The prompt of method {key!r} must be a class that inherits from `Prompt`, got {method.prompt!r}."
         )
+    name = peft_name(method)
+    if not (isinstance(name, str) and name.isidentifier() and name.isupper()):
+        raise ValueError(
+            f"The `type_name` of a method's config must be a name in capitals, such as 'MYCOOP', got {name!r}."
+        )
     declared = getattr(config, "method", None)
     if declared != key:
         given = repr(declared) if isinstance(declared, str) else "not set in it"

@@ -286,6 +286,19 @@ def test_two_threads_share_a_model(config):
         close(actual, each, "siglip")
 
 
+@pytest.mark.parametrize("key", ["chinese_clip", "groupvit", "align"])
+def test_a_model_that_is_in_training_mode_already(key, config):
+    """Nobody calls `train` after the prompt is put in: its frozen towers drop and count nothing all the same."""
+    base = make(key).train()
+    statistics = {name: value.clone() for name, value in base.named_buffers()}
+    model = get_peft_model(base, config(key))
+    logits = model(**images_of(key)).logits
+    assert model.get_base_model().training
+    assert model.prompt_layer.prompt.training
+    assert all(torch.equal(value, statistics[name]) for name, value in model.unload().named_buffers())
+    close(get_peft_model(make(key).eval(), config(key))(**images_of(key)).logits, logits, key)
+
+
 @pytest.mark.parametrize("key", ["chinese_clip", "groupvit"])
 def test_the_teacher_drops_nothing_beside_a_lora(key, config):
     """The LoRA is trained, and with it its tower; the teacher has no dropout, and frozen batch norms count nothing."""

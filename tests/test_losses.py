@@ -26,10 +26,11 @@ class TermsPrompt(CoOpPrompt):
 
 @pytest.fixture
 def make_model(monkeypatch, tokenizer_path):
-    def make(prompt=TermsPrompt):
+    def make(prompt=TermsPrompt, **settings):
         monkeypatch.setitem(METHODS, "coop", replace(METHODS["coop"], prompt=prompt))
         torch.manual_seed(0)
-        config = CoOpConfig(n_ctx=3, class_names=["cat", "dog", "kite"], tokenizer_name_or_path=tokenizer_path)
+        settings = {"n_ctx": 3, "class_names": ["cat", "dog", "kite"], **settings}
+        config = CoOpConfig(tokenizer_name_or_path=tokenizer_path, **settings)
         return get_peft_model(make_clip(), config).double().train()
 
     return make
@@ -73,6 +74,13 @@ def test_a_loss_outside_the_model_lacks_the_terms_with_a_warning(make_model, pix
     assert outputs.loss is None
     assert list(outputs.loss_parts) == ["size", "spread"]
     assert model.prompt_layer.prompt.labels_seen is None
+
+
+def test_a_loss_outside_the_model_is_no_sigmoid_loss(make_model, pixel_values):
+    """Label smoothing by the Trainer is cross-entropy's, whatever `loss_type` says."""
+    model = make_model(CoOpPrompt, loss_type="sigmoid")
+    with pytest.warns(UserWarning, match="trained without `labels`, .* lacks the method's own sigmoid"):
+        model(pixel_values=pixel_values.double())
 
 
 @pytest.mark.parametrize("without", ["training", "gradient", "adapter", "terms"])

@@ -434,6 +434,7 @@ def test_a_name_of_its_own_for_peft(rescoop, monkeypatch):
             "'coop' is taken by CoOp, whose config is peft_coop",
         ),
         ({"config": config_of("other", "COOP")}, ValueError, "PEFT has a method COOP already.* `type_name` of its own"),
+        ({"config": config_of("other", "mytype")}, ValueError, "must be a name in capitals, .*, got 'mytype'"),
         ({"title": "CoOp"}, ValueError, "The title 'CoOp' is taken by the method 'coop'"),
         ({"key": "Other"}, ValueError, "must be a name in small letters, such as 'mycoop', got 'Other'"),
         ({"key": "linear-probe"}, ValueError, "must be a name in small letters.*got 'linear-probe'"),

@@ -187,17 +187,21 @@ class PromptClassifierMixin(AdapterFilesMixin):
         Frozen batch norms keep their statistics in any tower: nothing saves them with an adapter.
         """
         super().train(mode)
+        self.keep_frozen_parts_still()
+        return self
+
+    def keep_frozen_parts_still(self) -> None:
+        """Put what is frozen into evaluation mode, whatever mode the model is in, see `train`."""
         for module in self.modules():
             if isinstance(module, _BatchNorm) and not any(weight.requires_grad for weight in module.parameters()):
                 module.eval()
         if self._text_is_frozen:
             for part in self._prompt_family.text_parts:
                 self.get_submodule(part).eval()
-            self.prompt_layer.learned_prompts.train(mode)
+            self.prompt_layer.learned_prompts.train(self.training)
         if is_vision_frozen(self):
             for module in vision_parts(self):
                 module.eval()
-        return self
 
     @property
     def class_names(self) -> list[str] | None:

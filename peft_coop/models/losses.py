@@ -93,7 +93,8 @@ def with_terms(
         check_term(each, term, name)
     parts = {each: term.value.detach() for each, term in terms.items()}
     if loss is None:
-        warn_of_a_loss_outside([each for each, term in terms.items() if term.weight])
+        own_loss = [] if name == LOSS_NAMES["softmax"] else [name]  # what is computed outside is cross-entropy
+        warn_of_a_loss_outside([*own_loss, *(each for each, term in terms.items() if term.weight)])
         return None, parts or None
     parts = {name: loss.detach() / share} | parts
     for term in terms.values():

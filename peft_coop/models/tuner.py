@@ -83,6 +83,7 @@ class PromptTuner(BaseTuner):
         self.peft_config[adapter_name] = deepcopy(self.peft_config[adapter_name])
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         become_classifier(model)
+        model.keep_frozen_parts_still()  # of a model that was in training mode before
 
     def _create_and_replace(
         self,
