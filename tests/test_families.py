@@ -5,6 +5,7 @@ In float64, where the family's own code computes in it; AIMv2's norm and ALIGN's
 
 import copy
 import threading
+from dataclasses import replace
 from functools import cache
 
 import datasets
@@ -13,7 +14,7 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
-from tiny_families import FAMILIES, REFUSED, make_refused
+from tiny_families import FAMILIES, REFUSED, ROBERTA, TEXT, make_refused
 from torch import nn
 from transformers import (
     CLIPTextModelWithProjection,
@@ -261,6 +262,25 @@ def test_names_are_read_as_behind_the_context(folders, config):
     [ids, *_] = model.prompt_layer.prompt.sequences(NAMES).ids
     assert list(ids[4:]) == tokenizer("a photo of a cat.")["input_ids"][4:]
     assert list(ids[4:]) != tokenizer("cat.")["input_ids"]
+
+
+def test_a_tower_that_pads_otherwise_than_its_tokenizer(folders, config):
+    """RoBERTa counts positions from its own padding's id on, 1 here; BERT's tokenizer pads with 0."""
+    settings = {**ROBERTA, "model_type": "roberta"}
+    family = replace(SUPPORTED["vision-text-dual-encoder"], text=settings)
+    key, base = family.key, family.make_model().double()
+    expected = family.own_logits(base, folders[key][1], images_of(key), TEXTS)
+    close(get_peft_model(base, config(key)).eval()(**images_of(key)).logits, expected, key)
+
+
+def test_a_text_tower_of_another_kind_is_refused(config):
+    settings = {**TEXT, "model_type": "clip_text_model"}
+    base = replace(SUPPORTED["vision-text-dual-encoder"], text=settings).make_model()
+    kind, names = type(base), list(base.state_dict())
+    with pytest.raises(ValueError, match="the text tower CLIPTextModel, which has no `text_model"):
+        get_peft_model(base, config("vision-text-dual-encoder"))
+    assert type(base) is kind
+    assert list(base.state_dict()) == names
 
 
 def test_two_threads_share_a_model(config):

@@ -159,11 +159,23 @@ def refusal(model: nn.Module) -> str:
 
 
 def token_embedding(model: nn.Module) -> nn.Embedding:
-    """The table of token embeddings of a dual encoder, with prompts in it or without."""
+    """The table of token embeddings of a dual encoder, with prompts in it or without.
+
+    Raises:
+        ValueError: if the model is of no known family, or its text tower is not as the family's are.
+    """
     family = find_family(model)
-    table = model.get_submodule(family.embeddings)
-    for part in family.token_embedding.split("."):  # a layer that holds prompts hands on what it wraps
-        table = getattr(table, part)
+    try:
+        table = model.get_submodule(family.embeddings)
+        for part in family.token_embedding.split("."):  # a layer that holds prompts hands on what it wraps
+            table = getattr(table, part)
+    except AttributeError as error:
+        tower = type(model.get_submodule(family.text_parts[0])).__name__
+        raise ValueError(
+            f"Prompts cannot be learned for a {type(model).__name__} with the text tower {tower}, which has no "
+            f"`{family.embeddings}.{family.token_embedding}`: accepted are text towers with these embeddings, such as "
+            "BERT's and RoBERTa's."
+        ) from error
     return table
 
 

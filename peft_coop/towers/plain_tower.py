@@ -29,7 +29,7 @@ class PlainPrompts(PreparedPrompts):
     tensors = ("token_ids", "is_learned", "vector_rows", "mask")
 
     @torch.inference_mode(False)  # training may use them later
-    def __init__(self, sequences: PromptSequences, length: int | None = None):
+    def __init__(self, sequences: PromptSequences, length: int | None = None, padding: int | None = None):
         super().__init__(sequences)
         longest = max(map(len, sequences.ids)) if length is None else length
         rows = [[*ids, *[sequences.pad_token_id] * (longest - len(ids))] for ids in sequences.ids]
@@ -37,7 +37,7 @@ class PlainPrompts(PreparedPrompts):
         lengths = torch.tensor([len(each) for each in sequences.ids])
         self.is_learned = ids >= sequences.vocab_size
         self.vector_rows = (ids - sequences.vocab_size).masked_fill(~self.is_learned, 0)
-        self.token_ids = ids.masked_fill(self.is_learned, _ordinary_token(sequences))
+        self.token_ids = ids.masked_fill(self.is_learned, _ordinary_token(sequences, padding))
         self.mask = (torch.arange(longest) < lengths[:, None]).long()
 
     @property
@@ -46,10 +46,15 @@ class PlainPrompts(PreparedPrompts):
         return self.mask.device
 
 
-def _ordinary_token(sequences: PromptSequences) -> int:
-    """A token that no tower takes for padding or for the end of a text, to stand where a vector stands."""
+def _ordinary_token(sequences: PromptSequences, padding: int | None) -> int:
+    """A token that no tower takes for padding or for the end of a text, to stand where a vector stands.
+
+    Args:
+        sequences: the prompts, with the tokenizer's padding.
+        padding: the tower's own, from which RoBERTa counts positions, whatever the tokenizer's is.
+    """
     first = sequences.ids[0]
-    special = {sequences.pad_token_id, first[0], first[-1]}
+    special = {sequences.pad_token_id, padding, first[0], first[-1]}
     return next(token for token in range(len(special) + 1) if token not in special)
 
 
@@ -84,7 +89,8 @@ class PlainTower:
 
     def prepare(self, sequences: PromptSequences) -> PlainPrompts:
         """Fill prompts up to one length, once for all calls of `encode`."""
-        return PlainPrompts(sequences, text_limit(self.model) if self.family.pads_to_limit else None)
+        padding = getattr(self.model.get_submodule(self.family.embeddings), "padding_idx", None)
+        return PlainPrompts(sequences, text_limit(self.model) if self.family.pads_to_limit else None, padding)
 
     def state(self) -> TextState | None:
         """What every encoded prompt depends on; None where nothing may be kept, see `text_state`."""
