@@ -216,8 +216,10 @@ class PeftModelForImageClassification(PeftModel):
         given = {name: kwargs[name] for name in ("subfolder", "revision", "cache_dir", "token") if name in kwargs}
         try:
             saved = PeftConfig.from_pretrained(model_id, **given)
-        except ValueError:  # no config there: the weights' names and shapes are all that can be checked
-            return
+        except ValueError as error:
+            if "Can't find" not in str(error):  # PEFT's words where there is none
+                raise
+            return  # the weights' names and shapes are all that can be checked
         differs = layer.prompt_of(adapter_name).settings.first_difference(saved)
         if differs:
             raise ValueError(

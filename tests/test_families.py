@@ -430,3 +430,10 @@ def test_one_batch_for_two_adapters_takes_images_of_any_shape(config):
         for index, name in enumerate(("default", "other", "default")):
             model.set_adapter(name)
             torch.testing.assert_close(mixed[index], model(**images).logits[index], atol=1e-9, rtol=0)
+
+
+def test_images_of_any_shape_need_their_shapes(config):
+    model = get_peft_model(make("siglip2"), config("siglip2"))
+    images = images_of("siglip2")
+    with pytest.raises(ValueError, match="Images of Siglip2Model need `spatial_shapes` beside `pixel_values`"):
+        model(pixel_values=images["pixel_values"], pixel_attention_mask=images["pixel_attention_mask"])

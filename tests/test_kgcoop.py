@@ -174,3 +174,10 @@ def test_the_papers_recipe(protocol):
     method = METHODS["kgcoop"]
     assert method.recipe(16, "imagenet", protocol) == Recipe(100, 128, 0.002)
     assert method.fields(protocol) == {"n_ctx": None, "ctx_init": "a photo of a"}
+
+
+def test_a_teacher_that_is_trained_is_told(make_model, pixel_values):
+    model = make_model().train()
+    model.get_base_model().text_projection.requires_grad_(True)
+    with pytest.warns(UserWarning, match=r"compares with the frozen model, and 'text_projection\.weight' of the base"):
+        model(pixel_values=pixel_values, labels=torch.zeros(len(pixel_values), dtype=torch.long))

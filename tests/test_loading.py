@@ -350,3 +350,14 @@ def test_labels_that_are_no_numbers(make_model, labels):
 def test_flags_are_no_labels(make_model):
     with pytest.raises(ValueError, match=r"`labels` must be 4 integers, one per image, got torch\.bool"):
         make_model()(image_embeds=FEATURES, labels=torch.tensor([True, False, True, False]))
+
+
+@pytest.mark.parametrize("text", ["{", '{"peft_type": "COOP", "task_type": "IMAGE_CLS", "n_ctx": 0}'])
+def test_a_damaged_config_is_not_passed_over(clip, tokenizer_path, tmp_path, text):
+    model = get_peft_model(clip, CoOpConfig(n_ctx=4, class_names=["cat", "dog"], tokenizer_name_or_path=tokenizer_path))
+    model.save_pretrained(tmp_path)
+    before = model.prompt_layer.prompt.ctx.detach().clone()
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"n_ctx|Expecting|JSON"):
+        model.load_adapter(tmp_path, "default")
+    assert torch.equal(model.prompt_layer.prompt.ctx, before)

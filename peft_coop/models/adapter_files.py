@@ -104,6 +104,17 @@ def under_their_names(
     return tuner.held_tensors(model, name, state_dict), None
 
 
+def warn_of_moving_base(model: nn.Module) -> None:
+    """Warn if what a method holds its prompt to, the base model without adapters, is itself being trained."""
+    trained = unsaved_weights(model)
+    if trained:
+        warnings.warn(
+            f"The method compares with the frozen model, and {trained[0]!r} of the base model is trained, so that it "
+            "moves along: train parts of the model by a LoRA or by `modules_to_save`, which leave it as it was.",
+            stacklevel=2,
+        )
+
+
 def unsaved_weights(model: nn.Module) -> list[str]:
     """Names of the weights that are trained and belong to no adapter, so that saving the adapters leaves them out."""
     biases_are_saved = any(getattr(config, "bias", "none") != "none" for config in model.peft_config.values())

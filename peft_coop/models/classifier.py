@@ -33,7 +33,7 @@ from ..towers import (
     token_embedding,
     vision_parts,
 )
-from .adapter_files import AdapterFilesMixin
+from .adapter_files import AdapterFilesMixin, warn_of_moving_base
 from .class_texts import ClassTexts
 from .losses import (
     LOSS_NAMES,
@@ -349,11 +349,15 @@ class PromptClassifierMixin(AdapterFilesMixin):
 
         @torch.no_grad()
         def zero_shot_text_embeds() -> Tensor:
+            if not self._text_is_frozen:
+                warn_of_moving_base(self)
             with self._frozen_model():
                 return normalize(self.prompt_layer.texts.zero_shot_features(text_tower(self)))
 
         @torch.no_grad()
         def zero_shot_image_embeds() -> Tensor:
+            if not is_vision_frozen(self):
+                warn_of_moving_base(self)
             if pixel_values is None or not self._has_adapters_beside:
                 return cast(Tensor, outputs.image_embeds).detach()
             with self._frozen_model():

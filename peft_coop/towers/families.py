@@ -43,6 +43,7 @@ class Family:
         mask: what the own text forward is given: None, "padding" for where a text stands, "causal" for what stands
             before each token, where padding alone would leave it to the attention in use.
         image_inputs: what `get_image_features` takes beside `pixel_values`.
+        needs_image_inputs: whether it needs all of that.
         projection_dim: P, in the model's config.
         logit_scale: gives the factor of the cosine, in the dtype of a tensor.
         logit_bias: name of what is added to the logits; None for nothing. With one, pairs are judged by a sigmoid.
@@ -59,6 +60,7 @@ class Family:
     pads_to_limit: bool = False
     mask: str | None = None
     image_inputs: tuple[str, ...] = ("interpolate_pos_encoding",)
+    needs_image_inputs: bool = False
     projection_dim: str = "projection_dim"
     logit_scale: Callable[[nn.Module, Tensor], Tensor] = exponential
     logit_bias: str | None = None
@@ -76,6 +78,7 @@ SIGLIP: dict[str, Any] = {
     "projection_dim": "text_config.projection_size",
     "logit_bias": "logit_bias",
 }
+NAFLEX: dict[str, Any] = {"image_inputs": ("pixel_attention_mask", "spatial_shapes"), "needs_image_inputs": True}
 
 FAMILIES: dict[str, Family] = {
     "clip": Family("CLIPModel", **TREE),
@@ -86,7 +89,7 @@ FAMILIES: dict[str, Family] = {
     "groupvit": Family("GroupViTModel", **CAUSAL, image_inputs=()),
     "aimv2": Family("Aimv2Model", **CAUSAL, logit_scale=clamped_exponential),
     "siglip": Family("SiglipModel", **SIGLIP),
-    "siglip2": Family("Siglip2Model", **SIGLIP, image_inputs=("pixel_attention_mask", "spatial_shapes")),
+    "siglip2": Family("Siglip2Model", **SIGLIP, **NAFLEX),
     "chinese_clip": Family("ChineseCLIPModel", **BERT),
     "altclip": Family("AltCLIPModel", **BERT, embeddings="text_model.roberta.embeddings"),
     "align": Family(

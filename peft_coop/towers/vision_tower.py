@@ -22,7 +22,17 @@ def image_features(model: nn.Module, pixel_values: Tensor, **kwargs: Any) -> Ten
         model: the dual encoder.
         pixel_values: as its image processor gives them.
         **kwargs: what else its `get_image_features` takes.
+
+    Raises:
+        ValueError: if something is missing that it needs.
     """
+    family = find_family(model)
+    missing = [name for name in family.image_inputs if family.needs_image_inputs and kwargs.get(name) is None]
+    if missing:
+        raise ValueError(
+            f"Images of {type(model).__name__} need `{'`, `'.join(missing)}` beside `pixel_values`, as its image "
+            "processor gives them."
+        )
     trains = pixel_values.requires_grad or not is_vision_frozen(model)
     with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
         return model.get_image_features(pixel_values=pixel_values, return_dict=True, **kwargs).pooler_output
