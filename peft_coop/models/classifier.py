@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,24 +14,21 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput
 from transformers.utils.generic import can_return_tuple
 
-from ..methods import Prompt, Step
+from ..methods import Prompt
 from ..towers import (
     Family,
     check_image_inputs,
-    computing_dtype,
     cosine_logits,
     find_family,
-    image_features,
     is_vision_frozen,
     normalize,
-    projection_dim,
     scale_and_bias,
     text_tower,
-    token_embedding,
     vision_parts,
 )
-from .adapter_files import AdapterFilesMixin, warn_of_moving_base
+from .adapter_files import AdapterFilesMixin
 from .class_texts import ClassTexts
+from .given_images import embed_images
 from .losses import (
     LOSS_NAMES,
     classification_loss,
@@ -43,9 +37,10 @@ from .losses import (
     warn_of_evaluation_mode,
     with_terms,
 )
-from .mixed_batch import classify_mixed, without_adapters
+from .mixed_batch import classify_mixed
 from .outputs import PromptClassifierOutput
 from .prompt_embeddings import PromptEmbeddings
+from .training_step import training_step
 
 
 class PromptClassifierMixin(AdapterFilesMixin):
@@ -127,7 +122,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
             return super().forward(input_ids=input_ids, pixel_values=pixel_values, **of_texts, **of_images)
         self._check_saved_modules()
         if input_ids is not None:
-            image_embeds = self._embed_images(pixel_values, image_embeds, **of_images)
+            image_embeds = embed_images(self, pixel_values, image_embeds, **of_images)
             return self._compare_with_texts(image_embeds, input_ids, attention_mask, labels, return_loss)
         images = {"pixel_values": pixel_values, "image_embeds": image_embeds, **of_images}
         if adapter_names is None:
@@ -195,7 +190,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
         for module in self.modules():
             if isinstance(module, _BatchNorm) and not any(weight.requires_grad for weight in module.parameters()):
                 module.eval()
-        if self._text_is_frozen:
+        if self.text_is_frozen:
             for part in self._prompt_family.text_parts:
                 self.get_submodule(part).eval()
             self.prompt_layer.learned_prompts.train(self.training)
@@ -254,7 +249,8 @@ class PromptClassifierMixin(AdapterFilesMixin):
         return find_family(self)
 
     @property
-    def _text_is_frozen(self) -> bool:
+    def text_is_frozen(self) -> bool:
+        """Whether no weight of the text side is trained but the prompts."""
         prompts = {id(weight) for weight in self.prompt_layer.learned_prompts.parameters()}
         parts = [self.get_submodule(part) for part in self._prompt_family.text_parts]
         return not any(
@@ -305,7 +301,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
     ) -> PromptClassifierOutput:
         """Classify images under the adapter in use: towers, logits, loss."""
         layer = self.prompt_layer
-        image_embeds = self._embed_images(pixel_values, image_embeds, **of_images)
+        image_embeds = embed_images(self, pixel_values, image_embeds, **of_images)
         if layer.disable_adapters:
             vectors, text_features = None, layer.texts.zero_shot_features(text_tower(self))
         else:
@@ -317,7 +313,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
         if labels is not None:
             outputs.loss = classification_loss(logits, labels, num_items, layer.prompt.settings.loss_type)
         if self.training and vectors is not None and (labels is not None or torch.is_grad_enabled()):
-            step = self._step(outputs, labels, vectors, text_features.dtype, pixel_values, of_images)
+            step = training_step(self, outputs, labels, vectors, text_features.dtype, pixel_values, of_images)
             terms = layer.prompt.extra_losses(step)
             share = share_of_items(logits, num_items)
             name = LOSS_NAMES[layer.prompt.settings.loss_type]
@@ -335,90 +331,6 @@ class PromptClassifierMixin(AdapterFilesMixin):
         return texts.learned_features(
             tower, vectors, lambda: tower.encode(texts.learned, vectors, self.prompt_layer.memory)
         )
-
-    def _step(
-        self,
-        outputs: PromptClassifierOutput,
-        labels: Tensor | None,
-        vectors: Tensor,
-        dtype: torch.dtype,
-        pixel_values: Tensor | None,
-        of_images: dict[str, Any],
-    ) -> Step:
-        """What a method's further terms of the loss are computed from."""
-
-        @torch.no_grad()
-        def zero_shot_text_embeds() -> Tensor:
-            if not self._text_is_frozen:
-                warn_of_moving_base(self)
-            with self._frozen_model():
-                return normalize(self.prompt_layer.texts.zero_shot_features(text_tower(self)))
-
-        @torch.no_grad()
-        def zero_shot_image_embeds() -> Tensor:
-            if not is_vision_frozen(self):
-                warn_of_moving_base(self)
-            if pixel_values is None or not self._has_adapters_beside:
-                return cast(Tensor, outputs.image_embeds).detach()
-            with self._frozen_model():
-                return normalize(image_features(self, pixel_values, **of_images))
-
-        return Step(
-            logits=cast(Tensor, outputs.logits),
-            labels=labels,
-            image_embeds=cast(Tensor, outputs.image_embeds),
-            text_embeds=cast(Tensor, outputs.text_embeds),
-            vectors=vectors,
-            dtype=dtype,
-            zero_shot_text_embeds=zero_shot_text_embeds,
-            zero_shot_image_embeds=zero_shot_image_embeds,
-            compare=lambda images, texts: cosine_logits(images, texts, *scale_and_bias(self, images)),
-        )
-
-    @property
-    def _has_adapters_beside(self) -> bool:
-        """Whether something of the base model is changed by adapters: another method's, or modules that are trained."""
-        kinds = BaseTunerLayer, AuxiliaryTrainingWrapper
-        return any(isinstance(module, kinds) and module is not self.prompt_layer for module in self.modules())
-
-    @contextmanager
-    def _frozen_model(self) -> Iterator[None]:
-        """The base model as it was before any adapter, for a while: what is trained beside the prompt drops nothing."""
-        if not self._has_adapters_beside:
-            yield
-            return
-        in_training = [module for module in self.modules() if module.training]
-        with without_adapters(self):
-            try:
-                for module in in_training:
-                    module.training = False
-                yield
-            finally:
-                for module in in_training:
-                    module.training = True
-
-    def _embed_images(self, pixel_values: Tensor | None, image_embeds: Tensor | None, **of_images: Any) -> Tensor:
-        if (pixel_values is None) == (image_embeds is None):
-            given = "neither" if pixel_values is None else "both"
-            raise ValueError(f"Give either `pixel_values` or `image_embeds` (features computed before), got {given}.")
-        if image_embeds is not None:
-            if self.training and torch.is_grad_enabled() and not is_vision_frozen(self):
-                warnings.warn(
-                    "The vision tower is trained, and gets no gradient from `image_embeds`, which were computed "
-                    "before: give `pixel_values`, or freeze it.",
-                    stacklevel=2,
-                )
-            width = projection_dim(self)
-            if not isinstance(image_embeds, Tensor):
-                raise TypeError(
-                    f"`image_embeds` must be a tensor (batch, {width}), or what `get_image_features` returns; got "
-                    f"{type(image_embeds).__name__}."
-                )
-            if image_embeds.ndim != 2 or image_embeds.shape[1] != width:
-                raise ValueError(f"`image_embeds` must be (batch, {width}), got {tuple(image_embeds.shape)}.")
-            weight = token_embedding(self).weight
-            return normalize(image_embeds.to(weight.device, computing_dtype(weight)))
-        return normalize(image_features(self, cast(Tensor, pixel_values), **of_images))
 
     def _compare_with_texts(
         self,

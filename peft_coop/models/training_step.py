@@ -1,0 +1,96 @@
+"""What a training step shows a method, the frozen model beside the one that is trained included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
+from torch import Tensor
+
+from ..methods import Step
+from ..towers import cosine_logits, image_features, is_vision_frozen, normalize, scale_and_bias, text_tower
+from .adapter_files import warn_of_moving_base
+from .mixed_batch import without_adapters
+from .outputs import PromptClassifierOutput
+
+if TYPE_CHECKING:
+    from .classifier import PromptClassifierMixin
+
+
+def training_step(
+    model: PromptClassifierMixin,
+    outputs: PromptClassifierOutput,
+    labels: Tensor | None,
+    vectors: Tensor,
+    dtype: torch.dtype,
+    pixel_values: Tensor | None,
+    of_images: dict[str, Any],
+) -> Step:
+    """What a method's further terms of the loss are computed from.
+
+    Shapes: B images, C classes, V learnable vectors, D text width.
+
+    Args:
+        model: the classifier.
+        outputs: its logits and features, without a loss.
+        labels: `[B]`; None where the loss is computed outside the model.
+        vectors: `[V, D]` or `[B, V, D]`, as the prompt gave them for this step.
+        dtype: what the texts were computed in.
+        pixel_values: the images; None where features were given.
+        of_images: what else the vision tower was given.
+    """
+
+    @torch.no_grad()
+    def zero_shot_text_embeds() -> Tensor:
+        if not model.text_is_frozen:
+            warn_of_moving_base(model)
+        with frozen_model(model):
+            return normalize(model.prompt_layer.texts.zero_shot_features(text_tower(model)))
+
+    @torch.no_grad()
+    def zero_shot_image_embeds() -> Tensor:
+        if not is_vision_frozen(model):
+            warn_of_moving_base(model)
+        if pixel_values is None or not has_adapters_beside(model):
+            return cast(Tensor, outputs.image_embeds).detach()
+        with frozen_model(model):
+            return normalize(image_features(model, pixel_values, **of_images))
+
+    return Step(
+        logits=cast(Tensor, outputs.logits),
+        labels=labels,
+        image_embeds=cast(Tensor, outputs.image_embeds),
+        text_embeds=cast(Tensor, outputs.text_embeds),
+        vectors=vectors,
+        dtype=dtype,
+        zero_shot_text_embeds=zero_shot_text_embeds,
+        zero_shot_image_embeds=zero_shot_image_embeds,
+        compare=lambda images, texts: cosine_logits(images, texts, *scale_and_bias(model, images)),
+    )
+
+
+def has_adapters_beside(model: PromptClassifierMixin) -> bool:
+    """Whether something of the base model is changed by adapters: another method's, or modules that are trained."""
+    kinds = BaseTunerLayer, AuxiliaryTrainingWrapper
+    return any(isinstance(module, kinds) and module is not model.prompt_layer for module in model.modules())
+
+
+@contextmanager
+def frozen_model(model: PromptClassifierMixin) -> Iterator[None]:
+    """The base model as it was before any adapter, for a while: what is trained beside the prompt drops nothing."""
+    if not has_adapters_beside(model):
+        yield
+        return
+    in_training = [module for module in model.modules() if module.training]
+    with without_adapters(model):
+        try:
+            for module in in_training:
+                module.training = False
+            yield
+        finally:
+            for module in in_training:
+                module.training = True
