@@ -432,6 +432,11 @@ def test_one_batch_for_two_adapters_takes_images_of_any_shape(config):
             torch.testing.assert_close(mixed[index], model(**images).logits[index], atol=1e-9, rtol=0)
 
 
+def test_words_that_the_tokenizer_does_not_know_are_told(config):
+    with pytest.warns(UserWarning, match="BertTokenizer.* does not know words of these class names: 'собака'"):
+        get_peft_model(make("chinese_clip"), config("chinese_clip", class_names=["cat", "собака"]))
+
+
 def test_images_of_any_shape_need_their_shapes(config):
     model = get_peft_model(make("siglip2"), config("siglip2"))
     images = images_of("siglip2")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .class_names import check_class_names
 from .sequences import PromptSequences, check_lengths, template_sequences
-from .tokens import NameTokens, PromptTokenizer, find_tokenizer, warn_of_duplicates
+from .tokens import NameTokens, PromptTokenizer, find_tokenizer, warn_of_duplicates, warn_of_unknown_words
 
 
 @dataclass
@@ -57,13 +57,14 @@ class TextReader:
         return ids
 
     def names(self, class_names: Sequence[str], template: str = "{}.", comes_first: bool = False) -> list[NameTokens]:
-        """Tokenise class names, see `PromptTokenizer.encode_names`; a warning names those that read alike.
+        """Tokenise class names, see `PromptTokenizer.encode_names`; warnings name those that read alike or are unknown.
 
         Raises:
             TypeError, ValueError: for names that are no names, see `check_class_names`.
         """
         names = self.tokenizer.encode_names(check_class_names(class_names), template, comes_first)
         warn_of_duplicates(names)
+        warn_of_unknown_words(names, self.tokenizer)
         self.check_ids([name.ids for name in names])
         return names
 

@@ -153,6 +153,18 @@ class PromptTokenizer:
         ]
 
 
+def warn_of_unknown_words(names: Sequence[NameTokens], tokenizer: PromptTokenizer) -> None:
+    """Warn of names with words that the tokenizer does not know, which all read alike to the model."""
+    unknown = [name.name for name in names if tokenizer.tokenizer.unk_token_id in name.ids]
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+        warnings.warn(
+            f"{type(tokenizer.tokenizer).__name__} does not know words of these class names: {shown}. It reads every "
+            "such word as the same unknown one: write the names in the language and script that the model was trained on.",
+            stacklevel=2,
+        )
+
+
 def warn_of_duplicates(names: Sequence[NameTokens]) -> None:
     """Warn of names that read alike; allowed, since ImageNet's list has two names twice."""
     alike: dict[tuple[int, ...], list[str]] = {}
