@@ -160,7 +160,8 @@ def warn_of_unknown_words(names: Sequence[NameTokens], tokenizer: PromptTokenize
         shown = ", ".join(map(repr, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
         warnings.warn(
             f"{type(tokenizer.tokenizer).__name__} does not know words of these class names: {shown}. It reads every "
-            "such word as the same unknown one: write the names in the language and script that the model was trained on.",
+            "such word as the same unknown one: write the names in the language and script that the model was trained "
+            "on.",
             stacklevel=2,
         )
 
