@@ -15,7 +15,7 @@ FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.r
 # From the top down: a room imports from those below it.
 ROOMS = ["__main__", "cli", "evaluation", "__init__", "registration", "pipelines", "peft_model", "hub", "models"]
 ROOMS += ["methods", "data", "towers", "prompts", "demo", "recipes", "module_state", "progress", "markdown"]
-ROOMS += ["whole_files", "startup"]
+ROOMS += ["whole_files", "untrusted_files", "startup"]
 
 # Parts of a dual encoder by the names that Hugging Face's families have for them.
 INSIDES = {"text_model", "vision_model", "text_projection", "visual_projection", "embeddings", "token_embedding"}

@@ -6,10 +6,11 @@ They are `preprocessed.pkl` of ImageNet, in the order of the file system on whic
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+
+from ..untrusted_files import load_pickle
 
 PREPROCESSED = "preprocessed.pkl"
 SPLIT_FEWSHOT = "split_fewshot"
@@ -43,22 +44,7 @@ def read_items(path: Path) -> dict[str, list[Item]]:
     Raises:
         ValueError: if it is no such list, or holds anything else.
     """
-    try:
-        with path.open("rb") as file:
-            content = _Reader(file).load()
-    except OSError:
-        raise
-    except _Refused as error:
-        raise ValueError(
-            f"{path} cannot be read: it contains {error}, and loading that could run code that came with the file."
-        ) from error
-    except Exception as error:  # what is no pickle, or a damaged one, can raise nearly anything
-        raise ValueError(f"{path} cannot be read: it is no pickle, or damaged ({error}).") from error
-    return _checked(path, content)
-
-
-class _Refused(Exception):
-    """A class or function that is not the original's entry."""
+    return _checked(path, load_pickle(path, {(module, ENTRY): _Entry for module in ENTRY_MODULES}))
 
 
 class _Entry:
@@ -73,16 +59,6 @@ class _Entry:
 
     def __setstate__(self, state: Any) -> None:
         self.fields = dict(state)
-
-
-class _Reader(pickle.Unpickler):
-    """An unpickler that knows one class."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The entry, and nothing else."""
-        if module in ENTRY_MODULES and name == ENTRY:
-            return _Entry
-        raise _Refused(f"{module}.{name}")
 
 
 def _checked(path: Path, content: Any) -> dict[str, list[Item]]:

@@ -6,13 +6,14 @@ Letters: C classes, M context vectors, S tokens of the suffix, D text width, P p
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..untrusted_files import load_torch_file
 
 AXES = {
     "token_prefix": ("classes", "BOS", "width"),
@@ -137,18 +138,7 @@ def _stand_in(full_name: str, base: type) -> type:
 def _load(path: Path) -> Any:
     stand_ins: list[Any] = [_stand_in("collections.defaultdict", _PlainDict)]
     stand_ins += [_stand_in(name, _Ignored) for name in STATE_OF_TRAINING]
-    try:
-        with torch.serialization.safe_globals(stand_ins):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a file of another kind can make torch raise nearly anything
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        if refused:
-            reason = f"it contains {refused.group(1)}, and loading that could run code that came with the file"
-        else:
-            reason = "it was not written by `torch.save`, or is damaged"
-        raise ValueError(f"{path} cannot be read: {reason}.") from error
+    return load_torch_file(path, stand_ins)
 
 
 def _check_keys(tensors: dict[str, Any], path: Path) -> None:
