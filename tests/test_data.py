@@ -19,7 +19,7 @@ from PIL import Image as Picture
 from transformers import CLIPImageProcessor, CLIPModel, Trainer, TrainingArguments
 
 from peft_coop import CoOpConfig
-from peft_coop.data import AugmentedImages, load_data, with_image_embeds
+from peft_coop.data import AugmentedImages, load_data, prepare_images, with_image_embeds
 from peft_coop.data.images import ImageRows, read_image
 from peft_coop.evaluation import FrozenCLIP
 
@@ -439,7 +439,50 @@ def test_views_are_kept_apart_in_the_cache(tmp_path, processor):
     found = [with_image_embeds(train, clip, processor, **setting) for setting in settings]
     assert len({features._fingerprint for features in found}) == len(settings)
     assert [len(features) for features in found] == [4, 8, 12, 8, 8]
-    assert with_image_embeds(train, clip, processor, views=1, seed=9)._fingerprint == found[0]._fingerprint
+    assert with_image_embeds(train, clip, processor, seed=9)._fingerprint == found[0]._fingerprint
+
+
+def test_one_view_is_a_view(tmp_path, processor):
+    """Not the image as it is."""
+    train = load_data(f"folder:{draw_noise(tmp_path / 'noise')}").train
+    fixed, one, two = (with_image_embeds(train, make_clip(), processor, views=views) for views in (None, 1, 2))
+    assert one["image_embeds"][:] == pytest.approx(np.array(two["image_embeds"][:])[::2], abs=1e-5)
+    assert np.abs(np.array(one["image_embeds"][:]) - fixed["image_embeds"][:]).max(axis=1).min() > 1e-3
+
+
+def test_views_drawn_in_another_way_are_others(tmp_path, processor, monkeypatch):
+    train = load_data(f"folder:{draw_noise(tmp_path / 'noise')}").train
+    before = [with_image_embeds(train, make_clip(), processor, views=views)._fingerprint for views in (None, 2)]
+    monkeypatch.setattr("peft_coop.data.features.AUGMENTATION", "otherwise")
+    after = [with_image_embeds(train, make_clip(), processor, views=views)._fingerprint for views in (None, 2)]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False]
+
+
+def test_features_of_a_float64_model_keep_their_places(tmp_path, processor):
+    train = load_data(f"folder:{draw_noise(tmp_path / 'noise')}").train
+    clip = make_clip().double()
+    found = torch.tensor(with_image_embeds(train, clip, processor)["image_embeds"][:], dtype=torch.float64)
+    with torch.no_grad():
+        expected = clip.get_image_features(prepare_images(list(train["image"]), processor)).pooler_output
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("views", [None, 2])
+def test_images_that_processes_have_cut_are_the_same(views, tmp_path, processor, monkeypatch):
+    train = load_data(f"folder:{draw_noise(tmp_path / 'noise')}").train
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "one")
+    settings = {"batch_size": 3, "views": views}
+    one = with_image_embeds(train, make_clip(), processor, **settings)["image_embeds"][:]
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "two")
+    assert with_image_embeds(train, make_clip(), processor, num_workers=2, **settings)["image_embeds"][:] == one
+    assert len(list((tmp_path / "two" / "peft_coop").glob("*.arrow"))) == 1
+
+
+def test_an_unreadable_image_is_named_by_a_process_that_reads_it(tmp_path, processor):
+    train = load_data(f"folder:{draw_noise(tmp_path / 'noise')}").train
+    (tmp_path / "noise" / "train" / "b" / "0.png").write_bytes(b"none")
+    with pytest.raises(ValueError, match=r"The image .*b/0\.png cannot be read: Pillow knows no such image format"):
+        with_image_embeds(train, make_clip(), processor, views=2, num_workers=1)
 
 
 def test_no_images_give_no_features(tmp_path, processor):
@@ -450,7 +493,7 @@ def test_no_images_give_no_features(tmp_path, processor):
 
 def test_no_views_are_refused(tmp_path, processor):
     data = load_data(f"folder:{draw(tmp_path / 'colours')}")
-    with pytest.raises(ValueError, match=r"`views` must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match=r"`views` must be 1 or more, or None for images as they are, got 0"):
         with_image_embeds(data.train, make_clip(), processor, views=0)
 
 

@@ -1,8 +1,10 @@
 """Where images come from, which of them are drawn, how they vary, and their features computed once."""
 
-from .augmentation import AugmentationCallback, AugmentedImages
+from .augmentation import AugmentedImages
+from .augmented_features import AugmentedFeatures
 from .coop_layout import COOP_LAYOUTS
 from .draws import draw_indices
+from .epochs import AugmentationCallback
 from .features import with_image_embeds
 from .few_shot import base_and_new_names, few_shot_indices, select_classes
 from .image_bytes import images_fingerprint
@@ -14,6 +16,7 @@ from .summary import DataSummary, LeftOut, SplitSummary
 __all__ = [
     "COOP_LAYOUTS",
     "AugmentationCallback",
+    "AugmentedFeatures",
     "AugmentedImages",
     "DataSummary",
     "ImageData",

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL.Image import Image as Picture
 from PIL.Image import Resampling, Transpose
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from .epochs import EpochDataset
 from .images import ImageRows, check_columns
 from .preparation import normalise
 
@@ -96,7 +96,7 @@ def _output_size(image_processor: Any) -> tuple[int, int]:
     raise ValueError(f"The image processor's size needs height and width, or shortest_edge, got {size}.")
 
 
-class AugmentedImages(torch.utils.data.Dataset):
+class AugmentedImages(EpochDataset):
     """Images to train on, each drawn anew in every epoch; the same for a seed with any number of workers.
 
     The Trainer's data loader tells the epoch, except where it resumes within one or runs in several processes:
@@ -125,36 +125,15 @@ class AugmentedImages(torch.utils.data.Dataset):
         image_column: str = "image",
         label_column: str = "label",
     ):
+        super().__init__()
         check_columns(dataset, image_column, label_column)
         self._images = ImageRows(dataset, image_column)
         self._labels = dataset.with_format(None)[label_column][:]
         self._view = RandomView(image_processor, seed, flip)
-        # Shared, so that workers that outlive an epoch see the next one.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw from now on what belongs to this epoch."""
-        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        pixel_values = self._view(self._images[index], index, int(self._epoch))
+        pixel_values = self._view(self._images[index], index, self.epoch)
         return {"pixel_values": pixel_values, "labels": self._labels[index]}
-
-
-class AugmentationCallback(TrainerCallback):
-    """Tells `AugmentedImages` the epoch, on every route by which the Trainer comes to it.
-
-    Accelerate's data loader passes the epoch on to the dataset only where no batch sampler wraps another one, so
-    neither in several processes nor in the epoch in which a resumed training begins (seen in accelerate 1.15).
-    """
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Set the epoch before the data loader starts its workers."""
-        dataset = getattr(kwargs.get("train_dataloader"), "dataset", None)
-        if isinstance(dataset, AugmentedImages):
-            dataset.set_epoch(int(state.epoch or 0))

@@ -13,16 +13,18 @@ from torch import Tensor, nn
 from ..module_state import module_settings
 from ..progress import stage, without_datasets_bars
 from ..towers import device_of, vision_parts
-from .augmentation import RandomView
+from .augmentation import RATIO, SCALE, TRIES, RandomView
 from .image_bytes import paths_of
-from .images import check_columns, read_image, undecoded
-from .preparation import prepare_inputs
+from .images import check_columns, undecoded
+from .tower_inputs import TowerInputs
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 # The name of how `prepare_images` cuts. Features that were kept under another name are computed again.
 PREPARATION = "crop rounded to nearest"
+# How `RandomView` draws, likewise.
+AUGMENTATION = f"area {SCALE}, ratio {RATIO}, {TRIES} tries"
 
 
 def with_image_embeds(
@@ -32,9 +34,10 @@ def with_image_embeds(
     batch_size: int = 64,
     image_column: str = "image",
     label_column: str = "label",
-    views: int = 1,
+    views: int | None = None,
     seed: int = 1,
     flip: bool = True,
+    num_workers: int = 0,
 ) -> Dataset:
     """Turn images into features that the classifier takes as `image_embeds`.
 
@@ -46,13 +49,14 @@ def with_image_embeds(
         dataset: with images and integer labels.
         model: a dual encoder, wrapped by PEFT or not; its vision tower is used as it is, on its device.
         image_processor: the model's image processor.
-        batch_size: images that go through the tower at once.
+        batch_size: images, or views, that go through the tower at once.
         image_column: the images' column.
         label_column: the labels' column.
-        views: 1 for the images as `prepare_images` prepares them; more for so many augmented views of each, those of
-            `AugmentedImages` in the epochs 0 to `views` - 1.
+        views: None for the images as `prepare_images` prepares them; a number for so many augmented views of each,
+            those of `AugmentedImages` in the epochs 0 to `views` - 1. `AugmentedFeatures` gives one in each epoch.
         seed: of the augmented views.
         flip: whether half of the augmented views are mirrored.
+        num_workers: processes that read and cut images; 0: this one.
 
     Returns:
         A dataset with `image_embeds`, lists of P floats, and `label`. The Trainer takes it as it is. The views of an
@@ -62,52 +66,53 @@ def with_image_embeds(
         ValueError: if a column is missing or holds no images, an image cannot be read, or `views` is below 1.
     """
     check_columns(dataset, image_column, label_column)
-    if views < 1:
-        raise ValueError(f"`views` must be 1 or more, got {views}.")
+    check_views(views)
     if len(dataset) == 0:
         return _no_features(dataset.features[label_column])
-    draw = RandomView(image_processor, seed, flip) if views > 1 else None
-
-    def embed(batch: dict[str, list], indices: list[int]) -> dict[str, Any]:
-        numbered = list(zip(indices, batch[image_column], strict=True))
-        images = [read_image(stored, index, dataset.split) for index, stored in numbered]
-        if draw is None:
-            prepared = [prepare_inputs(images, image_processor)]
-        else:
-            drawn = [
-                torch.stack([draw(image, index, view) for index, image in zip(indices, images, strict=True)])
-                for view in range(views)
-            ]
-            prepared = [{"pixel_values": pixel_values} for pixel_values in drawn]
-        features = torch.stack([_features(model, view) for view in prepared], dim=1)  # [B, views, P]
-        labels = [label for label in batch[label_column] for _ in range(views)]
-        progress.update(len(images))
-        return {"image_embeds": features.flatten(0, 1).numpy(), "label": labels}
-
-    augmentation = [views, seed, flip] if views > 1 else []
     stored = undecoded(dataset, image_column)
+    draw = None if views is None else RandomView(image_processor, seed, flip)
+    inputs = TowerInputs(stored, image_processor, image_column, draw, views or 1)
+    batches = inputs.batches(batch_size, num_workers)
+
+    def embed(batch: dict[str, list]) -> dict[str, Any]:
+        features = _features(model, next(batches))
+        progress.update(len(features))
+        return {"image_embeds": features.numpy(), "label": batch[label_column]}
+
+    augmentation: list[str | int] = [] if views is None else [AUGMENTATION, views, seed, flip]
     fingerprint = _fingerprint(stored, model, image_processor, image_column, label_column, *augmentation)
-    with without_datasets_bars(), stage("image features", len(dataset), "image", counts=False) as progress:
-        return stored.map(
+    labels = stored.select_columns([label_column]).select(inputs.image_of_row)
+    unit = "image" if views is None else "view"
+    with without_datasets_bars(), stage("image features", len(labels), unit, counts=False) as progress:
+        return labels.map(
             embed,
             batched=True,
-            with_indices=True,
             batch_size=batch_size,
-            remove_columns=dataset.column_names,
+            remove_columns=labels.column_names,
             new_fingerprint=fingerprint,
             cache_file_name=_cache_file(stored, fingerprint),
         )
 
 
+def check_views(views: int | None) -> None:
+    """Refuse a number of views that is none.
+
+    Raises:
+        ValueError: if it is below 1.
+    """
+    if views is not None and views < 1:
+        raise ValueError(f"`views` must be 1 or more, or None for images as they are, got {views}.")
+
+
 def _features(model: nn.Module, images: dict[str, Tensor]) -> Tensor:
-    """Image features `[B, P]` of what `prepare_inputs` gives, on the CPU."""
+    """Image features `[B, P]` of what `prepare_inputs` gives, on the CPU; float32, or float64 of a float64 model."""
     was_training = model.training
     model.eval()
     with torch.no_grad():
         device = device_of(unwrapped(model))
         features = model.get_image_features(**{name: each.to(device) for name, each in images.items()}).pooler_output
     model.train(was_training)
-    return features.float().cpu()
+    return (features if features.dtype == torch.float64 else features.float()).cpu()
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
