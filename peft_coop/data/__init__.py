@@ -2,6 +2,9 @@
 
 from .augmentation import AugmentedImages
 from .augmented_features import AugmentedFeatures
+from .composition_data import PAIR_TEMPLATE, CompositionData, pair_names, with_pair_labels
+from .composition_sources import load_compositions
+from .composition_summary import CompositionSummary, PairSplitSummary
 from .coop_layout import COOP_LAYOUTS
 from .draws import draw_indices
 from .epochs import AugmentationCallback
@@ -15,19 +18,26 @@ from .summary import DataSummary, LeftOut, SplitSummary
 
 __all__ = [
     "COOP_LAYOUTS",
+    "PAIR_TEMPLATE",
     "AugmentationCallback",
     "AugmentedFeatures",
     "AugmentedImages",
+    "CompositionData",
+    "CompositionSummary",
     "DataSummary",
     "ImageData",
     "LeftOut",
+    "PairSplitSummary",
     "SplitSummary",
     "base_and_new_names",
     "draw_indices",
     "few_shot_indices",
     "images_fingerprint",
+    "load_compositions",
     "load_data",
+    "pair_names",
     "prepare_images",
     "select_classes",
     "with_image_embeds",
+    "with_pair_labels",
 ]

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
+
+from .composition_summary import CompositionSummary, summarise_compositions
+from .summary import LeftOut
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Pair = tuple[str, str]
 PAIR_TEMPLATE = "a photo of {attribute} {object}"
+# So many pairs are named in an error.
+NAMED_PAIRS = 3
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,8 @@ class CompositionData:
         test: the same columns.
         template: the prompt without learning.
         flip: whether training may mirror the images.
-        skipped: the images that were left out since they cannot be read, or are of no listed pair.
+        skipped: the images that were left out since they are missing or cannot be read.
+        left_out: what else was found and not taken for an image of a pair, by the reason.
         notes: what was understood of the source that may not be meant.
     """
 
@@ -44,6 +52,7 @@ class CompositionData:
     template: str = PAIR_TEMPLATE
     flip: bool = True
     skipped: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
 
     def closed_world(self, split: str = "test") -> list[Pair]:
@@ -58,3 +67,68 @@ class CompositionData:
     def open_world(self) -> list[Pair]:
         """The candidates of the open world: every attribute with every object, the object changing fastest."""
         return [(attribute, each) for attribute in self.attributes for each in self.objects]
+
+    @cached_property
+    def summary(self) -> CompositionSummary:
+        """What these images are, counted: words, pairs seen and unseen, images, what was left out and looks wrong.
+
+        It looks for files that are both in the training and in the test images, which takes some seconds where there
+        are many.
+        """
+        left_out = self.left_out
+        if self.skipped:
+            left_out = (*left_out, LeftOut("missing, or cannot be read", self.skipped))
+        pairs = {"train": self.train_pairs, "val": self.val_pairs, "test": self.test_pairs}
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return summarise_compositions(self.name, self.attributes, self.objects, pairs, splits, left_out, self.notes)
+
+
+def pair_names(pairs: Sequence[Pair]) -> list[str]:
+    """Pairs as class names, "old car" for example, with the words as they are: for methods that know names only."""
+    return [" ".join(pair) for pair in pairs]
+
+
+def with_pair_labels(dataset: Dataset, pairs: Sequence[Pair]) -> Dataset:
+    """Say which of some candidates each image shows.
+
+    Args:
+        dataset: with `attribute` and `object`, both `ClassLabel`: images, or their features.
+        pairs: the M candidates.
+
+    Returns:
+        The dataset with a column `label`, from 0 to M - 1, in the place of one that it may have.
+
+    Raises:
+        ValueError: if a candidate is there twice, the dataset has no such columns, or an image shows none of the
+            candidates; names the pairs.
+    """
+    from datasets import Value
+
+    labels = {tuple(pair): label for label, pair in enumerate(pairs)}
+    if len(labels) < len(pairs):
+        twice = next(pair for label, pair in enumerate(pairs) if labels[tuple(pair)] != label)
+        raise ValueError(f"The candidates must differ, {tuple(twice)} is there twice.")
+    shown = _shown_pairs(dataset)
+    foreign = sorted({pair for pair in shown if pair not in labels})
+    if foreign:
+        more = ", …" if len(foreign) > NAMED_PAIRS else ""
+        raise ValueError(
+            f"{len(foreign):,} of the pairs that the images show are not among the {len(labels):,} candidates: "
+            f"{', '.join(map(str, foreign[:NAMED_PAIRS]))}{more}. Give all pairs, or take these images out."
+        )
+    before = [column for column in dataset.column_names if column == "label"]
+    column = [labels[pair] for pair in shown]
+    return dataset.remove_columns(before).add_column("label", column, feature=Value("int64"))
+
+
+def _shown_pairs(dataset: Dataset) -> list[Pair]:
+    """The pair of each image."""
+    from datasets import ClassLabel
+
+    words: list[list[str]] = []
+    for column in ("attribute", "object"):
+        feature = dataset.features.get(column)
+        if not isinstance(feature, ClassLabel):
+            raise ValueError(f"The column {column!r} must be there and be of the type ClassLabel, got {feature!r}.")
+        words.append([feature.names[label] for label in dataset.with_format(None)[column]])
+    return list(zip(*words, strict=True))

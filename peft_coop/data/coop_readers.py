@@ -159,14 +159,18 @@ def read_imagenet_v2(folder: Path, images: Path) -> ImageList:
     return ImageList(names, {"train": [], "val": [], "test": _images_of_folders(existing(images), folders)})
 
 
-def existing(path: Path) -> Path:
+def existing(path: Path, instructions: str = INSTRUCTIONS) -> Path:
     """The path, if it exists.
+
+    Args:
+        path: the file or folder.
+        instructions: where it is said how the folder must look.
 
     Raises:
         FileNotFoundError: if it does not.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist. {INSTRUCTIONS} tells how the folder must look.")
+        raise FileNotFoundError(f"{path} does not exist. {instructions} tells how the folder must look.")
     return path
 
 

@@ -17,7 +17,25 @@ from .images import check_heif, is_image_name
 from .splits import SPLIT_NAMES, assign_splits
 from .summary import LeftOut
 
-LAYOUT = "train/CLASS/IMAGE and test/CLASS/IMAGE, perhaps val/CLASS/IMAGE, or only CLASS/IMAGE"
+
+@dataclass(frozen=True)
+class Layout:
+    """What a folder must look like, for errors.
+
+    Attributes:
+        paths: of the images.
+        outer: what the folders of a split are.
+        inner: what the folder is that an image lies in.
+    """
+
+    paths: str
+    outer: str
+    inner: str
+
+
+CLASS_LAYOUT = Layout(
+    "train/CLASS/IMAGE and test/CLASS/IMAGE, perhaps val/CLASS/IMAGE, or only CLASS/IMAGE", "classes", "class"
+)
 
 
 @dataclass
@@ -36,13 +54,14 @@ class FolderReading:
 
 
 @dataclass
-class _Found:
+class Found:
     """Images by class, and everything else by the reason why it is left out."""
 
     classes: dict[str, list[str]] = field(default_factory=dict)
     others: dict[str, list[str]] = field(default_factory=dict)
 
     def leave_out(self, reason: str, *paths: Path) -> None:
+        """Note what is not taken, and why."""
         if paths:
             self.others.setdefault(reason, []).extend(map(str, paths))
 
@@ -58,9 +77,9 @@ def read_folder(place: Path, keep_unreadable: bool = False) -> FolderReading:
         ValueError: if it has no image, or may be understood in more than one way; names the file or folder.
     """
     place = place.absolute()
-    others = _Found()
-    folders = _split_folders(place, others)
-    found = {split: _read_classes(folder) for split, folder in folders.items()}
+    others = Found()
+    folders = split_folders(place, others)
+    found = {split: read_classes(folder) for split, folder in folders.items()}
     _check_names(found, folders)
     _check_classes(place, found, folders)
     if not keep_unreadable:
@@ -68,21 +87,36 @@ def read_folder(place: Path, keep_unreadable: bool = False) -> FolderReading:
     names = sorted({name for one in found.values() for name in one.classes})
     labels = {name: label for label, name in enumerate(names)}
     splits = {split: _in_order(one, labels) for split, one in found.items()}
+    left_out = all_left_out([others, *found.values()])
+    return FolderReading(ImageList(names, splits), left_out, other_names(folders) if len(folders) > 1 else [])
+
+
+def all_left_out(found: Iterable[Found]) -> list[LeftOut]:
+    """What was not taken for an image, by the reason."""
     reasons: dict[str, list[str]] = {}
-    for one in (others, *found.values()):
+    for one in found:
         for reason, paths in one.others.items():
             reasons.setdefault(reason, []).extend(paths)
-    left_out = [LeftOut(reason, tuple(sorted(paths))) for reason, paths in reasons.items()]
-    notes = [
-        f"{split} images are those in {folder.name!r}" for split, folder in folders.items() if folder.name != split
+    return [LeftOut(reason, tuple(sorted(paths))) for reason, paths in reasons.items()]
+
+
+def other_names(folders: dict[str, Path]) -> list[str]:
+    """A note of each split whose folder is called otherwise than in the layout."""
+    return [
+        f"{split} images are those in {folder.name!r}"
+        for split, folder in folders.items()
+        if folder.name not in (split, "val")
     ]
-    return FolderReading(ImageList(names, splits), left_out, notes if len(folders) > 1 else [])
 
 
-def _split_folders(place: Path, others: _Found) -> dict[str, Path]:
-    """The folders of the splits, or the place itself as the training images."""
-    visible = _visible(place, others)
-    folders = [entry for entry in visible if entry.is_dir()]
+def split_folders(place: Path, others: Found, layout: Layout = CLASS_LAYOUT) -> dict[str, Path]:
+    """The folders of the splits, or the place itself as the training images.
+
+    Raises:
+        ValueError: if two folders are of one split, or one beside them holds images.
+    """
+    entries = visible(place, others)
+    folders = [entry for entry in entries if entry.is_dir()]
     assigned = assign_splits((folder.name for folder in folders), f"In {str(place)!r}")
     if not assigned:
         return {"train": place}
@@ -92,11 +126,11 @@ def _split_folders(place: Path, others: _Found) -> dict[str, Path]:
     if with_images is not None:
         raise ValueError(
             f"{str(place)!r} has {', '.join(map(repr, assigned.values()))}, which is a name of a split, and beside it "
-            f"{with_images.name!r}, which holds images and is none. Are these classes? Then put all of them into a "
-            f"folder 'train'. Or splits? They are called {_split_names()}."
+            f"{with_images.name!r}, which holds images and is none. Are these {layout.outer}? Then put all of them "
+            f"into a folder 'train'. Or splits? They are called {_split_names()}."
         )
     others.leave_out("folders without images", *beside)
-    others.leave_out("beside the folders of the splits", *(entry for entry in visible if entry.is_file()))
+    others.leave_out("beside the folders of the splits", *(entry for entry in entries if entry.is_file()))
     return {split: place / name for split, name in assigned.items()}
 
 
@@ -104,31 +138,31 @@ def _split_names() -> str:
     return ", ".join(name for names in SPLIT_NAMES.values() for name in names)
 
 
-def _read_classes(place: Path) -> _Found:
-    """The classes below a folder, each with its images in order.
+def read_classes(place: Path, layout: Layout = CLASS_LAYOUT) -> Found:
+    """The classes below a folder, or the objects below that of an attribute, each with its images in order.
 
     Raises:
         ValueError: if an image is not directly in a folder of a class.
     """
-    found = _Found()
-    for entry in _visible(place, found):
+    found = Found()
+    for entry in visible(place, found):
         if entry.is_dir():
-            _read_class(entry, found)
+            _read_class(entry, found, layout)
         elif is_image_name(Path(entry.name)):
             raise ValueError(
-                f"Images must be in folders named after their class, {str(entry)!r} is not. A folder of images is "
-                f"{LAYOUT}; {_split_names()} are splits, not classes."
+                f"Images must be in folders named after their {layout.inner}, {str(entry)!r} is not. A folder of "
+                f"images is {layout.paths}; {_split_names()} are splits, not {layout.outer}."
             )
         else:
             found.leave_out("no image by their names", entry)
     return found
 
 
-def _read_class(folder: Path, found: _Found) -> None:
+def _read_class(folder: Path, found: Found, layout: Layout) -> None:
     images: list[str] = []
-    for entry in _visible(folder, found):
+    for entry in visible(folder, found):
         if entry.is_dir():
-            _refuse_images_below(folder, entry, found)
+            _refuse_images_below(folder, entry, found, layout)
         elif is_image_name(Path(entry.name)):
             images.append(str(entry))
         else:
@@ -139,7 +173,7 @@ def _read_class(folder: Path, found: _Found) -> None:
         found.leave_out("folders without images", folder)
 
 
-def _refuse_images_below(folder: Path, below: Path, found: _Found) -> None:
+def _refuse_images_below(folder: Path, below: Path, found: Found, layout: Layout) -> None:
     image = _any_image(below)
     if image is None:
         found.leave_out("folders without images", below)
@@ -148,12 +182,12 @@ def _refuse_images_below(folder: Path, below: Path, found: _Found) -> None:
     if assign_splits((entry.name for entry in folder.iterdir() if entry.is_dir()), f"In {str(folder)!r}"):
         hint = f" If the data is in {str(folder)!r}, name that folder."
     raise ValueError(
-        f"{str(image)!r} is in a folder inside {str(folder)!r}: which of the two is its class? Images must be "
-        f"{LAYOUT}.{hint}"
+        f"{str(image)!r} is in a folder inside {str(folder)!r}: which of the two is its {layout.inner}? Images "
+        f"must be {layout.paths}.{hint}"
     )
 
 
-def _visible(folder: Path, found: _Found) -> list[Path]:
+def visible(folder: Path, found: Found) -> list[Path]:
     """What is in a folder, in order; links are followed, and hidden and broken ones are left out."""
     visible = []
     for entry in sorted(folder.iterdir()):
@@ -184,22 +218,33 @@ def _any_image(folder: Path) -> Path | None:
     return next((file for file in files_below(folder) if is_image_name(Path(file.name))), None)
 
 
-def _check_names(found: dict[str, _Found], folders: dict[str, Path]) -> None:
-    """Refuse classes that are one class to a reader, and to a CLIP, which reads all names in lower case."""
-    places = {name: folders[split] / name for split, one in found.items() for name in one.classes}
+def _check_names(found: dict[str, Found], folders: dict[str, Path]) -> None:
+    check_alike({name: folders[split] / name for split, one in found.items() for name in one.classes}, "class")
+
+
+def check_alike(places: dict[str, Path], what: str) -> None:
+    """Refuse names that read as one.
+
+    Args:
+        places: the folder that each name was read from.
+        what: is named.
+
+    Raises:
+        ValueError: if two differ in case, in blanks and underscores or in encoding only.
+    """
     for first, second in alike(sorted(places)):
         raise ValueError(
-            f"{str(places[first])!r} and {str(places[second])!r} are two folders of what reads as one class: their "
+            f"{str(places[first])!r} and {str(places[second])!r} are two folders of what reads as one {what}: their "
             "names differ in case, in blanks and underscores, or in how letters are encoded. Put them together, "
             "or rename one."
         )
 
 
-def _check_classes(place: Path, found: dict[str, _Found], folders: dict[str, Path]) -> None:
+def _check_classes(place: Path, found: dict[str, Found], folders: dict[str, Path]) -> None:
     """Refuse what nothing can be learned or measured from."""
     empty = next((split for split, one in found.items() if not one.classes), None)
     if empty is not None:
-        raise ValueError(f"There is no image in {str(folders[empty])!r}; looked for {LAYOUT}.")
+        raise ValueError(f"There is no image in {str(folders[empty])!r}; looked for {CLASS_LAYOUT.paths}.")
     if "train" in found:
         for split, one in found.items():
             foreign = sorted(set(one.classes) - set(found["train"].classes))
@@ -213,7 +258,7 @@ def _check_classes(place: Path, found: dict[str, _Found], folders: dict[str, Pat
     if len(classes) < 2:
         raise ValueError(
             f"{str(place)!r} has images of a single class, {min(classes)!r}: there must be two or more. Looked for "
-            f"{LAYOUT}."
+            f"{CLASS_LAYOUT.paths}."
         )
 
 
@@ -226,6 +271,6 @@ def _some(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(map(repr, listed[:most])) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
-def _in_order(found: _Found, labels: dict[str, int]) -> list[tuple[str, int]]:
+def _in_order(found: Found, labels: dict[str, int]) -> list[tuple[str, int]]:
     """By path, as `datasets` has them: the drawn images of a seed stay the same."""
     return sorted((path, labels[name]) for name, paths in found.classes.items() for path in paths)

@@ -213,13 +213,24 @@ def leave_out_unreadable(parts: Sequence[Dataset]) -> tuple[list[Dataset], list[
                     skipped.append(images.name(index))
                 progress.update()
             kept.append(part.select(readable) if len(readable) < len(part) else part)
+    warn_left_out(skipped, total, "cannot be read")
+    return kept, skipped
+
+
+def warn_left_out(skipped: Sequence[str], total: int, why: str) -> None:
+    """A warning that counts images that are not there, where some are not.
+
+    Args:
+        skipped: their names.
+        total: how many images there were with them.
+        why: such as "cannot be read".
+    """
     if skipped:
         more = ", …" if len(skipped) > NAMED_IMAGES else ""
         warnings.warn(
-            f"Left out {len(skipped)} of {total} images that cannot be read: {', '.join(skipped[:NAMED_IMAGES])}{more}",
-            stacklevel=3,
+            f"Left out {len(skipped)} of {total} images that {why}: {', '.join(skipped[:NAMED_IMAGES])}{more}",
+            stacklevel=4,
         )
-    return kept, skipped
 
 
 def _can_be_read(images: ImageRows, index: int) -> bool:

@@ -32,6 +32,9 @@ class LeftOut:
     reason: str
     names: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return f"left out, {self.reason}: {len(self.names):,} ({some(self.names, SHOWN_FILES)})"
+
 
 @dataclass(frozen=True)
 class SplitSummary:
@@ -75,13 +78,9 @@ class DataSummary:
     def lines(self) -> list[str]:
         """The summary as text: the first line counts, each further one tells of something left out or noticed."""
         counts = ", ".join(f"{split} {_counted(one)}" for split, one in self.splits.items() if one.images)
-        names = _some(self.class_names, SHOWN)
+        names = some(self.class_names, SHOWN)
         first = f"{self.name}: {len(self.class_names):,} classes ({names}); images: {counts}"
-        return [
-            first,
-            *(f"left out, {one.reason}: {len(one.names):,} ({_some(one.names, SHOWN_FILES)})" for one in self.left_out),
-            *self.notes,
-        ]
+        return [first, *map(str, self.left_out), *self.notes]
 
     def as_dict(self) -> dict[str, Any]:
         """The summary as JSON."""
@@ -108,15 +107,13 @@ def summarise(
         notes: what was understood on the way.
     """
     counts = {split: Counter(images["label"]) for split, images in splits.items()}
-    duplicates = None
-    if sum(map(len, splits.values())) <= MOST_COMPARED:
-        duplicates = tuple(same_images(splits["test"], splits["train"]))
+    duplicates = tested_and_trained_on(splits)
     return DataSummary(
         name,
         tuple(class_names),
         {split: _count(one) for split, one in counts.items()},
         tuple(left_out),
-        (*notes, *_missing(class_names, counts), *_alike(class_names), *_told(duplicates, splits)),
+        (*notes, *_missing(class_names, counts), *names_alike(class_names), *told(duplicates, splits)),
         duplicates,
     )
 
@@ -138,17 +135,26 @@ def _missing(class_names: Sequence[str], counts: Mapping[str, Counter[int]]) -> 
     for split, labels in counts.items():
         missing = [name for label, name in enumerate(class_names) if label not in labels]
         if labels and missing:
-            notes.append(f"without {split} images: {len(missing):,} of the classes ({_some(missing, SHOWN)})")
+            notes.append(f"without {split} images: {len(missing):,} of the classes ({some(missing, SHOWN)})")
     return notes
 
 
-def _alike(class_names: Sequence[str]) -> list[str]:
-    repeated = [f"{name!r} and {name!r}" for name, count in Counter(class_names).items() if count > 1]
-    pairs = [*repeated, *(f"{first!r} and {second!r}" for first, second in alike(class_names))]
-    return [f"class names that read as one: {_some(pairs, SHOWN)}"] if pairs else []
+def names_alike(names: Sequence[str], what: str = "class names") -> list[str]:
+    """A note of names that read as one."""
+    repeated = [f"{name!r} and {name!r}" for name, count in Counter(names).items() if count > 1]
+    pairs = [*repeated, *(f"{first!r} and {second!r}" for first, second in alike(names))]
+    return [f"{what} that read as one: {some(pairs, SHOWN)}"] if pairs else []
 
 
-def _told(duplicates: Sequence[tuple[str, str]] | None, splits: Mapping[str, Dataset]) -> list[str]:
+def tested_and_trained_on(splits: Mapping[str, Dataset]) -> tuple[tuple[str, str], ...] | None:
+    """Test images whose file is, byte by byte, a training image too; None where there are too many to compare."""
+    if sum(map(len, splits.values())) > MOST_COMPARED:
+        return None
+    return tuple(same_images(splits["test"], splits["train"]))
+
+
+def told(duplicates: Sequence[tuple[str, str]] | None, splits: Mapping[str, Dataset]) -> list[str]:
+    """A note of the images that `tested_and_trained_on` has found."""
     if duplicates is None:
         return [f"more than {MOST_COMPARED:,} images: not compared for test images that are trained on"]
     if not duplicates:
@@ -160,5 +166,6 @@ def _told(duplicates: Sequence[tuple[str, str]] | None, splits: Mapping[str, Dat
     ]
 
 
-def _some(names: Sequence[str], most: int) -> str:
+def some(names: Sequence[str], most: int) -> str:
+    """The first of some names."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
