@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 from transformers import CLIPImageProcessor, CLIPProcessor
 
-from peft_coop.data import COOP_LAYOUTS
+from peft_coop.data import COOP_LAYOUTS, AugmentedImages
 from peft_coop.demo import load_clip, load_processor, load_task
 from peft_coop.evaluation.baselines import (
     ImageEncoderFineTuning,
@@ -477,6 +477,37 @@ def test_the_list_of_baselines():
     assert methods["image-encoder"].settings()["learning_rate"] == 1e-5
     assert methods["image-encoder"].settings()["batch_size"] == 32
     assert methods["text-transform"].data == "imagenet"
+
+
+@pytest.mark.parametrize("method_class", [TextTransform, TextBias])
+def test_views_are_learned_from_one_in_each_epoch(method_class, frozen, images, test_images, tmp_path):
+    method = method_class(learning_rate=0.5, num_epochs=3, views=2, flip=False)
+    embeds_of = method.training_embeds(frozen, images, seed=1)
+    augmented = AugmentedImages(images.train, frozen.processor.image_processor, seed=1, flip=False)
+    chosen = torch.tensor([3, 0, 11])
+    for epoch in range(2):
+        augmented.set_epoch(epoch)
+        pixel_values = torch.stack([augmented[index]["pixel_values"] for index in chosen.tolist()])
+        with torch.no_grad():
+            expected = F.normalize(frozen.model.get_image_features(pixel_values).pooler_output, dim=-1)
+        torch.testing.assert_close(embeds_of(chosen, epoch), expected, atol=1e-5, rtol=0)
+    logits = [
+        each.fit(frozen, images, 1, tmp_path / str(number)).logits(test_images, images.class_names)
+        for number, each in enumerate((method, replace(method, views=None), replace(method, views=1)))
+    ]
+    assert min(np.abs(logits[0] - other).max() for other in logits[1:]) > 1e-2
+
+
+def test_the_list_passes_the_views_on():
+    by_key = {method.key: method for method in all_baselines(views=4, flip=False, num_workers=2)}
+    for key in ("text-bias", "text-transform"):
+        assert (by_key[key].views, by_key[key].num_workers) == (4, 2)
+        assert by_key[key].settings().items() >= {"views": 4, "flip": False}.items()
+        assert "num_workers" not in by_key[key].settings()
+    assert by_key["linear-probe"].views is None
+    assert by_key["image-encoder"].changes_vision
+    with pytest.raises(ValueError, match="`views` must be 1 or more"):
+        all_baselines(views=0)
 
 
 @pytest.mark.parametrize("key", ["text-bias", "text-transform", "image-encoder"])

@@ -35,14 +35,49 @@ def prompt(tmp_path, capsys):
 
 def test_options_without_effect_are_told(tmp_path, capsys):
     _, told = run(capsys, "train", *SHORT, "--no-flip", "--workers", "2", "--output", tmp_path / "prompt")
-    assert "> --no-flip has no effect without --augment" in told
-    assert "> --workers has no effect without --augment" in told
+    assert "> --no-flip has no effect without --augment or --views" in told
+    assert "> --workers has no effect without --augment or --views" in told
     command = benchmark(tmp_path, "few-shot", "--methods", "zero-shot", "prompt-ensemble")
     _, told = run(capsys, *command, "--n-ctx", "4", "--batch-size", "3")
     for name in ("n-ctx", "epochs", "batch-size"):
         assert f"> --{name} has no effect for zero-shot, prompt-ensemble, which" in told
     assert "--position" not in told
     assert "--report-to" not in told
+
+
+def test_views_are_learned_from(tmp_path, capsys):
+    command = ["train", *SHORT, "--no-flip", "--n-ctx", "1", "--views", "2"]
+    _, told = run(capsys, *command, "--output", tmp_path / "prompt")
+    assert "view 20/20" in told
+    assert "has no effect" not in told
+    _, told = run(capsys, *command, "--augment", "--output", tmp_path / "other", code=2)
+    assert "peft-coop: --augment draws pixels in every epoch, --views 2 computes features once: give one" in told
+    _, told = run(capsys, *benchmark(tmp_path, "few-shot", "--methods", "linear-probe", "--views", "2", "--dry-run"))
+    assert "> --views has no effect for linear-probe, which are not trained in steps" in told
+    with pytest.raises(SystemExit, match="2"):
+        main([str(word) for word in [*command[:-1], "0", "--output", tmp_path / "other"]])
+    assert "argument --views: must be a whole number of 1 or more, got '0'" in capsys.readouterr().err
+
+
+def test_views_with_what_changes_the_vision_tower(tmp_path, capsys):
+    command = benchmark(tmp_path, "few-shot", "--views", "2", "--n-ctx", "1", "--dry-run", "--methods")
+    _, told = run(capsys, *command, "image-encoder", "text-bias", code=2)
+    assert "--views 2 computes image features once, and image-encoder would change the vision tower: give --aug" in told
+    printed, told = run(capsys, *command, "all")
+    assert "> left out image-encoder: --views 2 computes image features once, and" in told
+    assert "text bias" in printed
+    assert "image encoder" not in printed
+
+
+def test_an_unfinished_training_goes_on_with_its_views_only(tmp_path, capsys, optimizer_steps):
+    command = ["train", "--data", "demo:digits", "--shots", "1", "--n-ctx", "1", "--epochs", "4"]
+    command += ["--output", tmp_path / "prompt", "--views"]
+    optimizer_steps.interrupted = 3
+    run(capsys, *command, "2", code=130)
+    _, told = run(capsys, *command, "3", code=2)
+    assert "an unfinished training with --views 2, asked for is 3" in told
+    run(capsys, *command, "2")
+    assert optimizer_steps.taken == 4
 
 
 def test_all_methods_of_a_transfer_are_those_that_can(tmp_path, capsys):

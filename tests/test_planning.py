@@ -1,5 +1,7 @@
 """`benchmark --dry-run`: the runs that would be done, and nothing done."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -62,6 +64,14 @@ def test_an_estimate_is_steps_times_what_one_takes(clip, digits, tmp_path, monke
     with only_listed() as runs:
         few_shot(clip, digits, [*methods()[2:], augmented], tmp_path, (1, 16), (1,))
     assert [run.seconds for run in runs] == [2 * 20, 10 * 42, 2 * (20 + 1000), 10 * (42 + 3200)]
+
+
+def test_every_view_is_an_image_to_encode(clip, digits, tmp_path):
+    coop = methods()[2]
+    with only_listed() as runs:
+        few_shot(clip, digits, [coop, replace(coop, views=4), replace(coop, views=1)], tmp_path, (1,), (1,))
+    assert images_to_encode(runs) == 10 + 40 + 10 + len(digits.test)
+    assert len({run.key.folder(tmp_path) for run in runs}) == 3
 
 
 def test_the_command(tmp_path, capsys):

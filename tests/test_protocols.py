@@ -27,6 +27,7 @@ from peft_coop.evaluation import (
 )
 from peft_coop.evaluation.compared_methods import Classifier, ComparedMethod
 from peft_coop.evaluation.folder_locks import locked
+from peft_coop.methods import METHODS
 
 SHORT = {"num_epochs": 2, "learning_rate": 0.02}
 
@@ -246,6 +247,60 @@ def test_augmented_training_sees_pixels(clip, digits, tmp_path):
     assert np.abs(logits[0] - logits[1]).max() > 1e-3
     assert method.settings()["augment"] is True
     assert json.dumps(method.settings())
+
+
+@pytest.mark.parametrize("key", ["coop", "cocoop"])
+def test_views_for_every_epoch_learn_what_pixels_do(clip, digits, tmp_path, key):
+    images = draw_images(digits, 2, seed=1)
+    ways = {"fixed": {}, "pixels": {"augment": True}, "views": {"views": 2, "num_workers": 1}, "view": {"views": 1}}
+    logits = {}
+    for name, way in ways.items():
+        method = PromptLearning(key, {"n_ctx": 2, "ctx_init": None}, {**SHORT, "batch_size": 8}, **way, flip=False)
+        logits[name] = method.fit(clip, images, 1, tmp_path / name).logits(digits.test, digits.class_names)
+    np.testing.assert_allclose(logits["views"], logits["pixels"], atol=1e-4)
+    for other in ("fixed", "view"):
+        assert np.abs(logits[other] - logits["pixels"]).max() > 1e-2
+
+
+def test_a_killed_training_on_views_goes_on_to_the_same_prompt(clip, digits, tmp_path, optimizer_steps):
+    """Killed in the seventh of eight epochs, where views have come again in another order."""
+    method = PromptLearning("coop", {"n_ctx": 2}, {**SHORT, "num_epochs": 8, "batch_size": 8}, views=3, flip=False)
+    images = draw_images(digits, 2, seed=1)
+    whole = method.fit(clip, images, 1, tmp_path / "whole").logits(digits.test, digits.class_names)
+    optimizer_steps.taken, optimizer_steps.interrupted = 0, 14
+    with pytest.raises(KeyboardInterrupt, match="in a step"):
+        method.fit(clip, images, 1, tmp_path / "killed")
+    resumed = method.fit(clip, images, 1, tmp_path / "killed").logits(digits.test, digits.class_names)
+    np.testing.assert_allclose(resumed, whole, atol=1e-5)
+
+
+def test_views_are_another_setting():
+    ways = [{}, {"augment": True}, {"views": 1}, {"views": 4}, {"views": 4, "flip": False}]
+    settings = [PromptLearning("coop", **way).settings() for way in ways]
+    assert len({json.dumps(each) for each in settings}) == len(ways)
+    assert settings[3].items() >= {"views": 4, "flip": True}.items()
+    assert "views" not in settings[0]
+    workers = PromptLearning("coop", views=4, num_workers=3)
+    assert workers.settings() == settings[3]
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ({"views": 4, "augment": True}, r"give one of them, got views=4 and augment=True"),
+        ({"views": 0}, r"`views` must be 1 or more, or None for images as they are, got 0"),
+    ],
+)
+def test_views_that_contradict_are_refused(way, message):
+    with pytest.raises(ValueError, match=message):
+        PromptLearning("coop", **way)
+
+
+def test_what_changes_the_vision_tower_has_no_views(monkeypatch):
+    monkeypatch.setattr(METHODS["coop"].prompt, "changes_vision", True, raising=False)
+    assert PromptLearning("coop", augment=True).changes_vision
+    with pytest.raises(ValueError, match=r"CoOp changes the vision tower, .* use `augment` in place of views=4"):
+        PromptLearning("coop", views=4)
 
 
 def test_images_of_another_dataset_with_this_name_are_not_taken_for_these(clip, digits, tmp_path):

@@ -229,7 +229,6 @@ def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
     from ..evaluation import all_baselines
     from ..recipes import LEARNING_RATE
 
-    asked = asked_methods(options)
     rate = demo.LEARNING_RATE if options.model == DEMO else LEARNING_RATE
     baselines = all_baselines(
         rate if options.learning_rate is None else options.learning_rate,
@@ -238,8 +237,11 @@ def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
         batch_size=options.batch_size,
         augment=options.augment,
         flip=data.flip and not options.no_flip,
+        views=options.views,
+        num_workers=options.workers,
     )
     by_key = {method.key: method for method in baselines}
+    asked = _that_can_use_views(options, [key for key, method in by_key.items() if method.changes_vision])
     methods = [make_prompt_learning(key, options, data) if key in method_titles() else by_key[key] for key in asked]
     if "all" not in options.methods or options.protocol != "cross-dataset":
         return methods
@@ -247,6 +249,30 @@ def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
     if unable:
         say(f"left out {', '.join(unable)}: what they learn is for the classes of {data.name} only")
     return [method for method in methods if method.takes_new_classes]
+
+
+def _that_can_use_views(options: argparse.Namespace, changing_vision: Sequence[str]) -> list[str]:
+    """The keys of the methods that `--methods` names, without those of `all` that cannot do with `--views`.
+
+    Args:
+        options: with those of `add_recipe`.
+        changing_vision: the keys of the baselines that change the vision tower.
+
+    Raises:
+        ValueError: if one cannot that was named.
+    """
+    from ..evaluation.prompt_learning import changes_vision
+
+    asked = asked_methods(options)
+    if not options.views:
+        return asked
+    unable = [key for key in asked if key in changing_vision or (key in method_titles() and changes_vision(key))]
+    why = f"--views {options.views} computes image features once, and {', '.join(unable)} would change the vision tower"
+    if unable and "all" not in options.methods:
+        raise ValueError(f"{why}: give --augment in its place, or leave out one of them.")
+    if unable:
+        say(f"left out {', '.join(unable)}: {why}")
+    return [key for key in asked if key not in unable]
 
 
 def asked_methods(options: argparse.Namespace) -> list[str]:

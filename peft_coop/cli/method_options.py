@@ -21,7 +21,7 @@ PROMPT_OPTIONS = (
     *("n_ctx", "ctx_init", "position", "class_specific", "set"),
     *("lengths", "starts", "positions", "contexts", "report_to"),
 )
-TRAINING_OPTIONS = ("epochs", "batch_size", "learning_rate", "augment")
+TRAINING_OPTIONS = ("epochs", "batch_size", "learning_rate", "augment", "views")
 # Values of options that were not given, or say what holds anyway.
 UNSET: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys((*PROMPT_OPTIONS, *TRAINING_OPTIONS, "no_flip", "workers"), (None, False, 0)),
@@ -129,8 +129,17 @@ def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData)
     own = own_fields(key)
     fields = {name: value for name, value in fields_given(options).items() if name in own}
     flip = data.flip and not options.no_flip
-    report_to = check_report_to(options.report_to)
-    return PromptLearning(key, fields, recipe_of(options), data.name, options.augment, flip, options.workers, report_to)
+    return PromptLearning(
+        key,
+        fields,
+        recipe_of(options),
+        data.name,
+        augment=options.augment,
+        views=options.views,
+        flip=flip,
+        num_workers=options.workers,
+        report_to=check_report_to(options.report_to),
+    )
 
 
 def tell_unused(options: argparse.Namespace, methods: Collection[str]) -> None:
@@ -141,11 +150,15 @@ def tell_unused(options: argparse.Namespace, methods: Collection[str]) -> None:
         methods: the keys of the methods that are run.
 
     Raises:
-        ValueError: as `check_fields_given`.
+        ValueError: as `check_fields_given`; if `--views` and `--augment` are both given.
     """
+    if options.augment and options.views:
+        raise ValueError(
+            f"--augment draws pixels in every epoch, --views {options.views} computes features once: give one of them."
+        )
     check_fields_given(options, methods)
-    if not options.augment:
-        _say_unused(options, ("no_flip", "workers"), "without --augment")
+    if not options.augment and not options.views:
+        _say_unused(options, ("no_flip", "workers"), "without --augment or --views")
     if not set(methods) & method_titles().keys():
         _say_unused(options, PROMPT_OPTIONS, f"for {', '.join(methods)}, which learn no prompt")
     if set(methods) <= set(UNTRAINED):

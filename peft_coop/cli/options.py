@@ -109,7 +109,13 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--augment", action="store_true", help="random crops and flips, as in the papers, instead of fixed features"
     )
-    group.add_argument("--no-flip", action="store_true", help="with --augment: never mirror an image")
+    group.add_argument(
+        "--views",
+        type=whole_number,
+        metavar="N",
+        help="features of N random crops and flips of each image, computed once; every epoch has another one",
+    )
+    group.add_argument("--no-flip", action="store_true", help="with --augment or --views: never mirror an image")
     group.add_argument(
         "--report-to",
         nargs="+",
@@ -117,7 +123,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="what the Trainer reports the loss of every epoch to: tensorboard, wandb and what else it knows",
     )
-    group.add_argument("--workers", type=int, default=0, help="with --augment: processes that load images")
+    group.add_argument("--workers", type=int, default=0, help="with --augment or --views: processes that load images")
 
 
 def percent(fraction: float) -> str:

@@ -39,7 +39,7 @@ examples:
 # What a training that goes on must have in common with the one that was stopped.
 SAME = (
     *("data", "model", "method", "shots", "seed", "n_ctx", "ctx_init", "position", "class_specific", "set"),
-    *("epochs", "batch_size", "learning_rate", "augment", "no_flip", "dtype", "template"),
+    *("epochs", "batch_size", "learning_rate", "augment", "views", "no_flip", "dtype", "template"),
 )
 
 

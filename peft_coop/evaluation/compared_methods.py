@@ -82,12 +82,16 @@ class ComparedMethod(ABC):
         name: as tables and figures print it.
         takes_new_classes: whether what is learned can be asked for classes that it was not learned from.
         learns: whether it uses the training images at all.
+        changes_vision: whether it trains or prompts the vision tower, so that features computed before are not its own.
+        views: augmented views of each training image that it learns from, computed once; None: the images as they are.
     """
 
     key: str
     name: str
     takes_new_classes: bool = True
     learns: bool = True
+    changes_vision: bool = False
+    views: int | None = None
 
     def for_protocol(self, protocol: str) -> ComparedMethod:
         """The method as the papers have it in a protocol; itself, unless what it leaves open depends on that.

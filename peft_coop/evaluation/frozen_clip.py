@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPProcessor
 
-from ..data import with_image_embeds
+from ..data import AugmentedFeatures, with_image_embeds
 from ..data.features import images_version
 from ..demo import MODEL_PATH
 from ..towers import device_of
@@ -64,12 +65,44 @@ class FrozenCLIP:
         """The images' features, columns `image_embeds` and `label`; computed once for each dataset."""
         key = images_version(images)
         if key not in self._features:
-            at_once: dict[str, Any] = {} if self.batch_size is None else {"batch_size": self.batch_size}
-            self._features[key] = with_image_embeds(images, self.model, self.processor.image_processor, **at_once)
+            image_processor = self.processor.image_processor
+            self._features[key] = with_image_embeds(images, self.model, image_processor, **self._at_once())
         return self._features[key]
+
+    def _at_once(self) -> dict[str, Any]:
+        return {} if self.batch_size is None else {"batch_size": self.batch_size}
+
+    def augmented_features(
+        self, images: Dataset, views: int, seed: int, flip: bool = True, num_workers: int = 0
+    ) -> AugmentedFeatures:
+        """Features of augmented views of the images, another one in every epoch, see `AugmentedFeatures`."""
+        image_processor = self.processor.image_processor
+        augmentation: dict[str, Any] = {"views": views, "seed": seed, "flip": flip, "num_workers": num_workers}
+        return AugmentedFeatures(images, self.model, image_processor, **augmentation, **self._at_once())
 
     def image_embeds(self, images: Dataset) -> Tensor:
         """`[N, P]`, L2-normalised, float32, on the model's device."""
         embeds = self.with_image_embeds(images).with_format("numpy")["image_embeds"][:]
-        features = torch.from_numpy(np.asarray(embeds, dtype=np.float32)).to(self.device)
-        return nn.functional.normalize(features, dim=-1)
+        return self._normalized(torch.from_numpy(np.asarray(embeds, dtype=np.float32)))
+
+    def image_embeds_by_epoch(
+        self, images: Dataset, views: int | None, seed: int, flip: bool = True, num_workers: int = 0
+    ) -> Callable[[Tensor, int], Tensor]:
+        """What gives features `[B, P]`, as `image_embeds`, of the images at some indices `[B]` in an epoch.
+
+        Args:
+            images: with N images.
+            views: augmented views of each image, see `augmented_features`; None: the images as they are.
+            seed: of the views.
+            flip: whether views are mirrored.
+            num_workers: processes that read the images of views.
+        """
+        if views is None:
+            fixed = self.image_embeds(images)
+            return lambda indices, epoch: fixed[indices]
+        features = self.augmented_features(images, views, seed, flip, num_workers)
+        embeds = self._normalized(features.all_views())  # [N, V, P]
+        return lambda indices, epoch: embeds[indices, torch.from_numpy(features.view_numbers(epoch))[indices]]
+
+    def _normalized(self, features: Tensor) -> Tensor:
+        return nn.functional.normalize(features.to(self.device, torch.float32), dim=-1)

@@ -14,6 +14,7 @@ from peft import PeftModel, get_peft_model
 from transformers import set_seed
 
 from ..data import AugmentedImages
+from ..data.features import check_views
 from ..methods import DEFAULT_METHOD, METHODS, PromptConfig, find_method
 from ..methods.context import DEFAULT_N_CTX
 from ..recipes import Recipe
@@ -88,6 +89,15 @@ def check_fields(key: str, names: Collection[str]) -> None:
             raise ValueError(f"{METHODS[key].title} has no setting {name!r}; its own are {', '.join(own_fields(key))}.")
 
 
+def changes_vision(key: str) -> bool:
+    """Whether a method's prompt changes the vision tower, so that image features are to be computed with it.
+
+    Raises:
+        ValueError: if there is no such method.
+    """
+    return getattr(find_method(key).prompt, "changes_vision", False)
+
+
 @dataclass(frozen=True)
 class PromptLearning(ComparedMethod):
     """A prompt, learned by one of `METHODS`.
@@ -99,14 +109,17 @@ class PromptLearning(ComparedMethod):
         recipe: fields of `Recipe` that differ from the paper's for the number of shots.
         data: the dataset's name, for the paper's recipe.
         augment: train on random crops and flips instead of on features that are computed once.
-        flip: whether the augmentation mirrors images.
-        num_workers: processes that load augmented images.
+        views: train on features, computed once, of so many random crops and flips of each image, another one in every
+            epoch; None: of the images as they are.
+        flip: whether `augment` and `views` mirror images.
+        num_workers: processes that load the images of `augment` and `views`.
         report_to: what the Trainer reports to, such as "tensorboard" or "wandb".
         log_dir: TensorBoard's folder; None: `logs` beside the checkpoints' folder.
         protocol: whose recipe it is trained with; set by `for_protocol`.
 
     Raises:
-        ValueError: if there is no such method, or it has no such field.
+        ValueError: if there is no such method, or it has no such field; if `views` is below 1, beside `augment`, or the
+            method changes the vision tower.
     """
 
     key: str = DEFAULT_METHOD
@@ -114,6 +127,7 @@ class PromptLearning(ComparedMethod):
     recipe: dict[str, Any] = field(default_factory=dict)
     data: str | None = None
     augment: bool = False
+    views: int | None = None
     flip: bool = True
     num_workers: int = 0
     report_to: tuple[str, ...] = ()
@@ -126,6 +140,27 @@ class PromptLearning(ComparedMethod):
         if config.method != self.key:
             raise ValueError(f"With {self.fields} the method is {config.method!r} and not {self.key!r}: ask for that.")
         self.recipe_for(num_shots=1)
+        self._check_views()
+
+    def _check_views(self) -> None:
+        check_views(self.views)
+        if self.views is None:
+            return
+        if self.augment:
+            raise ValueError(
+                f"`views` are features computed once, `augment` draws pixels in every epoch: give one of them, got "
+                f"views={self.views} and augment=True."
+            )
+        if self.changes_vision:
+            raise ValueError(
+                f"{self.name} changes the vision tower, so that features of views would not be its own: use `augment` "
+                f"in place of views={self.views}."
+            )
+
+    @property
+    def changes_vision(self) -> bool:  # type: ignore[override]
+        """Whether it prompts the vision tower."""
+        return changes_vision(self.key)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -156,7 +191,9 @@ class PromptLearning(ComparedMethod):
         if settings.keys() >= CONTEXT_START and all(settings[name] is None for name in CONTEXT_START):
             settings["n_ctx"] = DEFAULT_N_CTX
         settings["augment"] = self.augment
-        if self.augment:
+        if self.views is not None:
+            settings["views"] = self.views
+        if self.augment or self.views is not None:
             settings["flip"] = self.flip
         return settings | self.recipe
 
@@ -176,7 +213,8 @@ class PromptLearning(ComparedMethod):
         model = get_peft_model(deepcopy(clip.model), config)
         train = self._training_images(clip, images.train, seed)
         run_name = f"{self.name} on {images.data}, {in_words(images.num_shots)}, seed {seed}"
-        arguments = reporting_arguments(self.report_to, run_name) | {"dataloader_num_workers": self.num_workers}
+        workers = {"dataloader_num_workers": self.num_workers if self.augment else 0}
+        arguments = reporting_arguments(self.report_to, run_name) | workers
         with reporting(self.report_to, self.log_dir or folder.parent / "logs"):
             train_prompt(model, train, self.recipe_for(images.num_shots), seed, folder, **arguments)
         return PromptClassifier(model, clip)
@@ -207,6 +245,8 @@ class PromptLearning(ComparedMethod):
         return [replace(self, fields={**self.fields, **each}) for each in combinations]
 
     def _training_images(self, clip: FrozenCLIP, train: Dataset, seed: int) -> Any:
-        if not self.augment:
-            return clip.with_image_embeds(train)
-        return AugmentedImages(train, clip.processor.image_processor, seed, flip=self.flip)
+        if self.augment:
+            return AugmentedImages(train, clip.processor.image_processor, seed, flip=self.flip)
+        if self.views is not None:
+            return clip.augmented_features(train, self.views, seed, self.flip, self.num_workers)
+        return clip.with_image_embeds(train)

@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerState
 
-from ..data import AugmentationCallback, AugmentedImages
+from ..data import AugmentationCallback
 from ..models import LossPartsCallback
 from ..progress import Stage, stage
 from ..recipes import Recipe
@@ -74,8 +74,7 @@ def train_prompt(model: PeftModel, train: Any, recipe: Recipe, seed: int, folder
     )
     trainer.remove_callback(ProgressCallback)
     LossPartsCallback().add_to(trainer)
-    if isinstance(train, AugmentedImages):
-        trainer.add_callback(AugmentationCallback)
+    trainer.add_callback(AugmentationCallback)
     with stage("training", total=1) as training:
         trainer.add_callback(StageCallback(training))
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))

@@ -79,7 +79,10 @@ def _planned(
         finished, train = is_finished(key, output), plan.images.train
         seconds = None if finished else estimator.seconds(plan.method, plan.images)
         images = {test.images._fingerprint: len(test.images) for test in plan.tests.values()}
-        images[train._fingerprint] = len(train)
+        views = plan.method.views
+        images[train._fingerprint if views is None else f"{train._fingerprint}, {views} views"] = len(train) * (
+            views or 1
+        )
         yield PlannedRun(key, finished, len(train), plan.method.training_steps(plan.images), seconds, images)
 
 

@@ -19,6 +19,8 @@ def all_baselines(
     batch_size: int | None = None,
     augment: bool = False,
     flip: bool = True,
+    views: int | None = None,
+    num_workers: int = 0,
 ) -> list[ComparedMethod]:
     """Every baseline, from no learned weight to many; their `key` tells them apart.
 
@@ -29,20 +31,24 @@ def all_baselines(
         num_epochs: of the three that learn by gradient descent; None: the paper's number.
         batch_size: of the same three; None: their own.
         augment: train the image encoder on random crops and flips; the others learn from features computed once.
-        flip: whether the augmentation mirrors images.
+        flip: whether the augmentation and `views` mirror images.
+        views: augmented views of each image for what learns on features by gradient descent, another one in every
+            epoch; None: the images as they are. The linear probe always has these, as in the papers.
+        num_workers: processes that load the images of views.
 
     Raises:
         ValueError: if a number is not above 0.
     """
     recipe: dict[str, Any] = {"data": data, "num_epochs": num_epochs}
+    of_views: dict[str, Any] = {"views": views, "flip": flip, "num_workers": num_workers}
     if batch_size is not None:
         recipe["batch_size"] = batch_size
     return [
         ZeroShot(),
         PromptEnsemble(),
         PromptEnsemble(all_templates=True),
-        TextBias(learning_rate, **recipe),
-        TextTransform(learning_rate, **recipe),
+        TextBias(learning_rate, **recipe, **of_views),
+        TextTransform(learning_rate, **recipe, **of_views),
         LinearProbe(),
         ImageEncoderFineTuning(encoder_learning_rate, **recipe, augment=augment, flip=flip),
     ]

@@ -22,6 +22,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ...data import AugmentedImages
+from ...data.features import check_views
 from ...data.images import ImageRows
 from ...data.preparation import prepare_inputs
 from ...recipes import LEARNING_RATE, Recipe, epochs_by_shots, make_optimizer
@@ -74,11 +75,39 @@ class _GradientMethod(ComparedMethod):
         return Recipe(num_epochs, self.batch_size, self.learning_rate)
 
 
-class _TextFeatureMethod(_GradientMethod):
-    """Learns to change the text features, with CoOp's recipe, on image features that are computed once.
+@dataclass(frozen=True)
+class _FeatureMethod(_GradientMethod):
+    """Learns by gradient descent on image features that are computed once.
+
+    Attributes:
+        views: augmented views of each training image, another one in every epoch; None: the images as they are.
+        flip: whether views are mirrored.
+        num_workers: processes that load the images of views.
+    """
+
+    views: int | None = None
+    flip: bool = True
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_views(self.views)
+
+    def settings(self) -> dict[str, Any]:
+        """The attributes that what is learned depends on; `flip` only where there are views."""
+        of_views = ("views", "flip", "num_workers") if self.views is None else ("num_workers",)
+        return {name: value for name, value in super().settings().items() if name not in of_views}
+
+    def training_embeds(self, clip: FrozenCLIP, images: LabelledImages, seed: int) -> Callable[[Tensor, int], Tensor]:
+        """What gives features `[B, P]`, L2-normalised, of the training images at some indices in an epoch."""
+        return clip.image_embeds_by_epoch(images.train, self.views, seed, self.flip, self.num_workers)
+
+
+class _TextFeatureMethod(_FeatureMethod):
+    """Learns to change the text features, with CoOp's recipe.
 
     Changed is what the text tower gives for the data's template, before it is normalised. Unlike in the paper, images
-    are not augmented.
+    are not augmented, unless `views` is given.
     """
 
     @abstractmethod
@@ -94,11 +123,11 @@ class _TextFeatureMethod(_GradientMethod):
         labels = _labels(self, images).to(clip.device)
         recipe = self.make_recipe(images.num_shots)
         features = text_features(clip, images.class_names, [images.zero_shot_template])
-        image_embeds = clip.image_embeds(images.train)
+        embeds_of = self.training_embeds(clip, images, seed)
         change = self.start(features.shape[-1]).to(clip.device)
 
         def loss_of(indices: Tensor, epoch: int) -> Tensor:
-            return F.cross_entropy(text_logits(clip, image_embeds[indices], change(features)), labels[indices])
+            return F.cross_entropy(text_logits(clip, embeds_of(indices, epoch), change(features)), labels[indices])
 
         steps = recipe.steps_per_epoch(len(labels))
         optimizers = make_optimizer(change.parameters(), steps, recipe.num_epochs, recipe.learning_rate)
@@ -182,6 +211,7 @@ class ImageEncoderFineTuning(_GradientMethod):
 
     key = "image-encoder"
     name = "fine-tuned image encoder"
+    changes_vision = True
 
     def settings(self) -> dict[str, Any]:
         """The attributes but `data`; `flip` only where images are augmented, for otherwise it changes nothing."""
