@@ -1,10 +1,12 @@
 """Images of attributes and objects: candidates, labels among them, features, and the summary."""
 
 import pytest
+from conftest import make_clip
 from czsl_files import make_czsl
 from datasets import Dataset
+from transformers import CLIPImageProcessor, CLIPModel
 
-from peft_coop.data import load_compositions, pair_names, with_pair_labels
+from peft_coop.data import load_compositions, pair_names, with_image_embeds, with_pair_labels
 
 
 @pytest.fixture
@@ -106,3 +108,70 @@ def test_a_test_of_one_kind_of_pairs_is_told(tmp_path, seen, message):
     ]
     summary = load_compositions(made.write().source).summary
     assert f"no test image is of {message} pair" in summary.notes
+
+
+@pytest.fixture
+def processor():
+    return CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+
+
+def test_features_keep_the_words_and_get_labels_of_any_candidates(data, processor, monkeypatch):
+    clip, calls, original = make_clip(), [], CLIPModel.get_image_features
+
+    def counted(*given, **named):
+        calls.append(1)
+        return original(*given, **named)
+
+    def run(**settings):
+        settings = {"label_column": None, "keep": ("attribute", "object"), **settings}
+        return with_image_embeds(data.test, clip, processor, **settings)
+
+    monkeypatch.setattr(CLIPModel, "get_image_features", counted)
+
+    embeds = run()
+    assert set(embeds.column_names) == {"image_embeds", "attribute", "object"}
+    assert embeds.features["attribute"] == data.test.features["attribute"]
+    for candidates in (data.closed_world(), data.open_world()):
+        labelled = with_pair_labels(embeds, candidates)
+        assert labelled["label"][:] == with_pair_labels(data.test, candidates)["label"][:]
+    with_labels = with_image_embeds(with_pair_labels(data.test, data.test_pairs), clip, processor)
+    assert with_labels["image_embeds"][:] == embeds["image_embeds"][:]
+    calls.clear()
+    assert run()["object"][:] == data.test["object"][:]
+    assert not calls
+    views = run(views=2)
+    assert views["object"][:] == [label for label in data.test["object"] for _ in range(2)]
+
+
+def test_features_without_any_other_column(data, processor):
+    clip = make_clip()
+    embeds = with_image_embeds(data.train, clip, processor, label_column=None)
+    assert embeds.column_names == ["image_embeds"]
+    kept = with_image_embeds(data.train, clip, processor, label_column="object", keep=["attribute"])
+    assert kept["image_embeds"][:] == embeds["image_embeds"][:]
+    assert (kept["label"][:], kept["attribute"][:]) == (data.train["object"][:], data.train["attribute"][:])
+
+
+def test_no_images_give_no_features_of_words(data, processor):
+    settings = {"label_column": None, "keep": ("attribute", "object")}
+    some, none = (
+        with_image_embeds(part, make_clip(), processor, **settings) for part in (data.test, data.test.select([]))
+    )
+    assert (len(none), none.features) == (0, some.features)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label_column": None, "keep": ["image"]}, r"`keep` is for columns beside images and labels, got 'image'"),
+        ({"label_column": "object", "keep": ["object"]}, r"beside images and labels, got 'object'"),
+        (
+            {"label_column": None, "keep": ["colour"]},
+            r"has no column 'colour', only \['image', 'attribute', 'object'\]",
+        ),
+        ({}, r"has no column 'label'"),
+    ],
+)
+def test_columns_that_cannot_be_kept_are_refused(data, processor, settings, message):
+    with pytest.raises(ValueError, match=message):
+        with_image_embeds(data.test, make_clip(), processor, **settings)

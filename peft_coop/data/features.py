@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from .images import check_columns, undecoded
 from .tower_inputs import TowerInputs
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
 
 # The name of how `prepare_images` cuts. Features that were kept under another name are computed again.
 PREPARATION = "crop rounded to nearest"
@@ -33,11 +34,12 @@ def with_image_embeds(
     image_processor: Any,
     batch_size: int = 64,
     image_column: str = "image",
-    label_column: str = "label",
+    label_column: str | None = "label",
     views: int | None = None,
     seed: int = 1,
     flip: bool = True,
     num_workers: int = 0,
+    keep: Sequence[str] = (),
 ) -> Dataset:
     """Turn images into features that the classifier takes as `image_embeds`.
 
@@ -46,29 +48,34 @@ def with_image_embeds(
     the tower holds hooks or layers that are neither torch's, transformers' nor PEFT's.
 
     Args:
-        dataset: with images and integer labels.
+        dataset: with images, and integer labels or other columns.
         model: a dual encoder, wrapped by PEFT or not; its vision tower is used as it is, on its device.
         image_processor: the model's image processor.
         batch_size: images, or views, that go through the tower at once.
         image_column: the images' column.
-        label_column: the labels' column.
+        label_column: the labels' column; None where there is none.
         views: None for the images as `prepare_images` prepares them; a number for so many augmented views of each,
             those of `AugmentedImages` in the epochs 0 to `views` - 1. `AugmentedFeatures` gives one in each epoch.
         seed: of the augmented views.
         flip: whether half of the augmented views are mirrored.
         num_workers: processes that read and cut images; 0: this one.
+        keep: other columns that the result shall have, "attribute" and "object" of compositions for example, which
+            `with_pair_labels` makes labels of.
 
     Returns:
-        A dataset with `image_embeds`, lists of P floats, and `label`. The Trainer takes it as it is. The views of an
-        image are rows that follow each other.
+        A dataset with `image_embeds`, lists of P floats, `label` unless `label_column` is None, and what is kept. The
+        Trainer takes it as it is. The views of an image are rows that follow each other.
 
     Raises:
-        ValueError: if a column is missing or holds no images, an image cannot be read, or `views` is below 1.
+        ValueError: if a column is missing or holds no images, an image cannot be read, `views` is below 1, or `keep`
+            has a column of another use.
     """
-    check_columns(dataset, image_column, label_column)
+    labels = {} if label_column is None else {"label": label_column}  # by its name in the result
+    check_columns(dataset, image_column, *labels.values(), *keep)
+    _check_kept(keep, image_column, *labels.values())
     check_views(views)
     if len(dataset) == 0:
-        return _no_features(dataset.features[label_column])
+        return _no_features(dataset.features, {**{column: column for column in keep}, **labels})
     stored = undecoded(dataset, image_column)
     draw = None if views is None else RandomView(image_processor, seed, flip)
     inputs = TowerInputs(stored, image_processor, image_column, draw, views or 1)
@@ -77,21 +84,31 @@ def with_image_embeds(
     def embed(batch: dict[str, list]) -> dict[str, Any]:
         features = _features(model, next(batches))
         progress.update(len(features))
-        return {"image_embeds": features.numpy(), "label": batch[label_column]}
+        return {"image_embeds": features.numpy(), **{name: batch[column] for name, column in labels.items()}}
 
     augmentation: list[str | int] = [] if views is None else [AUGMENTATION, views, seed, flip]
-    fingerprint = _fingerprint(stored, model, image_processor, image_column, label_column, *augmentation)
-    labels = stored.select_columns([label_column]).select(inputs.image_of_row)
+    others = [f"keeps {column}" for column in keep]
+    fingerprint = _fingerprint(stored, model, image_processor, image_column, *labels.values(), *others, *augmentation)
+    # The images themselves are read by `inputs`; without any other column, theirs says how many there are.
+    columns = [*labels.values(), *keep] or [image_column]
+    rows = stored.select_columns(columns).select(inputs.image_of_row)
     unit = "image" if views is None else "view"
-    with without_datasets_bars(), stage("image features", len(labels), unit, counts=False) as progress:
-        return labels.map(
+    with without_datasets_bars(), stage("image features", len(rows), unit, counts=False) as progress:
+        return rows.map(
             embed,
             batched=True,
             batch_size=batch_size,
-            remove_columns=labels.column_names,
+            remove_columns=[column for column in columns if column not in keep],
             new_fingerprint=fingerprint,
             cache_file_name=_cache_file(stored, fingerprint),
         )
+
+
+def _check_kept(keep: Sequence[str], *used: str) -> None:
+    """Refuse columns that are something else in the result."""
+    taken = [column for column in keep if column in (*used, "image_embeds", "label")]
+    if taken:
+        raise ValueError(f"`keep` is for columns beside images and labels, got {taken[0]!r}.")
 
 
 def check_views(views: int | None) -> None:
@@ -120,12 +137,14 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def _no_features(labels: Any) -> Dataset:
-    """What `map` gives, which leaves a dataset without rows as it is."""
-    from datasets import Dataset, Features, Sequence, Value
+def _no_features(features: Features, columns: Mapping[str, str]) -> Dataset:
+    """What `map` gives, which leaves a dataset without rows as it is; with these columns by their new names."""
+    from datasets import Dataset, Features, Value
+    from datasets import Sequence as ListOf
 
-    features = Features({"image_embeds": Sequence(Value("float32")), "label": labels})
-    return Dataset.from_dict({"image_embeds": [], "label": []}, features=features)
+    others = {name: features[column] for name, column in columns.items()}
+    every = Features({"image_embeds": ListOf(Value("float32")), **others})
+    return Dataset.from_dict({name: [] for name in every}, features=every)
 
 
 def _cache_file(dataset: Dataset, fingerprint: str) -> str | None:
