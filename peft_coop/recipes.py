@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import SGD
+from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainingArguments
 
@@ -17,6 +17,9 @@ LEARNING_RATE = 0.002
 WARM_UP_LEARNING_RATE = 1e-5
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
+ADAM_EPS = 1e-8  # torch's own
+OPTIMIZERS = ("sgd", "adam")
+SCHEDULES = ("cosine", "constant")
 # The original clips no gradient; the Trainer's own default is 1.0.
 MAX_GRAD_NORM = 0.0
 # CoOp's, by shots.
@@ -31,20 +34,33 @@ PROTOCOLS = (*RANDOM_START, "base-to-new", "cross-dataset", "domain")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a prompt is trained: SGD with momentum 0.9 and weight decay 5e-4, a cosine over the epochs, no clipping.
+    """How a prompt is trained: as CoOp's paper does where nothing else is said, and with no gradient clipped.
 
     Attributes:
         num_epochs: passes over the images.
         batch_size: images per step.
-        learning_rate: where the cosine starts.
+        learning_rate: where the schedule starts.
+        optimizer: one of `OPTIMIZERS`: SGD with momentum 0.9, or Adam. Weight decay is part of the gradient in both.
+        weight_decay: its factor.
+        schedule: one of `SCHEDULES`: "cosine", one epoch at 1e-5 and then a cosine over the epochs, or "constant".
+        eps: of Adam.
     """
 
     num_epochs: int
     batch_size: int
     learning_rate: float = LEARNING_RATE
+    optimizer: str = "sgd"
+    weight_decay: float = WEIGHT_DECAY
+    schedule: str = "cosine"
+    eps: float = ADAM_EPS
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "batch_size", "learning_rate"):
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"`{name}` must be one of {known}, got {getattr(self, name)!r}.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"`weight_decay` must be 0 or more and finite, got {self.weight_decay}.")
+        for name in ("num_epochs", "batch_size", "learning_rate", "eps"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be above 0 and finite, got {getattr(self, name)}.")
 
@@ -70,7 +86,7 @@ class Recipe:
             "num_train_epochs": self.num_epochs,
             "per_device_train_batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
-            "weight_decay": WEIGHT_DECAY,
+            "weight_decay": self.weight_decay,
             "max_grad_norm": MAX_GRAD_NORM,
             "dataloader_drop_last": self.drops_last(num_images),
             "dataloader_pin_memory": torch.cuda.is_available(),
@@ -78,7 +94,7 @@ class Recipe:
         }
         return TrainingArguments(output_dir, **{**settings, **more})
 
-    def optimizers(self, model: nn.Module, arguments: TrainingArguments, num_images: int) -> tuple[SGD, LambdaLR]:
+    def optimizers(self, model: nn.Module, arguments: TrainingArguments, num_images: int) -> tuple[Optimizer, LambdaLR]:
         """Optimizer and scheduler for `Trainer(optimizers=…)`.
 
         Args:
@@ -87,7 +103,16 @@ class Recipe:
             num_images: how many are trained on.
         """
         steps = trainer_steps(arguments, num_images)
-        return make_optimizer(model.parameters(), steps, math.ceil(arguments.num_train_epochs), self.learning_rate)
+        num_epochs = math.ceil(arguments.num_train_epochs)
+        parameters = trainable(model.parameters())
+        optimizer: Optimizer
+        if self.optimizer == "adam":
+            optimizer = Adam(parameters, self.learning_rate, weight_decay=self.weight_decay, eps=self.eps)
+        else:
+            optimizer = SGD(parameters, self.learning_rate, momentum=MOMENTUM, weight_decay=self.weight_decay)
+        if self.schedule == "constant":
+            return optimizer, LambdaLR(optimizer, lambda step: 1.0)
+        return optimizer, cosine_schedule(optimizer, steps, num_epochs, self.learning_rate)
 
 
 def trainer_steps(arguments: TrainingArguments, num_images: int) -> int:
@@ -162,12 +187,26 @@ def make_optimizer(
     """
     if steps_per_epoch < 1 or num_epochs < 1:
         raise ValueError(f"`steps_per_epoch` and `num_epochs` must be 1 or more, got {steps_per_epoch}, {num_epochs}.")
-    trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    if not trainable:
-        raise ValueError("No parameter is trainable: is the adapter disabled, or loaded without `is_trainable=True`?")
-    optimizer = SGD(trainable, lr=base, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    optimizer = SGD(trainable(parameters), lr=base, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    return optimizer, cosine_schedule(optimizer, steps_per_epoch, num_epochs, base)
+
+
+def cosine_schedule(optimizer: Optimizer, steps_per_epoch: int, num_epochs: int, base: float) -> LambdaLR:
+    """The schedule of `learning_rate`, for an optimizer that is stepped once per optimizer step."""
 
     def factor(step: int) -> float:
         return learning_rate(min(step // steps_per_epoch, num_epochs - 1), num_epochs, base) / base
 
-    return optimizer, LambdaLR(optimizer, factor)
+    return LambdaLR(optimizer, factor)
+
+
+def trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """The parameters that are not frozen.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = [parameter for parameter in parameters if parameter.requires_grad]
+    if not found:
+        raise ValueError("No parameter is trainable: is the adapter disabled, or loaded without `is_trainable=True`?")
+    return found

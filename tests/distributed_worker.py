@@ -19,7 +19,7 @@ from transformers import Trainer, TrainingArguments
 
 from peft_coop import LossPartsCallback
 
-CLASS_NAMES = ["cat", "dog", "kite"]
+CLASS_NAMES = ["old cat", "red dog", "old kite"]
 LEARNING_RATE = 0.05
 
 

@@ -16,6 +16,7 @@ FORMS = {
     **POSITIONS,
     **{f"class-specific-{position}": {**SPECIFIC, **settings} for position, settings in POSITIONS.items()},
     "words": {"n_ctx": None, "ctx_init": "a photo of a"},
+    "pairs": {"template": "a photo of a {attribute} {object}."},
     "template": {"class_template": "{}, a type of pet."},
 }
 

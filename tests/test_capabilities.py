@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from unittest.mock import patch
 
@@ -19,7 +20,7 @@ from peft_coop.methods import METHODS
 from peft_coop.towers import text_tower
 
 PAGE = Path(__file__).parents[1] / "docs" / "capabilities.md"
-NAMES = ["cat", "dog", "big ship"]
+NAMES = ["old cat", "old dog", "big ship"]
 LABELS = torch.tensor([0, 1, 2, 0])
 PIXELS = torch.randn(4, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -40,6 +41,9 @@ class Tried:
 
     def config(self, **settings):
         return self.method.config(**{"class_names": NAMES, "tokenizer_name_or_path": self.tokenizer_path, **settings})
+
+    def has(self, setting: str) -> bool:
+        return setting in {each.name for each in fields(self.method.config)}
 
     def clip(self):
         clip = make_clip().double()
@@ -79,6 +83,8 @@ def further_losses(tried: Tried) -> bool:
 
 
 def a_context_for_each_class(tried: Tried) -> bool:
+    if not tried.has("class_specific_context"):
+        return False
     model = tried.model(class_specific_context=True)
     ctx = model.get_base_model().prompt_layer.prompt.ctx
     before = logits(model)
@@ -91,12 +97,12 @@ def a_context_for_each_class(tried: Tried) -> bool:
 def other_classes(tried: Tried) -> bool:
     model = tried.model()
     before = logits(model)
-    model.set_classes([*NAMES[::-1], "kite"])
+    model.set_classes([*NAMES[::-1], "big dog"])
     return same(logits(model)[:, [2, 1, 0]], before)
 
 
 def names_at_call_time(tried: Tried) -> bool:
-    model = tried.model(class_template="{}")
+    model = tried.model(**({"class_template": "{}"} if tried.has("class_template") else {}))
     texts = model.get_base_model().prompt_layer.prompt.reader.tokenizer.framed
     ids = [texts(tokens) for tokens in model.get_base_model().prompt_layer.prompt.reader.encode(NAMES)]
     longest = max(map(len, ids))

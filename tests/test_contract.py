@@ -36,7 +36,7 @@ from peft_coop.towers import FAMILIES as SUPPORTED
 FAMILY_KEYS = tuple(key for key, family in FAMILIES.items() if family.model_type in SUPPORTED)
 ELSEWHERE = [kind for kind in PLAIN_KINDS if kind.method == PLAIN_KINDS[0].method or not is_specific(kind)]
 FORMS = {key: ELSEWHERE if index else KINDS for index, key in enumerate(FAMILY_KEYS)}
-CLASS_NAMES = ["cat", "dog", "big ship"]
+CLASS_NAMES = ["old cat", "old dog", "big ship"]  # which a method that combines words can have, too
 LABELS = torch.tensor([0, 1, 2])
 WEIGHTS = {True: "adapter_model.safetensors", False: "adapter_model.bin"}
 

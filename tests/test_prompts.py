@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from peft_coop.prompts import PromptTokenizer, TextReader
-from peft_coop.prompts.sequences import around_context, context_sequences, spliced_sequences, template_sequences
+from peft_coop.prompts.sequences import around_context, context_sequences, spliced_sequences, text_sequences
 from peft_coop.towers import text_tower
 from peft_coop.towers.tree_prompts import TreePrompts
 
@@ -89,7 +89,8 @@ def test_class_specific_rows_follow_each_other(prompt_tokenizer):
 
 
 def test_templates_fill_in_the_name(prompt_tokenizer, tokenizer):
-    sequences = template_sequences(NAMES, "a {} in the wild.", prompt_tokenizer, VOCAB)
+    reader = TextReader((prompt_tokenizer.tokenizer.name_or_path, None), VOCAB, 77)
+    sequences = reader.hand_written(NAMES, "a {} in the wild.")
     texts = [f"a {name.replace('_', ' ')} in the wild." for name in NAMES]
     assert [list(prompt) for prompt in sequences.ids] == tokenizer(texts)["input_ids"]
 
@@ -199,7 +200,7 @@ def test_a_tokenizer_whose_eos_is_two():
     special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     tokenizer = PromptTokenizer(PreTrainedTokenizerFast(tokenizer_object=core, **special))
     model = make_tower("metaclip_2", vocab_size=8, bos_token_id=0, eos_token_id=2)
-    sequences = template_sequences(["cat", "dog"], "a {}.", tokenizer, 8)
+    sequences = text_sequences(["a cat.", "a dog."], tokenizer, 8)
     assert sequences.ids == ((0, 4, 5, 7, 2), (0, 4, 6, 7, 2))
     expected = model.get_text_features(torch.tensor(sequences.ids)).pooler_output
     actual = text_tower(model).encode(TreePrompts(sequences))

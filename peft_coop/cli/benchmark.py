@@ -243,6 +243,11 @@ def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
     by_key = {method.key: method for method in baselines}
     asked = _that_can_use_views(options, [key for key, method in by_key.items() if method.changes_vision])
     methods = [make_prompt_learning(key, options, data) if key in method_titles() else by_key[key] for key in asked]
+    if "all" in options.methods:
+        apart = [method.name for method in methods if not method.takes_part_in(options.protocol)]
+        if apart:
+            say(f"left out {', '.join(apart)}, whose classes are not plain names")
+        methods = [method for method in methods if method.takes_part_in(options.protocol)]
     if "all" not in options.methods or options.protocol != "cross-dataset":
         return methods
     unable = [method.name for method in methods if not method.takes_new_classes]

@@ -81,7 +81,11 @@ def run_demo(options: argparse.Namespace) -> None:
     for line in data.summary.lines() if options.data != DEMO_DATA else []:
         say(line)
     recipe = {**RECIPE, **({"learning_rate": LEARNING_RATE} if options.model == DEMO else {})}
-    methods = [PromptLearning(key, recipe=recipe | _larger_batch(method)) for key, method in METHODS.items()]
+    methods = [
+        PromptLearning(key, recipe=recipe | _larger_batch(method))
+        for key, method in METHODS.items()
+        if "base-to-new" in method.protocols
+    ]
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
         with without_datasets_bars(), stage("demo", 2, "part") as progress:

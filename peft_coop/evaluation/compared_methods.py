@@ -101,6 +101,10 @@ class ComparedMethod(ABC):
         """
         return self
 
+    def takes_part_in(self, protocol: str) -> bool:
+        """Whether it can have a protocol's classes."""
+        return True
+
     def training_steps(self, images: LabelledImages) -> int | None:
         """Optimizer steps of a fit on these images; None where nothing is trained in steps."""
         return None if self.learns else 0

@@ -177,11 +177,24 @@ class PromptLearning(ComparedMethod):
         return METHODS[self.key].config(**self.fields, **more)
 
     def for_protocol(self, protocol: str) -> PromptLearning:
-        """With the papers' fields and recipe for a protocol, but for the fields that it has been given."""
+        """With the papers' fields and recipe for a protocol, but for the fields that it has been given.
+
+        Raises:
+            ValueError: if the method takes no part in it.
+        """
+        if not self.takes_part_in(protocol):
+            own = ", ".join(METHODS[self.key].protocols)
+            raise ValueError(
+                f"{self.name} takes no part in {protocol!r}: its classes are not plain names. It has {own}."
+            )
         papers = METHODS[self.key].fields(protocol)
         if CONTEXT_START & self.fields.keys():
             papers = {name: value for name, value in papers.items() if name not in CONTEXT_START}
         return replace(self, fields={**papers, **self.fields}, protocol=protocol)
+
+    def takes_part_in(self, protocol: str) -> bool:
+        """See `ComparedMethod.takes_part_in`."""
+        return protocol in METHODS[self.key].protocols
 
     def settings(self) -> dict[str, Any]:
         """The prompt's settings and, where it is not the paper's, the recipe."""

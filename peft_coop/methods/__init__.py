@@ -5,6 +5,7 @@ from .cocoop import CoCoOpConfig
 from .config import PromptConfig
 from .context import ContextConfig, ContextPrompt
 from .coop import CoOpConfig
+from .csp import CSPConfig
 from .kgcoop import KgCoOpConfig
 from .prograd import ProGradConfig
 from .table import DEFAULT_METHOD, METHODS, find_method
@@ -12,6 +13,7 @@ from .table import DEFAULT_METHOD, METHODS, find_method
 __all__ = [
     "DEFAULT_METHOD",
     "METHODS",
+    "CSPConfig",
     "CoCoOpConfig",
     "CoOpConfig",
     "ContextConfig",

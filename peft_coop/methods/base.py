@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..prompts import PromptSequences
+from ..prompts import PromptSequences, check_class_names
 from ..recipes import PROTOCOLS, Recipe, coop_recipe
 from ..towers import text_reader
 from .config import PromptConfig
@@ -76,9 +76,11 @@ class Prompt(nn.Module, ABC):
         settings: the config.
         reader: turns texts into the token ids of this model.
         needs_images: whether the text side depends on the image.
+        call_arguments: names of further arguments of the model's forward, by which a call chooses its own classes.
     """
 
     needs_images: bool = False
+    call_arguments: tuple[str, ...] = ()
 
     def __init__(self, config: Any, model: nn.Module):
         super().__init__()
@@ -92,6 +94,30 @@ class Prompt(nn.Module, ABC):
         Raises:
             TypeError, ValueError: if the names are none, or a prompt is too long.
         """
+
+    def hand_written(self, class_names: Sequence[str]) -> list[PromptSequences]:
+        """The prompts of the same classes without learnable vectors, by template: their features are averaged.
+
+        Raises:
+            ValueError: if a prompt is too long.
+        """
+        return [self.reader.hand_written(class_names, template) for template in self.settings.templates]
+
+    def class_names(self, classes: Sequence[Any]) -> list[str]:
+        """The names of classes as a user gives them: names already, unless the method takes something else, too.
+
+        Raises:
+            TypeError, ValueError: if they are no classes.
+        """
+        return check_class_names(classes)
+
+    def classes_of_call(self, **given: Any) -> list[str]:
+        """The names of the classes that a call chooses, by what it gives for `call_arguments`.
+
+        Raises:
+            TypeError, ValueError: if it chooses none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has `call_arguments`, and does not say what they choose.")
 
     @abstractmethod
     def vectors(self, image_embeds: Tensor | None = None) -> Tensor:
@@ -149,6 +175,7 @@ class Method:
         settings: fields of the config, beside those of the context, that tell one prompt from another; None: all that
             the config has and `PromptConfig` has not.
         colour: of its lines and bars, as "#rrggbb".
+        protocols: the experiments that it takes part in: those whose classes it can have.
     """
 
     key: str
@@ -161,6 +188,7 @@ class Method:
     summary: str = ""
     settings: tuple[str, ...] | None = None
     colour: str | None = None
+    protocols: tuple[str, ...] = PROTOCOLS
 
     def recipe(self, num_shots: int, data: str | None = None, protocol: str = "few-shot") -> Recipe:
         """The settings that the paper trains with.

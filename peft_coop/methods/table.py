@@ -3,11 +3,12 @@
 from .base import Method
 from .cocoop import COCOOP
 from .coop import COOP
+from .csp import CSP
 from .kgcoop import KGCOOP
 from .prograd import PROGRAD
 
 # Their titles stand in `titles.json` too, which the command line reads before it imports anything heavy.
-METHODS: dict[str, Method] = {method.key: method for method in (COOP, COCOOP, KGCOOP, PROGRAD)}
+METHODS: dict[str, Method] = {method.key: method for method in (COOP, COCOOP, KGCOOP, PROGRAD, CSP)}
 
 # What is learned where no method is named.
 DEFAULT_METHOD = next(iter(METHODS))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from ..methods import Prompt
-from ..prompts import check_class_names
 from ..towers import PreparedPrompts, TextCache, TextTower, average
 
 
@@ -15,23 +15,23 @@ class ClassTexts:
     """The prompts of C classes, learned and hand-written.
 
     Args:
-        class_names: the names.
+        classes: the classes, as the user gave them: names, unless the method takes something else, too.
         prompt: makes the learned prompts of them.
         tower: reads the prompts.
 
     Attributes:
-        class_names: the C names as the user wrote them.
+        class_names: the C names.
         learned: the C prompts with learnable vectors.
         zero_shot: per hand-written template, the C prompts without.
 
     Raises:
-        TypeError, ValueError: for names that are no names, see `check_class_names`, or prompts that are too long.
+        TypeError, ValueError: for what is no class, see `Prompt.class_names`, or prompts that are too long.
     """
 
-    def __init__(self, class_names: Sequence[str], prompt: Prompt, tower: TextTower):
-        self.class_names = check_class_names(class_names)
+    def __init__(self, classes: Sequence[Any], prompt: Prompt, tower: TextTower):
+        self.class_names = prompt.class_names(classes)
         learned = prompt.sequences(self.class_names)
-        zero_shot = [prompt.reader.hand_written(self.class_names, each) for each in prompt.settings.templates]
+        zero_shot = prompt.hand_written(self.class_names)
         self.learned: PreparedPrompts = tower.prepare(learned)
         self.zero_shot: list[PreparedPrompts] = [tower.prepare(sequences) for sequences in zero_shot]
         self._learned_features: TextCache[Tensor] = TextCache()

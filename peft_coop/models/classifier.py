@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput
 from transformers.utils.generic import can_return_tuple
 
-from ..methods import Prompt
+from ..methods import METHODS, Prompt
 from ..towers import (
     Family,
     check_image_inputs,
@@ -27,6 +27,7 @@ from ..towers import (
     vision_parts,
 )
 from .adapter_files import AdapterFilesMixin
+from .class_features import encode_in_parts
 from .class_texts import ClassTexts
 from .given_images import embed_images
 from .losses import (
@@ -101,7 +102,8 @@ class PromptClassifierMixin(AdapterFilesMixin):
             num_items_in_batch: what the summed loss is divided by; None: B.
             adapter_names: B names of prompts, with the same number of classes: each image is classified by its own,
                 and `text_embeds` are `[B, C, P]`. "__base__" is zero-shot. Only in evaluation, as in PEFT.
-            **kwargs: for the vision tower, or the base model's own call.
+            **kwargs: for the vision tower, or the base model's own call; and what the adapter's method takes to choose
+                the classes of this call, such as `pair_ids` of CSP, which `labels` then count.
 
         Raises:
             ValueError: if there is not exactly one of `pixel_values` and `image_embeds`, a label is out of range, the
@@ -112,6 +114,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
             "pixel_attention_mask": pixel_attention_mask,
             "spatial_shapes": spatial_shapes,
         }
+        of_call = self._arguments_of_call(kwargs, input_ids=input_ids, adapter_names=adapter_names)
         of_images = {name: value for name, value in of_images.items() if value is not None} | kwargs
         check_image_inputs(self, of_images)
         image_embeds = getattr(image_embeds, "pooler_output", image_embeds)  # what `get_image_features` returns
@@ -126,7 +129,8 @@ class PromptClassifierMixin(AdapterFilesMixin):
             return self._compare_with_texts(image_embeds, input_ids, attention_mask, labels, return_loss)
         images = {"pixel_values": pixel_values, "image_embeds": image_embeds, **of_images}
         if adapter_names is None:
-            outputs = self._classify(labels, num_items_in_batch, **images)
+            texts = self.prompt_layer.texts_of_call(text_tower(self), of_call)
+            outputs = self._classify(labels, num_items_in_batch, texts, **images)
         else:
             outputs = classify_mixed(self, self.prompt_layer, adapter_names, images, self._classify)
             if labels is not None:
@@ -204,11 +208,11 @@ class PromptClassifierMixin(AdapterFilesMixin):
         texts = self.prompt_layer.class_texts.get(self.prompt_layer.current_adapter or "")
         return None if texts is None else list(texts.class_names)
 
-    def set_classes(self, class_names: Sequence[str]) -> None:
+    def set_classes(self, class_names: Sequence[Any]) -> None:
         """Change the classes of the active adapter; a unified context needs no retraining.
 
         Args:
-            class_names: the new names; saved with the adapter.
+            class_names: the new names; saved with the adapter. Of CSP also pairs of words, or of their numbers.
 
         Raises:
             ValueError: if there is no adapter, no name, a prompt would be too long, or the context is class-specific.
@@ -216,6 +220,29 @@ class PromptClassifierMixin(AdapterFilesMixin):
         layer = self.prompt_layer
         layer.use_classes(ClassTexts(class_names, layer.prompt, text_tower(self)))
         self.peft_config[layer.required_adapter].class_names = list(layer.texts.class_names)
+
+    @torch.no_grad()
+    def encode_pairs(self, pair_ids: Any, progress: bool = False) -> Tensor:
+        """Text features of any number of pairs under the active adapter, to score images against; without a gradient.
+
+        They are computed in parts of `text_chunk_size` pairs, so that memory depends on the part and on the result.
+        While the adapter is disabled, they are those of the hand-written prompts.
+
+        Args:
+            pair_ids: `[M, 2]`, numbers of attribute and object, or `[M, 3]` with two attributes.
+            progress: show a bar.
+
+        Returns:
+            `[M, P]`, L2-normalised: `normalize(image) @ features.T` times the model's scale are logits.
+
+        Raises:
+            TypeError, ValueError: if there are no such pairs, or the adapter's method has none.
+        """
+        prompt = self.prompt_layer.prompt
+        if "pair_ids" not in prompt.call_arguments:
+            raise ValueError(f"The adapter is of {type(prompt).__name__}, which has no pairs: use `get_text_features`.")
+        names = prompt.classes_of_call(pair_ids=pair_ids)
+        return encode_in_parts(self, names, prompt.settings.text_chunk_size, progress)
 
     def set_prompt_memory(self, gigabytes: float | None) -> None:
         """Limit what encoding the prompts keeps for the backward pass; results do not change.
@@ -279,6 +306,29 @@ class PromptClassifierMixin(AdapterFilesMixin):
             return True
         return input_ids is not None and layer.disable_adapters and image_embeds is None
 
+    def _arguments_of_call(self, kwargs: dict[str, Any], **others: Any) -> dict[str, Any]:
+        """Take what chooses the classes of a call out of its arguments.
+
+        Args:
+            kwargs: the arguments.
+            **others: those that choose classes whatever the method is.
+
+        Raises:
+            ValueError: if something else chooses them, too.
+        """
+        layer = self.prompt_layer
+        known = layer.prompt.call_arguments if layer.current_adapter is not None else ()
+        foreign = {name for method in METHODS.values() for name in method.prompt.call_arguments} - set(known)
+        unread = sorted(name for name in foreign if kwargs.get(name) is not None)
+        if unread:
+            raise ValueError(f"The adapter's method has no classes to choose by `{'`, `'.join(unread)}`.")
+        given = {name: kwargs.pop(name) for name in known if name in kwargs}
+        given = {name: value for name, value in given.items() if value is not None}
+        other = next((name for name, value in others.items() if value is not None), None)
+        if given and other:
+            raise ValueError(f"`{next(iter(given))}` and `{other}` both choose the classes: give one of them.")
+        return given
+
     def _check_saved_modules(self) -> None:
         """Adapters that PEFT's own functions put in switch off the modules that others have: not without a word."""
         name = self.prompt_layer.current_adapter
@@ -295,25 +345,27 @@ class PromptClassifierMixin(AdapterFilesMixin):
         self,
         labels: Tensor | None = None,
         num_items: Tensor | int | None = None,
+        texts: ClassTexts | None = None,
         pixel_values: Tensor | None = None,
         image_embeds: Tensor | None = None,
         **of_images: Any,
     ) -> PromptClassifierOutput:
-        """Classify images under the adapter in use: towers, logits, loss."""
+        """Classify images under the adapter in use, into its classes or others: towers, logits, loss."""
         layer = self.prompt_layer
+        texts = texts or layer.texts
         image_embeds = embed_images(self, pixel_values, image_embeds, **of_images)
         if layer.disable_adapters:
-            vectors, text_features = None, layer.texts.zero_shot_features(text_tower(self))
+            vectors, text_features = None, texts.zero_shot_features(text_tower(self))
         else:
             vectors = layer.prompt.vectors(image_embeds)
-            text_features = self._encode_classes(layer.texts, layer.prompt, vectors)
+            text_features = self._encode_classes(texts, layer.prompt, vectors)
         text_embeds = normalize(text_features)
         logits = cosine_logits(image_embeds, text_embeds, *scale_and_bias(self, image_embeds))
         outputs = PromptClassifierOutput(logits=logits, image_embeds=image_embeds, text_embeds=text_embeds)
         if labels is not None:
             outputs.loss = classification_loss(logits, labels, num_items, layer.prompt.settings.loss_type)
         if self.training and vectors is not None and (labels is not None or torch.is_grad_enabled()):
-            step = training_step(self, outputs, labels, vectors, text_features.dtype, pixel_values, of_images)
+            step = training_step(self, outputs, labels, vectors, text_features.dtype, pixel_values, of_images, texts)
             terms = layer.prompt.extra_losses(step)
             share = share_of_items(logits, num_items)
             name = LOSS_NAMES[layer.prompt.settings.loss_type]

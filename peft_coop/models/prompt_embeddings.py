@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import PeftConfig
@@ -14,9 +14,11 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ..methods import Prompt
-from ..towers import SplicedEmbeddings
+from ..towers import SplicedEmbeddings, TextTower
 from .class_texts import ClassTexts
 from .label_names import LabelNames
+
+KEPT_CALLS = 2  # lists of classes that calls have chosen: those of training, and of evaluation between
 
 
 class PromptEmbeddings(SplicedEmbeddings, BaseTunerLayer):
@@ -30,16 +32,18 @@ class PromptEmbeddings(SplicedEmbeddings, BaseTunerLayer):
     Attributes:
         learned_prompts: each adapter's method with all that it learns.
         class_texts: the prompts of each adapter's classes, where it has classes.
+        call_texts: those of the classes that the latest calls have chosen, by their names.
         memory: bytes that encoding prompts may keep for the backward pass; None: see `TextTower.encode`.
     """
 
     adapter_layer_names = ("learned_prompts",)
-    other_param_names = ("class_texts",)
+    other_param_names = ("class_texts", "call_texts")
 
     def __init__(self, base_layer: nn.Module, token_embedding: str, label_names: LabelNames):
         super().__init__(base_layer, token_embedding)
         self.learned_prompts = nn.ModuleDict()
         self.class_texts: dict[str, ClassTexts] = {}
+        self.call_texts: dict[str, dict[tuple[str, ...], ClassTexts]] = {}
         self.label_names = label_names
         self.memory: int | None = None
         self.merged_adapters: list[str] = []
@@ -48,6 +52,7 @@ class PromptEmbeddings(SplicedEmbeddings, BaseTunerLayer):
 
     def clear_cache(self) -> None:
         """Forget all that is kept of the adapters' prompts."""
+        self.call_texts.clear()
         for texts in self.class_texts.values():
             texts.clear()
 
@@ -66,6 +71,7 @@ class PromptEmbeddings(SplicedEmbeddings, BaseTunerLayer):
         """
         self.learned_prompts[adapter_name] = prompt  # first, since torch refuses some names
         self.class_texts.pop(adapter_name, None)
+        self.call_texts.pop(adapter_name, None)
         if texts is not None:
             self.class_texts[adapter_name] = texts
         self._move_adapter_to_device_of_base_layer(adapter_name)
@@ -120,6 +126,26 @@ class PromptEmbeddings(SplicedEmbeddings, BaseTunerLayer):
                 "`model.set_classes([...])`."
             )
         return self.class_texts[name]
+
+    def texts_of_call(self, tower: TextTower, arguments: Mapping[str, Any]) -> ClassTexts:
+        """The prompts of the classes that a call chooses, or of the classes of the adapter in use.
+
+        Args:
+            tower: reads the prompts.
+            arguments: what the call gives of the method's `call_arguments`; empty if it chooses none.
+
+        Raises:
+            ValueError: if no adapter is active, or there are no such classes.
+        """
+        if not arguments:
+            return self.texts
+        names = tuple(self.prompt.classes_of_call(**arguments))
+        kept = self.call_texts.setdefault(self.required_adapter, {})
+        texts = kept.pop(names, None) or ClassTexts(names, self.prompt, tower)
+        kept[names] = texts  # the latest is the last
+        for oldest in list(kept)[:-KEPT_CALLS]:
+            del kept[oldest]
+        return texts
 
     def prompt_of(self, adapter_name: str) -> Prompt:
         """An adapter's prompt."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..methods import Step
 from ..towers import cosine_logits, image_features, is_vision_frozen, normalize, scale_and_bias, text_tower
 from .adapter_files import warn_of_moving_base
+from .class_texts import ClassTexts
 from .mixed_batch import without_adapters
 from .outputs import PromptClassifierOutput
 
@@ -29,6 +30,7 @@ def training_step(
     dtype: torch.dtype,
     pixel_values: Tensor | None,
     of_images: dict[str, Any],
+    texts: ClassTexts,
 ) -> Step:
     """What a method's further terms of the loss are computed from.
 
@@ -42,6 +44,7 @@ def training_step(
         dtype: what the texts were computed in.
         pixel_values: the images; None where features were given.
         of_images: what else the vision tower was given.
+        texts: the prompts of the classes.
     """
 
     @torch.no_grad()
@@ -49,7 +52,7 @@ def training_step(
         if not model.text_is_frozen:
             warn_of_moving_base(model)
         with frozen_model(model):
-            return normalize(model.prompt_layer.texts.zero_shot_features(text_tower(model)))
+            return normalize(texts.zero_shot_features(text_tower(model)))
 
     @torch.no_grad()
     def zero_shot_image_embeds() -> Tensor:

@@ -8,8 +8,8 @@ from functools import cached_property
 
 from torch import Tensor
 
-from .class_names import check_class_names
-from .sequences import PromptSequences, check_lengths, template_sequences
+from .class_names import check_class_names, clean_name
+from .sequences import PromptSequences, check_lengths, text_sequences
 from .tokens import NameTokens, PromptTokenizer, find_tokenizer, warn_of_duplicates, warn_of_unknown_words
 
 
@@ -74,9 +74,16 @@ class TextReader:
         Raises:
             ValueError: if one is too long.
         """
-        sequences = template_sequences(class_names, template, self.tokenizer, self.vocab_size)
+        return self.written([template.replace("{}", clean_name(name)) for name in class_names])
+
+    def written(self, texts: Sequence[str]) -> PromptSequences:
+        """Prompts without learnable vectors.
+
+        Raises:
+            ValueError: if one is too long.
+        """
+        sequences = text_sequences(texts, self.tokenizer, self.vocab_size)
         self.check_ids(sequences.ids)
-        texts = [template.replace("{}", name) for name in class_names]
         check_lengths(sequences, texts, self.max_length, n_special=len(self.tokenizer.framed([])))
         return sequences
 

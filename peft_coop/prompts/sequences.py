@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .class_names import clean_name
 from .tokens import NameTokens, PromptTokenizer
 
 CLASS_TOKEN_POSITIONS = ("end", "middle", "front")
@@ -73,12 +72,10 @@ def context_sequences(
     return PromptSequences(tuple(prompts), vocab_size, tokenizer.pad_token_id)
 
 
-def template_sequences(
-    class_names: Sequence[str], template: str, tokenizer: PromptTokenizer, vocab_size: int
-) -> PromptSequences:
-    """Build hand-written prompts: every class name in the `{}` of `template`."""
-    texts = tokenizer.encode([template.replace("{}", clean_name(name)) for name in class_names])
-    return PromptSequences(tuple(map(tokenizer.framed, texts)), vocab_size, tokenizer.pad_token_id)
+def text_sequences(texts: Sequence[str], tokenizer: PromptTokenizer, vocab_size: int) -> PromptSequences:
+    """Build hand-written prompts."""
+    framed = tuple(map(tokenizer.framed, tokenizer.encode(texts)))
+    return PromptSequences(framed, vocab_size, tokenizer.pad_token_id)
 
 
 def spliced_sequences(

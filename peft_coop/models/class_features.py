@@ -1,0 +1,69 @@
+"""Text features of more classes than are wanted at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..methods import Prompt
+from ..progress import stage
+from ..prompts import PromptSequences
+from ..towers import average, normalize, text_tower
+
+if TYPE_CHECKING:
+    from .classifier import PromptClassifierMixin
+
+
+def encode_in_parts(
+    model: PromptClassifierMixin, class_names: Sequence[str], part_size: int, progress: bool = False
+) -> Tensor:
+    """Text features of classes under the active adapter, of those that begin alike in the same part.
+
+    Args:
+        model: the classifier.
+        class_names: C names.
+        part_size: classes per part.
+        progress: show a bar.
+
+    Returns:
+        `[C, P]`, L2-normalised.
+
+    Raises:
+        ValueError: if the prompts depend on the image.
+    """
+    layer, tower = model.prompt_layer, text_tower(model)
+    if layer.disable_adapters:
+        vectors, every = None, layer.prompt.hand_written(class_names)
+    else:
+        vectors, every = _settled_vectors(layer.prompt), [layer.prompt.sequences(class_names)]
+    order = sorted(range(len(class_names)), key=lambda index: every[0].ids[index])
+    features = torch.empty(0)
+    with stage("Encoding classes", len(order), "class", shown=progress) as bar:
+        for start in range(0, len(order), part_size):
+            part = order[start : start + part_size]
+            kinds = [tower.prepare(_select(sequences, part)) for sequences in every]
+            encoded = normalize(average([tower.encode(prompts, vectors, layer.memory) for prompts in kinds]))
+            if not start:
+                features = encoded.new_empty(len(order), encoded.shape[-1])
+            features[torch.tensor(part, device=encoded.device)] = encoded
+            bar.update(len(part))
+    return features
+
+
+def _settled_vectors(prompt: Prompt) -> Tensor:
+    """A prompt's vectors, nothing of them left out, as in evaluation."""
+    was_training = prompt.training
+    prompt.eval()
+    try:
+        return prompt.vectors()
+    finally:
+        prompt.train(was_training)
+
+
+def _select(sequences: PromptSequences, indices: Sequence[int]) -> PromptSequences:
+    return PromptSequences(
+        tuple(sequences.ids[index] for index in indices), sequences.vocab_size, sequences.pad_token_id
+    )

@@ -1,0 +1,501 @@
+"""CSP: pairs of an attribute and an object, whose words are vectors."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_clip
+from golden_cases import AFTER_STEPS, LOGITS, assert_first_gradient, golden_case, golden_inputs, golden_model
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import PeftModel, TrainableTokensConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import Trainer, TrainingArguments
+
+from peft_coop import METHODS, CoCoOpConfig, CoOpConfig, CSPConfig
+from peft_coop.prompts import PairWords
+
+ATTRIBUTES = ["old", "red", "wet"]
+OBJECTS = ["car", "cat", "dog"]
+PAIRS = [["old", "car"], ["red", "car"], ["old", "dog"], ["wet", "dog"]]  # no cat
+UNUSED = len(ATTRIBUTES) + OBJECTS.index("cat")
+EXACT = {"atol": 1e-9, "rtol": 0}
+KEY = "base_model.model.text_model.embeddings.csp_table"
+
+
+@pytest.fixture
+def config(tokenizer_path):
+    def make(**settings):
+        words = {"attributes": ATTRIBUTES, "objects": OBJECTS, "train_pairs": PAIRS}
+        return CSPConfig(**{**words, "tokenizer_name_or_path": tokenizer_path, **settings})
+
+    return make
+
+
+@pytest.fixture
+def make_model(config):
+    def make(**settings):
+        return get_peft_model(make_clip().double(), config(**settings)).eval()
+
+    return make
+
+
+@pytest.fixture
+def images():
+    return torch.randn(4, make_clip().config.projection_dim, dtype=torch.float64)
+
+
+def written(model, tokenizer, texts):
+    """Unit text features of the base model's own forward."""
+    with torch.no_grad(), model.disable_adapter():
+        inputs = tokenizer(texts, padding=True, return_tensors="pt")
+        features = model.get_base_model().get_text_features(**inputs).pooler_output
+    return torch.nn.functional.normalize(features, dim=-1)
+
+
+def table_of(model):
+    return model.prompt_layer.prompt.table
+
+
+def golden_csp(key, tokenizer_path, dtype):
+    case = golden_case("csp", key)
+    settings = {name: getattr(case, name) for name in ("attributes", "objects", "train_pairs")}
+    model = get_peft_model(golden_model(case), CSPConfig(**settings, tokenizer_name_or_path=tokenizer_path))
+    torch.testing.assert_close(table_of(model).detach(), case.all["table_init"], atol=1e-7, rtol=0)
+    table_of(model).data.copy_(case.tensors["table"])
+    return case, model.to(dtype).train()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("key", ["case0", "case1"])
+def test_the_originals_numbers(key, dtype, tokenizer_path):
+    case, model = golden_csp(key, tokenizer_path, dtype)
+    inputs = golden_inputs(case, dtype)
+    every = model(pixel_values=inputs["pixel_values"], pair_ids=case.all["all_pair_ids"])
+    torch.testing.assert_close(every.logits.float(), case.tensors["logits_all"], **LOGITS)
+    torch.testing.assert_close(every.text_embeds.float(), case.tensors["text_embeds_all"], **LOGITS)
+    outputs = model(**inputs)
+    torch.testing.assert_close(outputs.logits.float(), case.tensors["logits_train"], **LOGITS)
+    outputs.loss.backward()
+    assert_first_gradient(table_of(model).grad, case.tensors["grad.table"])
+    recipe, losses = case.cases["optimizer"], []
+    optimizer = torch.optim.SGD([table_of(model)], lr=recipe["lr"], momentum=recipe["momentum"])
+    for _ in range(recipe["steps"]):
+        model.zero_grad()
+        loss = model(**inputs).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    torch.testing.assert_close(torch.tensor(losses).double(), case.tensors["losses"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(table_of(model).detach().float(), case.tensors["final.table"], atol=1e-5, rtol=0)
+    bank = model.eval().encode_pairs(case.all["all_pair_ids"])
+    outputs = model(pixel_values=inputs["pixel_values"])
+    torch.testing.assert_close(outputs.logits.float(), case.tensors["final.logits_train"], **AFTER_STEPS)
+    logits = model.get_base_model().logit_scale.exp() * outputs.image_embeds @ bank.T
+    torch.testing.assert_close(logits.float(), case.tensors["final.logits_all"], **AFTER_STEPS)
+
+
+def test_disabled_it_is_zero_shot_on_the_template(tokenizer_path):
+    case, model = golden_csp("case0", tokenizer_path, torch.float64)
+    with model.eval().disable_adapter(), torch.no_grad():
+        images = case.all["pixel_values"].double()
+        outputs = model(pixel_values=images, pair_ids=case.all["all_pair_ids"])
+        torch.testing.assert_close(model.encode_pairs(case.all["all_pair_ids"]), outputs.text_embeds, **EXACT)
+        assert model(pixel_values=images).logits.shape == (len(images), len(case.train_pairs))
+    torch.testing.assert_close(outputs.logits.float(), case.all["zero_shot/logits"], **LOGITS)
+
+
+def test_words_of_one_piece_start_as_the_words(make_model, tokenizer):
+    model = make_model()
+    pairs = [(0, 0), (2, 1)]
+    expected = written(model, tokenizer, ["a photo of old car", "a photo of wet cat"])
+    torch.testing.assert_close(model.encode_pairs(pairs), expected, **EXACT)
+
+
+def test_words_of_several_pieces_start_as_their_mean_and_fill_one_place(make_model, tokenizer):
+    words = ["moss-covered", "Faux.Fur", "old"]
+    model = make_model(attributes=words, train_pairs=[["old", "car"]])
+    pieces = tokenizer(["moss-covered", "faux fur"], add_special_tokens=False)["input_ids"]
+    assert all(len(each) > 1 for each in pieces)
+    embeddings = model.get_base_model().text_model.embeddings.base_layer.token_embedding.weight
+    for row, ids in enumerate(pieces):
+        torch.testing.assert_close(table_of(model)[row], embeddings[ids].mean(0), **EXACT)
+    texts = written(model, tokenizer, ["a photo of moss-covered car", "a photo of faux fur car"])
+    assert (model.encode_pairs([(0, 0), (1, 0)]) - texts).abs().max() > 1e-3
+    with model.disable_adapter():
+        torch.testing.assert_close(model.encode_pairs([(0, 0), (1, 0)]), texts, **EXACT)
+
+
+def test_it_is_what_pefts_trainable_tokens_are_for_words_of_one_piece(make_model, tokenizer, images):
+    model = make_model().train()
+    labels = torch.tensor([0, 3, 1, 2])
+    outputs = model(image_embeds=images, labels=labels)
+    outputs.loss.backward()
+
+    ids = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in (*ATTRIBUTES, *OBJECTS)]
+    base = make_clip().double()
+    other = get_peft_model(base, TrainableTokensConfig(token_indices=ids, target_modules=["token_embedding"]))
+    inputs = tokenizer([f"a photo of {' '.join(pair)}" for pair in PAIRS], padding=True, return_tensors="pt")
+    texts = torch.nn.functional.normalize(base.get_text_features(**inputs).pooler_output, dim=-1)
+    logits = base.logit_scale.exp() * torch.nn.functional.normalize(images, dim=-1) @ texts.T
+    torch.nn.functional.cross_entropy(logits, labels).backward()
+    [gradient] = [weight.grad for weight in other.parameters() if weight.grad is not None]
+    torch.testing.assert_close(outputs.logits, logits, **EXACT)
+    torch.testing.assert_close(table_of(model).grad, gradient, **EXACT)
+
+
+def test_a_word_that_is_attribute_and_object_has_two_vectors(make_model):
+    model = make_model(attributes=["car", "old"], objects=["car", "dog"], train_pairs=[["car", "dog"], ["old", "car"]])
+    model.train()(
+        image_embeds=torch.randn(1, 40).double(), labels=torch.tensor([0]), pair_ids=[(0, 1), (1, 1)]
+    ).loss.backward()
+    rows = table_of(model).grad.abs().sum(1) > 0
+    assert rows.tolist() == [True, True, False, True]
+
+
+def test_a_call_chooses_its_pairs_and_labels_count_them(make_model, images):
+    model = make_model()
+    chosen = torch.tensor([[2, 1], [0, 0], [1, 2]])
+    outputs = model(image_embeds=images, pair_ids=chosen, labels=torch.tensor([0, 1, 2, 0]))
+    assert outputs.logits.shape == (4, 3)
+    assert outputs.text_embeds.shape == (3, 40)
+    torch.testing.assert_close(model.encode_pairs(chosen), outputs.text_embeds.detach(), **EXACT)
+    torch.testing.assert_close(outputs.logits[:, 1], model(image_embeds=images).logits[:, 0], **EXACT)
+    expected = torch.nn.functional.cross_entropy(outputs.logits, torch.tensor([0, 1, 2, 0]))
+    torch.testing.assert_close(outputs.loss, expected, **EXACT)
+    assert model.class_names == ["old car", "red car", "old dog", "wet dog"]
+    with pytest.raises(ValueError, match="3"):
+        model(image_embeds=images, pair_ids=chosen, labels=torch.tensor([0, 1, 3, 0]))
+    for same in (chosen.tolist(), chosen.numpy(), [("wet", "cat"), ("old", "car"), ("red", "dog")]):
+        assert torch.equal(model(image_embeds=images, pair_ids=same).logits, outputs.logits)
+
+
+def test_what_a_call_has_chosen_is_kept_and_follows_the_table(make_model, images):
+    model = make_model()
+    first, second, third = ([[0, 0]], [[1, 0]], [[2, 2]])
+    with torch.no_grad():
+        before = model(image_embeds=images, pair_ids=first).logits
+        for pairs in (second, third, first, second):
+            model(image_embeds=images, pair_ids=pairs)
+        kept = model.prompt_layer.call_texts["default"]
+        assert list(kept) == [("old car",), ("red car",)]
+        change(model)
+        after = model(image_embeds=images, pair_ids=first).logits
+    assert (before - after).abs().max() > 1e-3
+    torch.testing.assert_close(after, make_changed(make_model, images, first), **EXACT)
+
+
+def change(model):
+    generator = torch.Generator().manual_seed(0)
+    table_of(model).data += torch.randn(table_of(model).shape, generator=generator).double()
+
+
+def make_changed(make_model, images, pairs):
+    model = make_model()
+    change(model)
+    with torch.no_grad():
+        return model(image_embeds=images, pair_ids=pairs).logits
+
+
+def test_only_the_words_that_a_step_uses_have_a_gradient(make_model, images):
+    model = make_model().train()
+    model(image_embeds=images, pair_ids=[[0, 0], [1, 2]], labels=torch.tensor([0, 1, 0, 1])).loss.backward()
+    assert (table_of(model).grad.abs().sum(1) > 0).tolist() == [True, True, False, True, False, True]
+    assert [name for name, weight in model.named_parameters() if weight.grad is not None] == [
+        "base_model.model.text_model.embeddings.learned_prompts.default.table"
+    ]
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
+def test_words_without_a_training_pair_stay_bit_identical(make_model, images, optimizer, tmp_path):
+    model = make_model().train()
+    start = table_of(model).detach().clone()
+    before = model.encode_pairs([[0, 1]])
+    steps = optimizer(model.parameters(), lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        model.zero_grad()
+        model(image_embeds=images, labels=torch.tensor([0, 1, 2, 3])).loss.backward()
+        steps.step()
+    assert not torch.equal(table_of(model)[UNUSED], start[UNUSED])  # the optimizer has moved it
+    assert torch.equal(model.prompt_layer.prompt.eval().vectors()[UNUSED], start[UNUSED])
+    assert not torch.equal(model.encode_pairs([[0, 1]]), before)  # its attribute was learned
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")[KEY]
+    assert saved.shape == (6, start.shape[1])
+    assert torch.equal(saved[UNUSED], start[UNUSED])
+    assert (saved - start).abs().sum(1).count_nonzero() == 5
+
+
+def test_a_changed_row_of_an_unused_word_is_not_read(make_model, tmp_path, config):
+    model = make_model()
+    expected = model.encode_pairs([[0, 1]])
+    model.save_pretrained(tmp_path)
+    table_of(model).data[UNUSED] += 1
+    assert torch.equal(model.encode_pairs([[0, 1]]), expected)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    tensors[KEY][UNUSED] += 1
+    loaded = get_peft_model(make_clip().double(), config()).eval()
+    loaded.load_state_dict({KEY.replace("csp_table", "learned_prompts.default.table"): tensors[KEY]}, strict=False)
+    assert torch.equal(loaded.encode_pairs([[0, 1]]), expected)
+
+
+def test_only_trainable_words_are_learned(make_model, images):
+    model = make_model(trainable_words=["old", "dog"])
+    start = table_of(model).detach().clone()
+    table_of(model).data += 1
+    moved = (model.prompt_layer.prompt.vectors() - start).abs().sum(1) > 0
+    assert moved.tolist() == [True, False, False, False, False, True]
+
+
+def test_dropout_leaves_out_elements_of_the_table_in_training_only(make_model, images):
+    model = make_model(embed_dropout=0.5)
+    prompt = model.prompt_layer.prompt
+    assert torch.equal(prompt.vectors(), make_model().prompt_layer.prompt.vectors())
+    expected = model.encode_pairs([[0, 0], [2, 1]])
+    model.train()
+    vectors = prompt.vectors()
+    dropped = vectors == 0
+    assert 0.3 < dropped.double().mean() < 0.7
+    torch.testing.assert_close(vectors[~dropped], 2 * prompt.table[~dropped], **EXACT)
+    assert not torch.equal(prompt.vectors(), vectors)
+    assert torch.equal(model.encode_pairs([[0, 0], [2, 1]]), expected)  # a bank to keep
+    assert prompt.training
+
+
+def test_pairs_are_encoded_in_parts_of_any_size(make_model):
+    every = [(attribute, thing) for thing in range(3) for attribute in range(3)]
+    expected = make_model().encode_pairs(every)
+    assert not expected.requires_grad
+    for size in (1, 2, 4, 100):
+        torch.testing.assert_close(make_model(text_chunk_size=size).encode_pairs(every), expected, **EXACT)
+
+
+def test_several_attributes_before_an_object(make_model, tokenizer, images):
+    model = make_model()
+    expected = written(model, tokenizer, ["a photo of old wet dog", "a photo of red old cat"])
+    torch.testing.assert_close(model.encode_pairs([(0, 2, 2), (1, 0, 1)]), expected, **EXACT)
+    model.set_classes([("old", "wet", "dog"), "red cat"])
+    assert model.class_names == ["old wet dog", "red cat"]
+    torch.testing.assert_close(model(image_embeds=images).text_embeds[0], expected[0], **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{attribute} {object}", "old car"),
+        ("this {object} is {attribute}, I think.", "this car is old, I think."),
+        ("a {attribute}, {object}", "a old, car"),
+    ],
+)
+def test_words_stand_where_the_template_has_them(make_model, tokenizer, template, text):
+    model = make_model(template=template)
+    torch.testing.assert_close(model.encode_pairs([(0, 0)]), written(model, tokenizer, [text]), **EXACT)
+    with model.disable_adapter():
+        torch.testing.assert_close(model.encode_pairs([(0, 0)]), written(model, tokenizer, [text]), **EXACT)
+
+
+def test_a_hand_written_prompt_of_ones_own(make_model, tokenizer):
+    model = make_model(zero_shot_template=["the {}.", "a bad photo of a {}."])
+    texts = [written(model, tokenizer, [text]) for text in ("the wet dog.", "a bad photo of a wet dog.")]
+    with model.disable_adapter():
+        features = model.encode_pairs([(2, 2)])
+    torch.testing.assert_close(features, torch.nn.functional.normalize(sum(texts), dim=-1), **EXACT)
+
+
+def test_the_classes_are_the_pairs_as_text_and_are_saved(make_model, images, tmp_path):
+    model = make_model()
+    assert list(model.config.id2label.values()) == ["old car", "red car", "old dog", "wet dog"]
+    model.set_classes([(2, 1), ["old", "cat"], "red dog"])
+    assert model.class_names == ["wet cat", "old cat", "red dog"]
+    model.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert saved["class_names"] == model.class_names
+    assert saved["train_pairs"] == PAIRS
+    loaded = PeftModel.from_pretrained(make_clip().double(), tmp_path)
+    assert loaded.class_names == model.class_names
+    torch.testing.assert_close(loaded(image_embeds=images).logits, model(image_embeds=images).logits, **EXACT)
+
+
+def test_classes_of_two_words_are_attributes_and_objects(tokenizer_path):
+    config = CSPConfig(class_names=["red circle", "blue square", "blue circle"], tokenizer_name_or_path=tokenizer_path)
+    assert (config.attributes, config.objects) == (["blue", "red"], ["circle", "square"])
+    assert config.train_pairs == [["red", "circle"], ["blue", "square"], ["blue", "circle"]]
+    assert get_peft_model(make_clip(), config).class_names == config.class_names
+
+
+def test_other_classes_than_the_training_pairs_can_be_in_the_config(config, make_model):
+    model = make_model(class_names=[("wet", "cat"), "old cat"])
+    assert model.class_names == ["wet cat", "old cat"]
+    assert model.peft_config["default"].train_pairs == PAIRS
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objects": None}, "`objects` is missing"),
+        ({"attributes": None, "objects": None}, "`attributes` and `objects` are missing"),
+        ({"train_pairs": None}, "`train_pairs` is missing"),
+        ({"train_pairs": [["old", "ship"]]}, "has the object 'ship', which is none of the 3"),
+        ({"train_pairs": [["big", "car"]]}, "has the attribute 'big'"),
+        ({"train_pairs": [["old", "car"], ["old", "car"]]}, r"\('old', 'car'\) more than once"),
+        ({"train_pairs": [["old", "wet", "car"]]}, "one attribute and one object"),
+        ({"attributes": ["old", "old"]}, "`attributes` has 'old' more than once"),
+        ({"attributes": []}, "`attributes` is empty"),
+        ({"attributes": ["old", " . "]}, r"Word 1 of `attributes` is empty \(' . '\)"),
+        ({"class_names": ["old ship"]}, "'old ship' is no attribute and object of this adapter"),
+        ({"trainable_words": ["cat"]}, "`trainable_words` has 'cat', which no training pair has"),
+        ({"template": "a photo of {attribute}"}, "`template` must hold the places {attribute} and {object} once each"),
+        ({"template": "{} {attribute} {object}"}, "`template`"),
+        ({"embed_dropout": 1.0}, "`embed_dropout` must be a share from 0 to below 1, got 1.0"),
+        ({"init": "random"}, r"`init` must be one of \('mean_token',\), got 'random'"),
+        ({"text_chunk_size": 0}, "`text_chunk_size` must be a whole number of 1 or more"),
+        ({"zero_shot_template": "a photo"}, "`zero_shot_template` must hold"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(config, settings, message):
+    with pytest.raises(ValueError, match=message):
+        config(**settings)
+
+
+@pytest.mark.parametrize("words", [{"old", "wet"}, "old", {"old": 1}, [1, 2], None.__class__])
+def test_words_must_be_a_list_of_texts(config, words):
+    with pytest.raises(TypeError, match="`attributes` must be"):
+        config(attributes=words)
+
+
+def test_a_config_without_words_makes_no_model(tokenizer_path):
+    clip = make_clip()
+    with pytest.raises(ValueError, match="CSP needs `attributes`, `objects` and `train_pairs`"):
+        get_peft_model(clip, CSPConfig(class_names=["cat", "dog"], tokenizer_name_or_path=tokenizer_path))
+    assert type(clip).__name__ == "CLIPModel"
+    assert not hasattr(clip, "peft_config")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([[3, 0]], r"The pair \(3, 0\) does not exist: attributes count from 0 to 2"),
+        ([[0, -1]], r"The pair \(0, -1\) does not exist"),
+        (torch.tensor([0, 1]), "A pair is an attribute and an object"),
+        (torch.tensor([[0.0, 1.0]]), "A pair is an attribute and an object"),
+        ([], r"`pair_ids` must be \(pairs, 2\)"),
+        ("old car", r"`pair_ids` must be \(pairs, 2\)"),
+        ([[0]], "A pair is an attribute and an object"),
+        ([[True, False]], "A pair is an attribute and an object"),
+    ],
+)
+def test_pairs_that_are_none_are_refused(make_model, images, pairs, message):
+    model = make_model()
+    for call in (model.encode_pairs, lambda given: model(image_embeds=images, pair_ids=given)):
+        with pytest.raises((ValueError, TypeError), match=message):
+            call(pairs)
+
+
+def test_a_call_chooses_its_classes_in_one_way(make_model, images):
+    model = make_model()
+    with pytest.raises(ValueError, match="`pair_ids` and `adapter_names` both choose the classes"):
+        model(image_embeds=images, pair_ids=[[0, 0]], adapter_names=["default"] * 4)
+    with pytest.raises(ValueError, match="`pair_ids` and `input_ids` both choose the classes"):
+        model(image_embeds=images, pair_ids=[[0, 0]], input_ids=torch.tensor([[1, 2]]))
+
+
+def test_other_methods_have_no_pairs(tokenizer_path, images):
+    for config in (CoOpConfig, CoCoOpConfig):
+        model = get_peft_model(
+            make_clip().double(), config(class_names=["cat"], tokenizer_name_or_path=tokenizer_path)
+        ).eval()
+        with pytest.raises(ValueError, match="which has no pairs"):
+            model.encode_pairs([[0, 0]])
+        with pytest.raises(ValueError, match="has no classes to choose by `pair_ids`"):
+            model(image_embeds=images, pair_ids=[[0, 0]])
+
+
+def test_a_text_that_reads_as_another_pair_is_refused():
+    words = PairWords(["light", "light blue", "blue"], ["car", "blue car"])
+    assert words.ids("blue car") == (2, 0)
+    with pytest.raises(ValueError, match=r"reads as \('light', 'blue car'\) and as \('light blue', 'car'\)"):
+        words.ids("light blue car")
+    words = PairWords(["light", "light blue", "blue"], ["car"])
+    assert words.words(words.ids("light blue car")) == ("light blue", "car")
+    with pytest.raises(ValueError, match=r"\('light', 'blue', 'car'\) is written 'light blue car', which reads as"):
+        words.name((0, 2, 0))
+
+
+@given(st.lists(st.text("ab ", min_size=1, max_size=3).filter(str.strip), min_size=1, max_size=6, unique=True))
+def test_what_has_a_name_is_read_back(words):
+    pairs = PairWords(words, words)
+    for attribute in range(len(words)):
+        for thing in range(len(words)):
+            try:
+                name = pairs.name((attribute, thing))
+            except ValueError:
+                continue
+            assert pairs.ids(name) == (attribute, thing)
+
+
+def test_the_trainer_trains_it_by_the_papers_recipe(make_model, tmp_path):
+    model = make_model(embed_dropout=0.1)
+    rows = [{"image_embeds": torch.randn(40).double(), "labels": index % 4} for index in range(8)]
+    recipe = METHODS["csp"].recipe(1)
+    assert (recipe.num_epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == (20, 128, 5e-5, 1e-5)
+    assert METHODS["csp"].recipe(1, "ut-zappos").learning_rate == 5e-4
+    arguments: TrainingArguments = recipe.arguments(str(tmp_path), len(rows), use_cpu=True, num_train_epochs=2)
+    optimizer, schedule = recipe.optimizers(model, arguments, len(rows))
+    assert type(optimizer) is torch.optim.Adam
+    start = table_of(model).detach().clone()
+    Trainer(model, arguments, train_dataset=rows, optimizers=(optimizer, schedule)).train()
+    moved = (table_of(model) - start).abs().sum(1) > 0
+    assert moved[:UNUSED].all()
+    assert schedule.get_last_lr() == [5e-5]
+
+
+def synthetic_task(seed, tokenizer_path):
+    """Images near the features of pairs whose true vectors differ from the words'; 48 of 64 pairs are trained."""
+    generator = torch.Generator().manual_seed(seed)
+    attributes = ["old", "red", "wet", "big", "small", "new", "dry", "blue"]
+    objects = ["car", "cat", "dog", "house", "tree", "bird", "ship", "road"]
+    order = torch.randperm(64, generator=generator).tolist()
+    every = [[attribute, thing] for attribute in attributes for thing in objects]
+    pairs = sorted(order[:48])
+    settings = {"attributes": attributes, "objects": objects, "tokenizer_name_or_path": tokenizer_path}
+    config = CSPConfig(train_pairs=[every[index] for index in pairs], embed_dropout=0.3, **settings)
+    truth = get_peft_model(make_clip(), CSPConfig(train_pairs=every, **settings)).eval()
+    table_of(truth).data.add_(torch.randn(table_of(truth).shape, generator=generator), alpha=0.02)
+    ids = [[index // 8, index % 8] for index in range(64)]
+    return config, pairs, ids, truth.encode_pairs(ids), generator
+
+
+def test_pairs_that_were_never_trained_are_recognised(tokenizer_path):
+    config, pairs, ids, features, generator = synthetic_task(0, tokenizer_path)
+    model = get_peft_model(make_clip(), config)
+    optimizer = torch.optim.Adam([table_of(model)], lr=1e-3)
+    unseen = sorted(set(range(64)) - set(pairs))
+    images = features.repeat_interleave(4, 0) + 0.005 * torch.randn(256, features.shape[1], generator=generator)
+    truth = torch.arange(64).repeat_interleave(4)
+    of_unseen = torch.isin(truth, torch.tensor(unseen))
+
+    def accuracy():
+        scores = torch.nn.functional.normalize(images, dim=-1) @ model.eval().encode_pairs(ids).T
+        return (scores.argmax(1) == truth)[of_unseen].double().mean().item()
+
+    before = accuracy()
+    torch.manual_seed(0)
+    for _ in range(150):
+        drawn = torch.randint(48, (128,), generator=generator)
+        batch = features[torch.tensor(pairs)[drawn]] + 0.005 * torch.randn(128, features.shape[1], generator=generator)
+        optimizer.zero_grad()
+        model.train()(image_embeds=batch, labels=drawn).loss.backward()
+        optimizer.step()
+    assert before < 0.5
+    assert accuracy() > before + 0.3
+
+
+def test_numpy_pair_ids_of_any_integer_type(make_model):
+    model = make_model()
+    expected = model.encode_pairs([[0, 1]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for dtype in (np.int32, np.int64, np.uint8):
+            assert torch.equal(model.encode_pairs(np.array([[0, 1]], dtype=dtype)), expected)
