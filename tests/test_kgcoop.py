@@ -103,9 +103,9 @@ def test_with_weight_0_it_is_coop(make_model, pixel_values):
 def test_the_teacher_is_computed_once_for_a_list_of_classes(make_model, pixel_values, monkeypatch):
     encode, without_vectors = TreeTower.encode, []
 
-    def count(self, prompts, vectors=None, memory=None):
+    def count(self, prompts, vectors=None, *more):
         without_vectors.append(vectors is None)
-        return encode(self, prompts, vectors, memory)
+        return encode(self, prompts, vectors, *more)
 
     monkeypatch.setattr(TreeTower, "encode", count)
     model = make_model()

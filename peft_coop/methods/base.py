@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..prompts import PromptSequences, check_class_names
 from ..recipes import PROTOCOLS, Recipe, coop_recipe
-from ..towers import text_reader
+from ..towers import NO_DEEP_VECTORS, DeepVectors, text_reader
 from .config import PromptConfig
 
 
@@ -76,10 +76,12 @@ class Prompt(nn.Module, ABC):
         settings: the config.
         reader: turns texts into the token ids of this model.
         needs_images: whether the text side depends on the image.
+        changes_text: whether the classes are read with learned vectors, and not with `zero_shot_template`.
         call_arguments: names of further arguments of the model's forward, by which a call chooses its own classes.
     """
 
     needs_images: bool = False
+    changes_text: bool = True
     call_arguments: tuple[str, ...] = ()
 
     def __init__(self, config: Any, model: nn.Module):
@@ -126,6 +128,20 @@ class Prompt(nn.Module, ABC):
         Args:
             image_embeds: `[B, P]`, L2-normalised.
         """
+
+    def deep_vectors(self) -> DeepVectors:
+        """What replaces the hidden states at the vectors' places before deeper layers of the text tower.
+
+        By the number of the layer, 1 or more and below the tower's number of layers: `[V, D]`.
+        """
+        return NO_DEEP_VECTORS
+
+    def vision_vectors(self) -> Sequence[Tensor]:
+        """Prompts of the vision tower, each `[n, W]` of its width W; none where the config's `changes_vision` is False.
+
+        The first is appended to an image's tokens, and entry i stands in its place before layer i.
+        """
+        return ()
 
     def given_texts(self, input_ids: Tensor) -> PromptSequences:
         """Prompts with the learned vectors put into given texts, for the base model's own call, with texts.

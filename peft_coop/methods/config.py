@@ -138,6 +138,11 @@ class PromptConfig(PeftConfig):
         """Whether there are vectors of its own for every class, so that no other classes can be set."""
         return False
 
+    @property
+    def changes_vision(self) -> bool:
+        """Whether images are read with learned prompts: what the frozen model makes of them is of no use then."""
+        return False
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PromptConfig) and self.to_dict() == other.to_dict()
 

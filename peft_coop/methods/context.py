@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -67,10 +67,7 @@ class ContextConfig(PromptConfig):
             raise ValueError(
                 f"`class_token_position` must be one of {CLASS_TOKEN_POSITIONS}, got {self.class_token_position!r}."
             )
-        if self.ctx_init is not None and (not isinstance(self.ctx_init, str) or not self.ctx_init.strip(" _")):
-            raise ValueError(f"`ctx_init` must be one word or more, or None, got {self.ctx_init!r}.")
-        if self.ctx_init is not None:
-            check_text(self.ctx_init, "`ctx_init`")
+        check_words(self.ctx_init)
         check_template(self.class_template, "`class_template`", "{}, a type of pet.")
         if self.class_token_position != "end" and not self.class_template.startswith("{}"):
             raise ValueError(
@@ -82,6 +79,19 @@ class ContextConfig(PromptConfig):
     def belongs_to_its_classes(self) -> bool:
         """Whether the context is class-specific."""
         return self.class_specific_context
+
+
+def check_words(ctx_init: Any) -> None:
+    """Check the words that a context starts from.
+
+    Raises:
+        ValueError: if they are neither text nor None.
+    """
+    if ctx_init is None:
+        return
+    if not isinstance(ctx_init, str) or not ctx_init.strip(" _"):
+        raise ValueError(f"`ctx_init` must be one word or more, or None, got {ctx_init!r}.")
+    check_text(ctx_init, "`ctx_init`")
 
 
 class ContextPrompt(Prompt):

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..methods import Prompt
 from ..progress import stage
 from ..prompts import PromptSequences
-from ..towers import average, normalize, text_tower
+from ..towers import NO_DEEP_VECTORS, DeepVectors, average, normalize, text_tower
 
 if TYPE_CHECKING:
     from .classifier import PromptClassifierMixin
@@ -36,16 +36,17 @@ def encode_in_parts(
     """
     layer, tower = model.prompt_layer, text_tower(model)
     if layer.disable_adapters:
-        vectors, every = None, layer.prompt.hand_written(class_names)
+        vectors, deep, every = None, NO_DEEP_VECTORS, layer.prompt.hand_written(class_names)
     else:
-        vectors, every = _settled_vectors(layer.prompt), [layer.prompt.sequences(class_names)]
+        vectors, deep = _settled_vectors(layer.prompt)
+        every = [layer.prompt.sequences(class_names)]
     order = sorted(range(len(class_names)), key=lambda index: every[0].ids[index])
     features = torch.empty(0)
     with stage("Encoding classes", len(order), "class", shown=progress) as bar:
         for start in range(0, len(order), part_size):
             part = order[start : start + part_size]
             kinds = [tower.prepare(_select(sequences, part)) for sequences in every]
-            encoded = normalize(average([tower.encode(prompts, vectors, layer.memory) for prompts in kinds]))
+            encoded = normalize(average([tower.encode(prompts, vectors, layer.memory, deep) for prompts in kinds]))
             if not start:
                 features = encoded.new_empty(len(order), encoded.shape[-1])
             features[torch.tensor(part, device=encoded.device)] = encoded
@@ -53,12 +54,12 @@ def encode_in_parts(
     return features
 
 
-def _settled_vectors(prompt: Prompt) -> Tensor:
+def _settled_vectors(prompt: Prompt) -> tuple[Tensor, DeepVectors]:
     """A prompt's vectors, nothing of them left out, as in evaluation."""
     was_training = prompt.training
     prompt.eval()
     try:
-        return prompt.vectors()
+        return prompt.vectors(), prompt.deep_vectors()
     finally:
         prompt.train(was_training)
 

@@ -44,19 +44,19 @@ class ClassTexts:
         for prompts in (self.learned, *self.zero_shot):
             prompts.clear()
 
-    def learned_features(self, tower: TextTower, vectors: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+    def learned_features(self, tower: TextTower, vectors: Sequence[Tensor], compute: Callable[[], Tensor]) -> Tensor:
         """Features of the learned prompts with these vectors, computed or kept."""
         return _own_copy(self._learned_features, tower, vectors, compute)
 
     def zero_shot_features(self, tower: TextTower) -> Tensor:
         """Features `[C, P]` of the hand-written prompts, averaged where there are several; computed or kept."""
         return _own_copy(
-            self._zero_shot_features, tower, None, lambda: average([tower.encode(each) for each in self.zero_shot])
+            self._zero_shot_features, tower, (), lambda: average([tower.encode(each) for each in self.zero_shot])
         )
 
 
 def _own_copy(
-    cache: TextCache[Tensor], tower: TextTower, vectors: Tensor | None, compute: Callable[[], Tensor]
+    cache: TextCache[Tensor], tower: TextTower, vectors: Sequence[Tensor], compute: Callable[[], Tensor]
 ) -> Tensor:
     """Features from the cache; a copy, since the caller may normalise it in place."""
     state = tower.state()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -25,6 +25,7 @@ from ..towers import (
     scale_and_bias,
     text_tower,
     vision_parts,
+    vision_prompts,
 )
 from .adapter_files import AdapterFilesMixin
 from .class_features import encode_in_parts
@@ -125,7 +126,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
             return super().forward(input_ids=input_ids, pixel_values=pixel_values, **of_texts, **of_images)
         self._check_saved_modules()
         if input_ids is not None:
-            image_embeds = embed_images(self, pixel_values, image_embeds, **of_images)
+            image_embeds = self._embed_images(pixel_values, image_embeds, of_images)
             return self._compare_with_texts(image_embeds, input_ids, attention_mask, labels, return_loss)
         images = {"pixel_values": pixel_values, "image_embeds": image_embeds, **of_images}
         if adapter_names is None:
@@ -173,12 +174,48 @@ class PromptClassifierMixin(AdapterFilesMixin):
         if input_ids is not None:
             tower = text_tower(self)
             prompts = tower.prepare(layer.prompt.given_texts(input_ids))
-            features = tower.encode(prompts, layer.prompt.vectors(image_embeds), layer.memory)
+            vectors, deep = layer.prompt.vectors(image_embeds), layer.prompt.deep_vectors()
+            features = tower.encode(prompts, vectors, layer.memory, deep)
         elif layer.disable_adapters:
             features = layer.texts.zero_shot_features(text_tower(self))
         else:
             features = self._encode_classes(layer.texts, layer.prompt, layer.prompt.vectors(image_embeds))
         return BaseModelOutputWithPooling(pooler_output=features)
+
+    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """Image features, with the prompts that the active adapter has learned for the vision tower, if any.
+
+        Args:
+            pixel_values: `[B, 3, H, W]`, as the model's image processor gives them.
+            **kwargs: what else the base model's own method takes.
+
+        Returns:
+            As the base model's own method, an output whose `pooler_output` are the projected, not normalised features
+            `[B, P]`.
+        """
+        with vision_prompts(self, self._vision_vectors()):
+            return super().get_image_features(pixel_values=pixel_values, **kwargs)
+
+    def _vision_vectors(self) -> Sequence[Tensor]:
+        """The vision tower's prompts in use."""
+        layer = self.prompt_layer
+        return () if layer.disable_adapters or layer.current_adapter is None else layer.prompt.vision_vectors()
+
+    def _embed_images(
+        self, pixel_values: Tensor | None, image_embeds: Tensor | None, of_images: Mapping[str, Any]
+    ) -> Tensor:
+        """Image features `[B, P]`, L2-normalised, see `embed_images`.
+
+        Raises:
+            ValueError: if features are given, and the adapter in use reads images with prompts of its own.
+        """
+        prompts = self._vision_vectors()
+        if prompts and image_embeds is not None:
+            raise ValueError(
+                f"Adapter {self.prompt_layer.current_adapter!r} reads images with learned prompts in the vision tower, "
+                "which `image_embeds` were computed without: give `pixel_values`."
+            )
+        return embed_images(self, pixel_values, image_embeds, prompts, **of_images)
 
     def train(self, mode: bool = True) -> PromptClassifierMixin:
         """Set training mode; a frozen tower stays in evaluation mode, where it recomputes, drops and counts nothing.
@@ -353,7 +390,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
         """Classify images under the adapter in use, into its classes or others: towers, logits, loss."""
         layer = self.prompt_layer
         texts = texts or layer.texts
-        image_embeds = embed_images(self, pixel_values, image_embeds, **of_images)
+        image_embeds = self._embed_images(pixel_values, image_embeds, of_images)
         if layer.disable_adapters:
             vectors, text_features = None, texts.zero_shot_features(text_tower(self))
         else:
@@ -376,12 +413,15 @@ class PromptClassifierMixin(AdapterFilesMixin):
 
     def _encode_classes(self, texts: ClassTexts, prompt: Prompt, vectors: Tensor) -> Tensor:
         """Text features of the classes: from the cache in evaluation, if no gradient must reach the vectors."""
-        tower = text_tower(self)
-        is_new = self.training or prompt.needs_images or (vectors.requires_grad and torch.is_grad_enabled())
-        if is_new:
-            return tower.encode(texts.learned, vectors, self.prompt_layer.memory)
+        tower, deep = text_tower(self), prompt.deep_vectors()
+        if not prompt.changes_text:
+            return texts.zero_shot_features(tower)
+        every = (vectors, *deep.values())
+        learns = any(each.requires_grad for each in every) and torch.is_grad_enabled()
+        if self.training or prompt.needs_images or learns:
+            return tower.encode(texts.learned, vectors, self.prompt_layer.memory, deep)
         return texts.learned_features(
-            tower, vectors, lambda: tower.encode(texts.learned, vectors, self.prompt_layer.memory)
+            tower, every, lambda: tower.encode(texts.learned, vectors, self.prompt_layer.memory, deep)
         )
 
     def _compare_with_texts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,11 @@ from ..towers import computing_dtype, image_features, is_vision_frozen, normaliz
 
 
 def embed_images(
-    model: nn.Module, pixel_values: Tensor | None, image_embeds: Tensor | None, **of_images: Any
+    model: nn.Module,
+    pixel_values: Tensor | None,
+    image_embeds: Tensor | None,
+    prompts: Sequence[Tensor] = (),
+    **of_images: Any,
 ) -> Tensor:
     """Image features `[B, P]`, L2-normalised: computed, or those that are given.
 
@@ -20,6 +25,7 @@ def embed_images(
         model: the dual encoder.
         pixel_values: as its image processor gives them.
         image_embeds: `[B, P]`, instead; normalised or not.
+        prompts: of its vision tower, where pixels are given.
         **of_images: what its vision tower takes beside `pixel_values`.
 
     Raises:
@@ -46,4 +52,4 @@ def embed_images(
             raise ValueError(f"`image_embeds` must be (batch, {width}), got {tuple(image_embeds.shape)}.")
         weight = token_embedding(model).weight
         return normalize(image_embeds.to(weight.device, computing_dtype(weight)))
-    return normalize(image_features(model, cast(Tensor, pixel_values), **of_images))
+    return normalize(image_features(model, cast(Tensor, pixel_values), prompts, **of_images))

@@ -58,7 +58,8 @@ def training_step(
     def zero_shot_image_embeds() -> Tensor:
         if not is_vision_frozen(model):
             warn_of_moving_base(model)
-        if pixel_values is None or not has_adapters_beside(model):
+        is_frozen = not (model.prompt_layer.prompt.settings.changes_vision or has_adapters_beside(model))
+        if pixel_values is None or is_frozen:
             return cast(Tensor, outputs.image_embeds).detach()
         with frozen_model(model):
             return normalize(image_features(model, pixel_values, **of_images))

@@ -13,7 +13,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
 from ..methods import PromptConfig, find_method
-from ..towers import find_family, text_tower
+from ..towers import close_vision_tower, find_family, open_vision_tower, text_tower
 from .backup import taken_back_on_failure
 from .class_texts import ClassTexts
 from .classifier_class import become_classifier, cease_to_be_classifier, remember_before_prompts
@@ -108,6 +108,8 @@ class PromptTuner(BaseTuner):
         if not isinstance(layer, PromptEmbeddings):
             family = find_family(self.model)
             layer = PromptEmbeddings(target, family.token_embedding, LabelNames(self.model.config))
+        if peft_config.changes_vision:
+            open_vision_tower(self.model)
         layer.update_layer(adapter_name, prompt, texts)
         setattr(parent, target_name, layer)
         tower.install()
@@ -187,6 +189,7 @@ class PromptTuner(BaseTuner):
         model = super().unload()
         cease_to_be_classifier(model)
         text_tower(model).remove()
+        close_vision_tower(model)
         layer.label_names.publish(None)
         return model
 

@@ -8,18 +8,30 @@ from .families import (
     dtype_of,
     find_family,
     projection_dim,
+    text_layers,
     text_limit,
     token_embedding,
+    vision_layers,
 )
 from .joined_towers import join_towers
-from .prepared_prompts import PreparedPrompts
+from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, PreparedPrompts
 from .similarity import computing_dtype, cosine_logits, normalize, scale_and_bias
 from .text_cache import TextCache
 from .text_tower import TextTower, average, encode_templates, text_reader, text_tower
-from .vision_tower import check_image_inputs, image_features, is_vision_frozen, vision_parts
+from .vision_tower import (
+    check_image_inputs,
+    close_vision_tower,
+    image_features,
+    is_vision_frozen,
+    open_vision_tower,
+    vision_parts,
+    vision_prompts,
+)
 
 __all__ = [
     "FAMILIES",
+    "NO_DEEP_VECTORS",
+    "DeepVectors",
     "Family",
     "PreparedPrompts",
     "SplicedEmbeddings",
@@ -27,6 +39,7 @@ __all__ = [
     "TextTower",
     "average",
     "check_image_inputs",
+    "close_vision_tower",
     "computing_dtype",
     "cosine_logits",
     "device_of",
@@ -37,11 +50,15 @@ __all__ = [
     "is_vision_frozen",
     "join_towers",
     "normalize",
+    "open_vision_tower",
     "projection_dim",
     "scale_and_bias",
+    "text_layers",
     "text_limit",
     "text_reader",
     "text_tower",
     "token_embedding",
+    "vision_layers",
     "vision_parts",
+    "vision_prompts",
 ]

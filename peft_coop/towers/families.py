@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,11 @@ class Family:
         token_embedding: the table of token embeddings, from `embeddings` down.
         text_parts: what a text passes through.
         image_parts: what an image passes through.
+        text_layers: where the list of the text tower's layers is: the first of these that is there.
+        vision_layers: likewise, of a vision tower that can read prompts: a ViT without a mask over its tokens.
+        vision_embeddings: gives the vision tower's tokens, with their positions and without any norm behind them.
+        vision_kinds: model types of the vision towers that can read prompts, where a family takes any; None: its own.
+        no_vision_prompts: why its vision tower cannot read prompts; None where it can.
         shares_prefixes: whether the text tower is causal and its layers are CLIP's, so that prompts are encoded as a
             prefix tree; the others go through the model's own text forward.
         reads_at_end: whether the feature is read where EOS stands.
@@ -55,6 +60,11 @@ class Family:
     token_embedding: str = "token_embedding"
     text_parts: tuple[str, ...] = ("text_model", "text_projection")
     image_parts: tuple[str, ...] = ("vision_model", "visual_projection")
+    text_layers: tuple[str, ...] = ("text_model.encoder.layers", "text_model.encoder.layer")
+    vision_layers: tuple[str, ...] = ("vision_model.encoder.layers",)
+    vision_embeddings: str = "vision_model.embeddings"
+    vision_kinds: tuple[str, ...] | None = None
+    no_vision_prompts: str | None = None
     shares_prefixes: bool = False
     reads_at_end: bool = False
     pads_to_limit: bool = False
@@ -78,7 +88,11 @@ SIGLIP: dict[str, Any] = {
     "projection_dim": "text_config.projection_size",
     "logit_bias": "logit_bias",
 }
-NAFLEX: dict[str, Any] = {"image_inputs": ("pixel_attention_mask", "spatial_shapes"), "needs_image_inputs": True}
+NAFLEX: dict[str, Any] = {
+    "image_inputs": ("pixel_attention_mask", "spatial_shapes"),
+    "needs_image_inputs": True,
+    "no_vision_prompts": "its images have a mask over their patches, in which prompts have no place",
+}
 
 FAMILIES: dict[str, Family] = {
     "clip": Family("CLIPModel", **TREE),
@@ -86,12 +100,22 @@ FAMILIES: dict[str, Family] = {
     "clipseg": Family("CLIPSegModel", **TREE),
     "owlvit": Family("OwlViTModel", **TREE),
     "owlv2": Family("Owlv2Model", **TREE),
-    "groupvit": Family("GroupViTModel", **CAUSAL, image_inputs=()),
+    "groupvit": Family(
+        "GroupViTModel",
+        **CAUSAL,
+        image_inputs=(),
+        no_vision_prompts="it merges an image's tokens into groups between its layers, and is no plain ViT",
+    ),
     "aimv2": Family("Aimv2Model", **CAUSAL, logit_scale=clamped_exponential),
     "siglip": Family("SiglipModel", **SIGLIP),
     "siglip2": Family("Siglip2Model", **SIGLIP, **NAFLEX),
     "chinese_clip": Family("ChineseCLIPModel", **BERT),
-    "altclip": Family("AltCLIPModel", **BERT, embeddings="text_model.roberta.embeddings"),
+    "altclip": Family(
+        "AltCLIPModel",
+        **BERT,
+        embeddings="text_model.roberta.embeddings",
+        text_layers=("text_model.roberta.encoder.layers", "text_model.roberta.encoder.layer"),
+    ),
     "align": Family(
         "AlignModel",
         **BERT,
@@ -99,14 +123,22 @@ FAMILIES: dict[str, Family] = {
         image_inputs=(),
         logit_scale=inverse_temperature,
         label_smoothing=0.1,
+        no_vision_prompts="it is an EfficientNet, which has no tokens",
     ),
-    "vision-text-dual-encoder": Family("VisionTextDualEncoderModel", **BERT, image_inputs=()),
+    "vision-text-dual-encoder": Family(
+        "VisionTextDualEncoderModel",
+        **BERT,
+        image_inputs=(),
+        vision_layers=("vision_model.encoder.layers", "vision_model.layers", "vision_model.encoder.layer"),
+        vision_kinds=("vit", "deit", "dinov2", "clip_vision_model"),
+    ),
     "tipsv2": Family(
         "Tipsv2Model",
         text_parts=("text_model",),
         image_parts=("vision_model",),
         mask="padding",
         image_inputs=(),
+        vision_layers=("vision_model.encoder.layer", "vision_model.encoder.layers"),
         projection_dim="text_config.hidden_size",
         logit_scale=inverse_temperature,
     ),
@@ -180,6 +212,51 @@ def token_embedding(model: nn.Module) -> nn.Embedding:
             "BERT's and RoBERTa's."
         ) from error
     return table
+
+
+def text_layers(model: nn.Module) -> nn.ModuleList:
+    """The layers of a dual encoder's text tower.
+
+    Raises:
+        ValueError: if the model is of no known family, or its text tower has none.
+    """
+    family = find_family(model)
+    layers = _first_list(model, family.text_layers)
+    if layers is None:
+        tower = type(model.get_submodule(family.text_parts[0])).__name__
+        raise ValueError(f"The text tower {tower} has no layers at {' or '.join(family.text_layers)}.")
+    return layers
+
+
+def vision_layers(model: nn.Module) -> nn.ModuleList:
+    """The layers of a dual encoder's vision tower, before which prompts can stand.
+
+    Raises:
+        ValueError: if the model is of no known family, or its vision tower cannot read prompts.
+    """
+    family = find_family(model)
+    tower, kind = type(model.get_submodule(family.image_parts[0])).__name__, model.config.vision_config.model_type
+    reason = family.no_vision_prompts
+    if reason is None and family.vision_kinds is not None and kind not in family.vision_kinds:
+        reason = f"accepted beside other families' own are vision towers of the types {', '.join(family.vision_kinds)}"
+    layers = _first_list(model, family.vision_layers)
+    if reason is None and layers is None:
+        reason = f"it has no layers at {' or '.join(family.vision_layers)}"
+    if reason is not None:
+        raise ValueError(f"The vision tower {tower} of {type(model).__name__} cannot read prompts: {reason}.")
+    return cast(nn.ModuleList, layers)
+
+
+def _first_list(model: nn.Module, paths: tuple[str, ...]) -> nn.ModuleList | None:
+    """The first list of modules that is at one of some dotted paths."""
+    for path in paths:
+        try:
+            found = model.get_submodule(path)
+        except AttributeError:
+            continue
+        if isinstance(found, nn.ModuleList):
+            return found
+    return None
 
 
 def text_limit(model: nn.Module) -> int:

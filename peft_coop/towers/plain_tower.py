@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ..prompts import PromptSequences
 from .embeddings import Splice, SplicedEmbeddings
-from .families import Family, device_of, text_limit, token_embedding
-from .prepared_prompts import PreparedPrompts
+from .families import Family, device_of, text_layers, text_limit, token_embedding
+from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, PreparedPrompts
+from .states_between import ReplacedRows, changing, close, open_up
 from .text_cache import TextState, text_state
 from .text_memory import MAX_POSITIONS, bytes_per_position, is_trained, part_size
 
@@ -66,7 +68,7 @@ class PlainTower:
         family: where its parts are.
     """
 
-    is_installed = True  # nothing of it is changed
+    is_installed = True  # as far as prompts without vectors in deeper layers need it
 
     def __init__(self, model: nn.Module, family: Family):
         self.model = model
@@ -77,10 +79,12 @@ class PlainTower:
         self.recomputes = model.training and checkpoints
 
     def install(self) -> None:
-        """Nothing: the layers are called as they are."""
+        """Let vectors stand before deeper layers, which are called as they are."""
+        open_up(text_layers(self.model))
 
     def remove(self) -> None:
-        """Nothing, see `install`."""
+        """Undo `install`."""
+        close([self.model.get_submodule(self.family.text_parts[0])])
 
     @property
     def device(self) -> torch.device:
@@ -99,14 +103,20 @@ class PlainTower:
             return text_state(self._parts(), self.device)
         return text_state((*self._parts(), layer.base_layer), self.device, without=layer)
 
-    def encode(self, prompts: PlainPrompts, vectors: Tensor | None = None, memory: int | None = None) -> Tensor:
+    def encode(
+        self,
+        prompts: PlainPrompts,
+        vectors: Tensor | None = None,
+        memory: int | None = None,
+        deep: DeepVectors = NO_DEEP_VECTORS,
+    ) -> Tensor:
         """Text features, see `TextTower.encode`."""
-        prompts.check_vectors(vectors)
+        prompts.check_vectors(vectors, deep, len(text_layers(self.model)))
         prompts = prompts.to(self.device)
         per_image = vectors is not None and vectors.ndim == 3
         n_images = len(vectors) if vectors is not None and per_image else 1
         n_vectors = 0 if vectors is None else vectors.shape[-2]
-        table = None if vectors is None else vectors.flatten(0, -2)  # [B*V, D]
+        table = vectors.flatten(0, -2) if vectors is not None and n_vectors else None  # [B*V, D]
         n_prompts, length = prompts.token_ids.shape
         every_row = torch.arange(n_prompts, device=self.device).repeat(n_images)
         first_vector = torch.arange(n_images, device=self.device).repeat_interleave(n_prompts) * n_vectors
@@ -117,9 +127,10 @@ class PlainTower:
             if table is not None:
                 rows = prompts.vector_rows[row] + first_vector[start:stop, None]
                 splice = Splice(prompts.is_learned[row], rows, table)
-            return self._own_features(prompts.token_ids[row], prompts.mask[row], splice)
+            with changing(ReplacedRows(deep, prompts.is_learned[row], prompts.vector_rows[row])):
+                return self._own_features(prompts.token_ids[row], prompts.mask[row], splice)
 
-        size, again = self._part_size(length, n_images * n_prompts, table, memory)
+        size, again = self._part_size(length, n_images * n_prompts, (table, *deep.values()), memory)
         parts = []
         for start in range(0, n_images * n_prompts, size):
             stop = min(start + size, n_images * n_prompts)
@@ -149,9 +160,11 @@ class PlainTower:
     def _parts(self) -> tuple[nn.Module, ...]:
         return tuple(self.model.get_submodule(part) for part in self.family.text_parts)
 
-    def _part_size(self, length: int, n_rows: int, table: Tensor | None, memory: int | None) -> tuple[int, bool]:
+    def _part_size(
+        self, length: int, n_rows: int, tables: Sequence[Tensor | None], memory: int | None
+    ) -> tuple[int, bool]:
         """How many rows to encode at once, and whether to compute them again in the backward pass."""
-        if not is_trained(table, *self._weights_behind_vectors()):
+        if not is_trained(tables, *self._weights_behind_vectors()):
             return max(1, MAX_POSITIONS // length), False
         weight, n_heads = token_embedding(self.model).weight, self.config.num_attention_heads
         per_row = length * self.config.num_hidden_layers * bytes_per_position(weight, 2 * n_heads * length)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from copy import copy
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -13,6 +15,10 @@ from ..prompts import PromptSequences
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+# What stands in the place of the learnable vectors' hidden states before some layers, by the layer's number: `[V, D]`.
+DeepVectors = Mapping[int, Tensor]
+NO_DEEP_VECTORS: DeepVectors = MappingProxyType({})
 
 
 class PreparedPrompts(ABC):
@@ -34,20 +40,29 @@ class PreparedPrompts(ABC):
         self._copies: dict[torch.device, Self] = {}
         self.n_vectors = max(0, max(max(ids) for ids in sequences.ids) - sequences.vocab_size + 1)
 
-    def check_vectors(self, vectors: Tensor | None) -> None:
-        """Check that every learnable vector of the prompts is there.
+    def check_vectors(self, vectors: Tensor | None, deep: DeepVectors, n_layers: int) -> None:
+        """Check that every learnable vector of the prompts is there, and that there are the layers that read them.
 
         Args:
             vectors: `[V, D]` or `[B, V, D]`; None for none.
+            deep: `[V, D]` by layer.
+            n_layers: of the tower.
 
         Raises:
             ValueError: if one is not.
         """
-        there = 0 if vectors is None else vectors.shape[-2]
-        if there < self.n_vectors:
+        for layer, table in {"the embeddings": vectors, **{f"layer {each}": deep[each] for each in deep}}.items():
+            there = 0 if table is None else table.shape[-2]
+            if there < self.n_vectors:
+                raise ValueError(
+                    f"The prompts need {self.n_vectors} learnable vectors, and there are {there} at {layer}: "
+                    "`sequences` and the vectors of a method belong together."
+                )
+        beyond = [layer for layer in deep if not 0 < layer < n_layers]
+        if beyond:
             raise ValueError(
-                f"The prompts need {self.n_vectors} learnable vectors, and there are {there}: `sequences` and "
-                "`vectors` of a method belong together."
+                f"Vectors can stand before layers 1 to {n_layers - 1} of this text tower, which has {n_layers} layers; "
+                f"got some for {beyond}."
             )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -57,13 +57,13 @@ class TextCache(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._entries: dict[Hashable, tuple[ModuleState, Tensor | None, T]] = {}
+        self._entries: dict[Hashable, tuple[ModuleState, tuple[Tensor, ...], T]] = {}
 
     def get(
         self,
         state: TextState | None,
         compute: Callable[[], T],
-        vectors: Tensor | None = None,
+        vectors: Sequence[Tensor] = (),
         worth_keeping: Callable[[T], bool] = lambda result: True,
     ) -> T:
         """Return what is kept of this state and equal vectors, or compute it and keep it.
@@ -71,7 +71,7 @@ class TextCache(Generic[T]):
         Args:
             state: None: nothing is kept.
             compute: computes the result.
-            vectors: of any shape; None where the result depends on none.
+            vectors: all that the result depends on, of any shapes.
             worth_keeping: whether to keep a result.
         """
         if state is None:
@@ -82,7 +82,7 @@ class TextCache(Generic[T]):
         result = compute()
         self._entries.pop(state.place, None)
         if worth_keeping(result):
-            kept = None if vectors is None else vectors.detach().clone()
+            kept = tuple(each.detach().clone() for each in vectors)
             self._entries[state.place] = (state.modules, kept, result)
         return result
 
@@ -94,7 +94,8 @@ class TextCache(Generic[T]):
         return {"_entries": {}}  # copies and pickles start empty
 
 
-def _same(kept: Tensor | None, now: Tensor | None) -> bool:
-    if kept is None or now is None:
-        return kept is now
-    return kept.device == now.device and kept.dtype == now.dtype and torch.equal(kept, now)
+def _same(kept: Sequence[Tensor], now: Sequence[Tensor]) -> bool:
+    return len(kept) == len(now) and all(
+        one.device == other.device and one.dtype == other.dtype and torch.equal(one, other)
+        for one, other in zip(kept, now, strict=True)
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -16,9 +18,9 @@ GPU_SHARE = 1 / 4
 CHECKPOINTED_PARTS = 8
 
 
-def is_trained(table: Tensor | None, *parts: nn.Module) -> bool:
+def is_trained(tables: Iterable[Tensor | None], *parts: nn.Module) -> bool:
     """Whether a gradient must reach the learnable vectors, or a weight of some modules."""
-    learns = (table is not None and table.requires_grad) or any(
+    learns = any(table is not None and table.requires_grad for table in tables) or any(
         weight.requires_grad for part in parts for weight in part.parameters()
     )
     return torch.is_grad_enabled() and learns

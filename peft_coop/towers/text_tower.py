@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..prompts import PromptSequences, TextReader, check_class_names, check_template
 from .families import find_family, text_limit, token_embedding
 from .plain_tower import PlainTower
-from .prepared_prompts import PreparedPrompts
+from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, PreparedPrompts
 from .similarity import normalize
 from .text_cache import TextState
 from .tree_tower import TreeTower
@@ -37,7 +37,13 @@ class TextTower(Protocol):
     def prepare(self, sequences: PromptSequences) -> PreparedPrompts:
         """Prompts as the tower reads them, made once for all calls of `encode`."""
 
-    def encode(self, prompts: Any, vectors: Tensor | None = None, memory: int | None = None) -> Tensor:
+    def encode(
+        self,
+        prompts: Any,
+        vectors: Tensor | None = None,
+        memory: int | None = None,
+        deep: DeepVectors = NO_DEEP_VECTORS,
+    ) -> Tensor:
         """Encode prompts.
 
         Args:
@@ -45,6 +51,8 @@ class TextTower(Protocol):
             vectors: `[V, D]`, or `[B, V, D]` for one set per image; None where no prompt has a learnable vector.
             memory: bytes that may be kept for the backward pass; what exceeds them is computed again there, in parts.
                 None: 2 GiB, or a quarter of a GPU's memory.
+            deep: by the number of a layer, 1 or more, `[V, D]`: what replaces the hidden states at the learnable
+                vectors' places before it.
 
         Returns:
             Text features, projected and not normalised: `[C, P]`, or `[B, C, P]` for one set per image.

@@ -14,6 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "prompt_tree"
 KeysAndValues = tuple[Tensor, Tensor]
+OfBoth = tuple[Tensor, Tensor]  # of trunks, and of rows
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -23,21 +24,25 @@ class TrunksAndRows:
 
     Everything else in a layer works on single positions: packed, its matrix products are as large as they can be.
 
-    Shapes: the sequence holds I trunks of T nodes and then N rows of L nodes; H heads, E width of a head.
+    Shapes: the sequence holds I trunks of T nodes and then N rows of L nodes; H heads, E width of a head; A nodes of
+    each trunk that are not in the sequence.
 
     Attributes:
-        trunk_mask: `[1, 1, T, T]`, as the attention in use takes it.
+        trunk_mask: `[1, 1, T, T + A]`, as the attention in use takes it.
         n_trunks: I.
         trunk_of_row: `[N]`, which trunk stands before each row; not read where there is one trunk.
+        aside: keys and values `[I, H, A, E]` of the nodes that are only attended to; None for none.
     """
 
     trunk_mask: Tensor
     n_trunks: int
     trunk_of_row: Tensor
+    aside: KeysAndValues | None = None
 
     def seen_by_rows(self, key: Tensor, value: Tensor, n_rows: int) -> KeysAndValues:
         """Of the sequence's keys and values `[1, H, ., E]` those that rows attend to, each `[N, H, T + L, E]`."""
-        return self._behind_trunks(*self._split(key, n_rows)), self._behind_trunks(*self._split(value, n_rows))
+        keys, values = self._with_aside(self._split(key, n_rows), self._split(value, n_rows))
+        return self._behind_trunks(*keys), self._behind_trunks(*values)
 
     def attend(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """The packed output `[1, ., H, E]`.
@@ -47,24 +52,32 @@ class TrunksAndRows:
             query: `[1, H, ., E]`.
             key: as `query`.
             value: as `query`.
-            mask: `[N, 1, L, T + L]`, as the attention in use takes it.
+            mask: `[N, 1, L, T + A + L]`, as the attention in use takes it.
         """
         queries, keys, values = (self._split(each, len(mask)) for each in (query, key, value))
+        keys, values = self._with_aside(keys, values)
         of_trunks = attend(queries[0], keys[0], values[0], self.trunk_mask)
         of_rows = attend(queries[1], self._behind_trunks(*keys), self._behind_trunks(*values), mask)
         return torch.cat([of_trunks.flatten(0, 1), of_rows.flatten(0, 1)])[None]
+
+    def _with_aside(self, keys: OfBoth, values: OfBoth) -> tuple[OfBoth, OfBoth]:
+        """Keys, and likewise values, of trunks and of rows, with those of the nodes aside at the trunks' ends."""
+        if self.aside is None:
+            return keys, values
+        key, value = self.aside
+        return (torch.cat([keys[0], key], dim=2), keys[1]), (torch.cat([values[0], value], dim=2), values[1])
 
     def _behind_trunks(self, of_trunks: Tensor, of_rows: Tensor) -> Tensor:
         """Of `[I, H, T, E]` and `[N, H, L, E]` each row behind its trunk, `[N, H, T + L, E]`."""
         one_each = of_trunks.expand(len(of_rows), -1, -1, -1) if self.n_trunks == 1 else of_trunks[self.trunk_of_row]
         return torch.cat([one_each, of_rows], dim=2)
 
-    def _split(self, packed: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+    def _split(self, packed: Tensor, n_rows: int) -> OfBoth:
         """Of `[1, H, ., E]` the trunks' `[I, H, T, E]` and the rows' `[N, H, L, E]`.
 
         The trunks are copied: kept for the backward pass, a view would keep all of `packed`.
         """
-        first = self.n_trunks * self.trunk_mask.shape[-1]
+        first = self.n_trunks * self.trunk_mask.shape[-2]
         return _cut(packed[:, :, :first], self.n_trunks).clone(), _cut(packed[:, :, first:], n_rows)
 
 

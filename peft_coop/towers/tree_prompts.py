@@ -61,7 +61,8 @@ class TreePrompts(PreparedPrompts):
     """C prompts as the rows of their prefix tree.
 
     Attributes:
-        trunk: the nodes that all prompts share, as one row.
+        trunk: the nodes that all prompts share, as one row: tokens, and then learnable vectors, wherever they stand.
+        n_trunk_vectors: how many of the trunk are learnable vectors.
         frozen: the nodes behind which no learnable vector stands.
         live: the other nodes, among them all leaves.
         leaf_columns: `[R, Q]`, where prompts end in each row; a row with fewer leaves repeats its first column.
@@ -75,8 +76,10 @@ class TreePrompts(PreparedPrompts):
     def __init__(self, sequences: PromptSequences):
         super().__init__(sequences)
         tree = build_tree(sequences)
-        depth = np.arange(tree.trunk.size)
-        trunk = Columns(tree.trunk[None], depth[None], (depth[:, None] >= depth)[None])
+        is_vector = tree.trunk >= sequences.vocab_size
+        depth = np.argsort(is_vector, kind="stable")
+        trunk = Columns(tree.trunk[None, depth], depth[None], (depth[:, None] >= depth)[None])
+        self.n_trunk_vectors = int(is_vector.sum())
         self.trunk, self.frozen, self.live = (
             Nodes.of(columns, sequences.vocab_size) for columns in (trunk, tree.frozen, tree.live)
         )

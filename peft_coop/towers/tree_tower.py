@@ -5,9 +5,9 @@ What is computed are the nodes of the prompts' prefix tree (`prompts/tree.py`), 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,44 +16,16 @@ from transformers.activations import QuickGELUActivation
 
 from ..prompts import PromptSequences
 from .families import Family
+from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors
 from .quick_gelu import LeanQuickGELU
 from .text_cache import TextState, text_state
 from .text_memory import MAX_POSITIONS, bytes_per_position, is_trained, part_size
 from .tree_attention import KeysAndValues, LeavesOnly, RowsBehindKeys, TreeAttentionConfig, TrunksAndRows
+from .tree_passage import Passage, Rows, Trunks
 from .tree_prompts import Nodes, TreePrompts
 
 # Bytes of keys and values of frozen nodes that are kept from one step to the next.
 KEPT_KEYS = 2**28
-
-
-@dataclass
-class Rows:
-    """N pairs of a row of nodes and an image, which pass through the tower together.
-
-    Attributes:
-        nodes: the rows' nodes.
-        row: `[N]`.
-        image: `[N]`.
-    """
-
-    nodes: Nodes
-    row: Tensor
-    image: Tensor
-
-
-@dataclass
-class Trunks:
-    """The trunk that stands before rows, once for each of their images.
-
-    Attributes:
-        nodes: the trunk, as one row.
-        images: `[I]`, the images; one where no learnable vector stands in the trunk.
-        of_row: `[N]`, which of the I stands before each of the rows.
-    """
-
-    nodes: Nodes
-    images: Tensor
-    of_row: Tensor
 
 
 class TreeTower:
@@ -110,17 +82,23 @@ class TreeTower:
         embeddings = self.embeddings.token_embedding, self.embeddings.position_embedding
         return text_state((*embeddings, self.layers, self.final_layer_norm, self.projection), self.device)
 
-    def encode(self, prompts: TreePrompts, vectors: Tensor | None = None, memory: int | None = None) -> Tensor:
+    def encode(
+        self,
+        prompts: TreePrompts,
+        vectors: Tensor | None = None,
+        memory: int | None = None,
+        deep: DeepVectors = NO_DEEP_VECTORS,
+    ) -> Tensor:
         """Text features, see `TextTower.encode`."""
-        prompts.check_vectors(vectors)
+        prompts.check_vectors(vectors, deep, len(self.layers))
         prompts = prompts.to(self.device)
         per_image = vectors is not None and vectors.ndim == 3
         table = vectors if vectors is None or per_image else vectors[None]  # [B, V, D] or [1, V, D]
-        states = self._encode_live(prompts, table, memory)  # [B, R*Q, D]
+        states = self._encode_live(prompts, table, deep, memory)  # [B, R*Q, D]
         features = self.projection(self.final_layer_norm(states[:, prompts.leaves]))
         return features if per_image else features[0]
 
-    def _encode_live(self, prompts: TreePrompts, table: Tensor | None, memory: int | None) -> Tensor:
+    def _encode_live(self, prompts: TreePrompts, table: Tensor | None, deep: DeepVectors, memory: int | None) -> Tensor:
         """Hidden states `[B, R*Q, D]` of all rows' leaves: the rows of all images in one batch, or in parts."""
         n_images = 1 if table is None else len(table)
         n_rows = len(prompts.live.token_ids)
@@ -129,7 +107,7 @@ class TreeTower:
         has_frozen = prompts.frozen.token_ids.numel() > 0  # the trunk is frozen then, too, and read once with them
         frozen: list[KeysAndValues] = []
         if has_frozen:
-            before = Trunks(prompts.trunk, images[:1], rows)
+            before = Trunks(prompts.trunk, 0, images[:1], rows)
             frozen = prompts.frozen_keys.get(
                 self.state(),
                 lambda: self._keys(Rows(prompts.frozen, rows, torch.zeros_like(rows)), before),
@@ -141,12 +119,12 @@ class TreeTower:
             part = Rows(prompts.live, every_row[start:stop], every_image[start:stop])
             leaves = prompts.leaf_columns[part.row]
             if has_frozen:
-                return self.run(part, [(key[part.row], value[part.row]) for key, value in frozen], table, leaves)
+                return self.run(part, [(key[part.row], value[part.row]) for key, value in frozen], table, deep, leaves)
             first, last = (start // n_rows, (stop - 1) // n_rows) if prompts.trunk.has_vectors else (0, 0)
-            before = Trunks(prompts.trunk, images[first : last + 1], part.image - first)
-            return self.run(part, before, table, leaves)
+            before = Trunks(prompts.trunk, prompts.n_trunk_vectors, images[first : last + 1], part.image - first)
+            return self.run(part, before, table, deep, leaves)
 
-        size, again = self._part_size(prompts.live, n_images, table, memory)
+        size, again = self._part_size(prompts.live, n_images, (table, *deep.values()), memory)
         parts = []
         for start in range(0, n_images * n_rows, size):
             stop = min(start + size, n_images * n_rows)
@@ -155,7 +133,12 @@ class TreeTower:
         return states.reshape(n_images, n_rows * prompts.leaf_columns.shape[1], -1)
 
     def run(
-        self, rows: Rows, before: Trunks | list[KeysAndValues], table: Tensor | None, leaf_columns: Tensor
+        self,
+        rows: Rows,
+        before: Trunks | list[KeysAndValues],
+        table: Tensor | None,
+        deep: DeepVectors,
+        leaf_columns: Tensor,
     ) -> Tensor:
         """Hidden states `[N, Q, D]` of rows' leaves behind the last layer.
 
@@ -163,42 +146,47 @@ class TreeTower:
             rows: N pairs of a row and an image.
             before: what stands before them: trunks, which are computed with them, or each layer's keys and values.
             table: `[B, V, D]` or `[1, V, D]`, the learnable vectors.
+            deep: what stands in their hidden states' place before some layers.
             leaf_columns: `[N, Q]`, the nodes whose states are wanted; the last layer computes no other.
         """
         n_rows, length = len(rows.row), rows.nodes.token_ids.shape[1]
-        states, mask, trees = self._start(rows, before, table)
+        passage = self._start(rows, before, table)
         *layers, last_layer = self.layers
         with self._without_checkpointing():
-            for layer, tree in zip(layers, trees, strict=False):
-                states = layer(states, mask, tree=tree)
-            keys_and_values = trees[-1].seen_by_rows(*self._keys_of(last_layer, states), n_rows)
+            for number, layer in enumerate(layers):
+                passage.replace(deep.get(number), are_kept=number + 1 not in deep)
+                tree = passage.tree(number, partial(self._keys_of, layer))
+                passage.states = layer(passage.states, passage.mask, tree=tree)
+            passage.replace(deep.get(len(layers)), are_kept=True)
+            states, tree = passage.states, passage.tree(len(layers))
+            keys_and_values = tree.seen_by_rows(*self._keys_of(last_layer, states), n_rows)
             of_rows = states[0, states.shape[1] - n_rows * length :].unflatten(0, (n_rows, length))
             leaves = _at(of_rows, leaf_columns).flatten(0, 1)[None]
-            states = last_layer(leaves, _at(mask[:, 0], leaf_columns)[:, None], tree=LeavesOnly(*keys_and_values))
+            mask = _at(passage.mask[:, 0], leaf_columns)[:, None]
+            states = last_layer(leaves, mask, tree=LeavesOnly(*keys_and_values))
         return states[0].unflatten(0, leaf_columns.shape)
 
     def _keys(self, rows: Rows, before: Trunks) -> list[KeysAndValues]:
         """Each layer's keys and values of trunks and rows, none of them learnable, for others to attend to."""
-        states, mask, trees = self._start(rows, before, None)
+        passage = self._start(rows, before, None)
         kept = []
         with self._without_checkpointing():
-            for layer, tree in zip(self.layers, trees, strict=True):
-                kept.append(tree.seen_by_rows(*self._keys_of(layer, states), len(rows.row)))
-                states = layer(states, mask, tree=tree)
+            for number, layer in enumerate(self.layers):
+                tree = passage.tree(number)
+                kept.append(tree.seen_by_rows(*self._keys_of(layer, passage.states), len(rows.row)))
+                passage.states = layer(passage.states, passage.mask, tree=tree)
         return kept
 
-    def _start(
-        self, rows: Rows, before: Trunks | list[KeysAndValues], table: Tensor | None
-    ) -> tuple[Tensor, Tensor, list[TrunksAndRows | RowsBehindKeys]]:
-        """What the first layer reads, packed `[1, ., D]`; the rows' mask; how each layer's attention reads the tree."""
+    def _start(self, rows: Rows, before: Trunks | list[KeysAndValues], table: Tensor | None) -> Passage:
+        """Rows, and trunks before them, as the first layer reads them."""
         states = self._embed(rows, table).flatten(0, 1)[None]
         mask = self._as_layers_take_it(rows.nodes.mask[rows.row], states.dtype)
         if isinstance(before, list):
-            return states, mask, [RowsBehindKeys(*each) for each in before]
+            return Passage(states, mask, rows, [RowsBehindKeys(*each) for each in before])
         trunks = Rows(before.nodes, torch.zeros_like(before.images), before.images)
         states = torch.cat([self._embed(trunks, table).flatten(0, 1)[None], states], dim=1)
         trunk_mask = self._as_layers_take_it(before.nodes.mask, states.dtype)
-        return states, mask, [TrunksAndRows(trunk_mask, len(before.images), before.of_row)] * len(self.layers)
+        return Passage(states, mask, rows, TrunksAndRows(trunk_mask, len(before.images), before.of_row), before)
 
     def _embed(self, rows: Rows, table: Tensor | None) -> Tensor:
         """Hidden states `[N, L, D]` before the first layer."""
@@ -242,10 +230,12 @@ class TreeTower:
             return mask
         return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
 
-    def _part_size(self, nodes: Nodes, n_images: int, table: Tensor | None, memory: int | None) -> tuple[int, bool]:
+    def _part_size(
+        self, nodes: Nodes, n_images: int, tables: Sequence[Tensor | None], memory: int | None
+    ) -> tuple[int, bool]:
         """How many rows to encode at once, and whether to compute them again in the backward pass."""
         n_rows, length = nodes.token_ids.shape
-        if not is_trained(table, self.layers, self.final_layer_norm, self.projection):
+        if not is_trained(tables, self.layers, self.final_layer_norm, self.projection):
             return max(1, MAX_POSITIONS // length), False
         weight = self.embeddings.token_embedding.weight
         more = 2 * self.n_heads * nodes.mask.shape[-1] if self.is_eager else 0

@@ -1,0 +1,195 @@
+"""Prompts among the hidden states of a tower that is read through its own forward: at its modules' inputs and outputs.
+
+A module's class is changed and no hook is put in: where a layer is computed again in the backward pass (gradient
+checkpointing), transformers before 5.23 runs hooks a second time, when the prompts are gone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+# What each thread puts in at the moment: a server's threads share one model.
+_now = threading.local()
+
+
+class States(Protocol):
+    """What becomes of hidden states on their way, by the number that a module was given."""
+
+    def before(self, place: int, states: Tensor) -> Tensor:
+        """What a layer reads."""
+
+    def behind(self, place: int, states: Tensor) -> Tensor:
+        """What the next one gets."""
+
+    def check(self) -> None:
+        """Check that it happened.
+
+        Raises:
+            RuntimeError: if a module was not passed: it is not open, or another one stands in its place.
+        """
+
+
+class OpenModule:
+    """Mixed into a module's own class: what it reads and gives can be changed for a while, see `changing`.
+
+    Attributes:
+        _place: its number: a layer's, or -1 for the embeddings, which read no hidden states.
+    """
+
+    _place: int
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Call the module with what it reads changed, and hand on what it gives changed."""
+        now: States | None = getattr(_now, "states", None)
+        call = cast(Any, super()).__call__
+        if now is None:
+            return call(*args, **kwargs)
+        if self._place >= 0:  # a layer, and not the embeddings
+            args = (now.before(self._place, args[0]), *args[1:])
+        return now.behind(self._place, call(*args, **kwargs))
+
+
+def open_up(modules: Sequence[nn.Module], first: int = 0) -> None:
+    """Let what some modules read and give be changed; a no-op for those that do.
+
+    Args:
+        modules: the modules, each called with hidden states first.
+        first: the first one's number; the others follow.
+    """
+    for place, module in enumerate(modules, start=first):
+        if any(isinstance(each, OpenModule) for each in module.modules()):  # itself, or what PEFT has wrapped
+            continue
+        module.__class__ = _open_class(cast(Any, type(module)))
+        cast(Any, module)._place = place
+
+
+def close(modules: Sequence[nn.Module]) -> None:
+    """Undo `open_up`."""
+    for each in (each for module in modules for each in module.modules()):
+        if isinstance(each, OpenModule):
+            each.__class__ = cast(Any, type(each)).__closed_class__
+            del each._place
+
+
+@contextmanager
+def changing(states: States) -> Iterator[None]:
+    """Change what opened modules read and give, in this thread.
+
+    Raises:
+        RuntimeError: if it did not happen.
+    """
+    before = getattr(_now, "states", None)
+    _now.states = states
+    try:
+        yield
+    finally:
+        _now.states = before
+    states.check()
+
+
+@cache
+def _open_class(own: Any) -> type[nn.Module]:
+    """The subclass of a module's class that is open; it keeps the names, by which transformers and FSDP find it."""
+
+    def __reduce_ex__(self: Any, protocol: Any) -> tuple:
+        _, arguments, *rest = super(OpenModule, self).__reduce_ex__(protocol)
+        return (new_open_module, (own, *arguments[1:]), *rest)
+
+    names = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
+    body = {**names, "__reduce_ex__": __reduce_ex__, "__closed_class__": own}
+    return type(own.__name__, (OpenModule, own), body)
+
+
+def new_open_module(own: Any, *arguments: Any) -> nn.Module:
+    """Make an empty open module, for pickle to fill."""
+    subclass = _open_class(own)
+    return subclass.__new__(subclass, *arguments)
+
+
+class ReplacedRows:
+    """Before some layers, rows of the hidden states are replaced by others.
+
+    Shapes: N texts of L tokens, V learnable vectors, D width.
+
+    Args:
+        tables: `[V, D]` by the number of the layer.
+        is_learned: `[N, L]`, where a row is replaced.
+        rows: `[N, L]`, by which of the V; 0 elsewhere.
+    """
+
+    def __init__(self, tables: Mapping[int, Tensor], is_learned: Tensor, rows: Tensor):
+        self.tables, self.is_learned, self.rows = tables, is_learned, rows
+        self.passed = 0
+
+    def before(self, place: int, states: Tensor) -> Tensor:
+        """See `States`."""
+        if place not in self.tables:
+            return states
+        self.passed += 1
+        return torch.where(self.is_learned[..., None], self.tables[place][self.rows].to(states), states)
+
+    def behind(self, place: int, states: Tensor) -> Tensor:
+        """See `States`."""
+        return states
+
+    def check(self) -> None:
+        """See `States`."""
+        check_passed(self.passed, len(self.tables))
+
+
+class RowsAtTheEnd:
+    """Rows that are appended before the first layer, replaced before others, and taken away behind the last.
+
+    Taken away, what pools the image's tokens, or returns them, sees those of the image alone.
+
+    Shapes: n rows, W width.
+
+    Args:
+        tables: `[n, W]`, the first behind the embeddings, whose place is -1, and entry i before layer i.
+        n_layers: of the tower.
+    """
+
+    def __init__(self, tables: Sequence[Tensor], n_layers: int):
+        self.tables, self.n_layers = tables, n_layers
+        self.passed = 0
+
+    def before(self, place: int, states: Tensor) -> Tensor:
+        """See `States`."""
+        if 0 < place < len(self.tables):
+            return self._with(place, states[:, : -len(self.tables[0])])
+        return states
+
+    def behind(self, place: int, states: Tensor) -> Tensor:
+        """See `States`."""
+        self.passed += 1
+        if place < 0:
+            return self._with(0, states)
+        return states[:, : -len(self.tables[0])] if place == self.n_layers - 1 else states
+
+    def _with(self, index: int, states: Tensor) -> Tensor:
+        rows = self.tables[index].to(states)
+        return torch.cat([states, rows.expand(len(states), -1, -1)], dim=1)
+
+    def check(self) -> None:
+        """See `States`."""
+        check_passed(self.passed, self.n_layers + 1)
+
+
+def check_passed(passed: int, expected: int) -> None:
+    """Check how many modules with prompts were passed.
+
+    Raises:
+        RuntimeError: if there were not as many as prompts.
+    """
+    if passed != expected:
+        raise RuntimeError(
+            f"Prompts stand at {expected} modules of a tower, and {passed} of these read them: something was put in "
+            "the place of its embeddings or layers since the adapter was added. Add the adapter after that."
+        )
