@@ -17,12 +17,14 @@ __all__ = [
 if starts_as_command():  # it comes back here once it has read its arguments (`cli.main.load_package`)
     let_interrupts_end_the_process()
 else:
-    from . import methods
+    from . import czsl, methods
+    from .czsl import *  # noqa: F403  the numbers of compositional zero-shot learning: NumPy alone, so no time
     from .methods import *  # noqa: F403  the config of every method, and what one is made of
     from .models import LossPartsCallback, PromptClassifierOutput, PromptTuner
     from .peft_model import AutoPeftModelForImageClassification, PeftModelForImageClassification
     from .registration import register, register_method
     from .towers import join_towers
 
+    __all__ += czsl.__all__
     __all__ += methods.__all__
     register()

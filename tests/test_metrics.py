@@ -12,6 +12,7 @@ from peft_coop.evaluation.metrics import METRICS, metric_path
 evaluate = pytest.importorskip("evaluate")
 
 CLASSES = {"accuracy": "Accuracy", "macro_accuracy": "MacroAccuracy", "base_to_new": "BaseToNew", "ece": "ECE"}
+CLASSES["czsl"] = "CZSL"
 INPUTS = {
     "accuracy": {"predictions": [0, 0, 0, 1, 1], "references": [0, 0, 0, 0, 2]},
     "macro_accuracy": {"predictions": [0, 0, 0, 1, 1], "references": [0, 0, 0, 0, 2]},
@@ -21,12 +22,36 @@ INPUTS = {
         "is_new": [False, False, True, False, True],
     },
     "ece": {"predictions": [[0.7, 0.3], [0.68, 0.32], [0.1, 0.9]], "references": [0, 1, 1]},
+    "czsl": {"predictions": [[3.0, 0.0, 1.0], [1.0, 2.0, 0.0], [0.0, 9.0, -1.0]], "references": [0, 0, 2]},
+}
+# What is said once, and not of each image.
+SETTINGS = {
+    "czsl": {
+        "pair_ids": [[0, 0], [1, 1], [0, 1]],
+        "seen": [True, False, False],
+        "candidates": [True, False, True],
+    }
 }
 RESULTS = {
     "accuracy": {"accuracy": 0.6},
     "macro_accuracy": {"macro_accuracy": 0.375},
     "base_to_new": {"base_accuracy": 1.0, "new_accuracy": 0.0, "harmonic_mean": 0.0},
     "ece": {"ece": pytest.approx(0.16)},
+    # Images of the seen pair are right below a bias of 2 and of 1, that of the unseen one above a bias of 1.
+    "czsl": {
+        "best_seen": 1.0,
+        "best_unseen": 1.0,
+        "best_hm": pytest.approx(2 / 3),
+        "auc": 0.75,
+        "best_hm_seen": 0.5,
+        "best_hm_unseen": 1.0,
+        "best_hm_bias": 1.5,
+        "attr_acc": 1.0,
+        "obj_acc": pytest.approx(2 / 3),
+        "pair_acc": pytest.approx(2 / 3),
+        "seen_acc": 1.0,
+        "unseen_acc": 0.0,
+    },
 }
 
 
@@ -55,7 +80,7 @@ def load(name, how, tmp_path):
 @pytest.mark.parametrize("name", METRICS)
 def test_compute(name, how, kind, tmp_path):
     inputs = {key: kind(value) for key, value in INPUTS[name].items()}
-    assert load(name, how, tmp_path).compute(**inputs) == RESULTS[name]
+    assert load(name, how, tmp_path).compute(**inputs, **SETTINGS.get(name, {})) == RESULTS[name]
 
 
 @pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
@@ -64,7 +89,7 @@ def test_in_batches(name, kind, tmp_path):
     metric = load(name, "loaded", tmp_path)
     for part in (slice(0, 2), slice(2, None)):
         metric.add_batch(**{key: kind(value[part]) for key, value in INPUTS[name].items()})
-    assert metric.compute() == RESULTS[name]
+    assert metric.compute(**SETTINGS.get(name, {})) == RESULTS[name]
 
 
 def test_together():

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 # From the top down: a room imports from those below it.
 ROOMS = ["__main__", "cli", "evaluation", "__init__", "registration", "pipelines", "peft_model", "hub", "models"]
-ROOMS += ["methods", "data", "towers", "prompts", "demo", "recipes", "module_state", "progress", "markdown"]
+ROOMS += ["methods", "data", "towers", "prompts", "demo", "czsl", "recipes", "module_state", "progress", "markdown"]
 ROOMS += ["whole_files", "untrusted_files", "startup"]
 
 # Parts of a dual encoder by the names that Hugging Face's families have for them.
@@ -92,6 +93,14 @@ def test_prompts_know_integers_and_tokenizers_only():
     foreign = {parts for parts in foreign if parts[0] in ("peft", "transformers", "accelerate")}
     assert foreign
     assert foreign <= tokenizers
+
+
+def test_the_numbers_of_pairs_know_arrays_only():
+    """So that they cost `import peft_coop` no time, and need no extra."""
+    roots = {parts[0] for name in FILES if name.startswith("czsl/") for parts in imported(name, tree_of(name))}
+    assert "numpy" in roots
+    assert roots - set(sys.stdlib_module_names) <= {"numpy", "torch", "peft_coop"}
+    assert not {room for name in FILES if name.startswith("czsl/") for room in rooms_below(name, tree_of(name))}
 
 
 def insides_named(tree: ast.AST) -> list[str]:

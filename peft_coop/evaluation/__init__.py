@@ -1,5 +1,14 @@
 """Methods, the papers' protocols, scores, reports and pictures."""
 
+from ..czsl import (
+    CZSLMetrics,
+    FeasibilityThreshold,
+    calibrate_scores,
+    czsl_metrics,
+    feasibility,
+    feasibility_threshold,
+    read_word_vectors,
+)
 from .baselines import (
     ImageEncoderFineTuning,
     LinearProbe,
@@ -32,8 +41,10 @@ from .scores import harmonic_mean, scores
 from .word_tables import format_words, plot_words
 
 __all__ = [
+    "CZSLMetrics",
     "Classifier",
     "ComparedMethod",
+    "FeasibilityThreshold",
     "FrozenCLIP",
     "ImageEncoderFineTuning",
     "LabelledImages",
@@ -48,10 +59,14 @@ __all__ = [
     "ablation",
     "all_baselines",
     "base_to_new",
+    "calibrate_scores",
     "clip_fingerprint",
     "cross_dataset",
+    "czsl_metrics",
     "domain_generalisation",
     "draw_images",
+    "feasibility",
+    "feasibility_threshold",
     "few_shot",
     "format_confusion",
     "format_per_class",
@@ -67,6 +82,7 @@ __all__ = [
     "plot_transfer",
     "plot_words",
     "predict_logits",
+    "read_word_vectors",
     "scores",
     "train_prompt",
     "write_confusion",
