@@ -1,7 +1,9 @@
 """Augmented views whose features are computed once: which one an epoch has, and that it is the one it should be."""
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,13 +13,14 @@ from conftest import make_clip
 from forked import run_ranks
 from peft import LoraConfig, get_peft_model
 from torch.utils.data import DataLoader
-from transformers import CLIPModel
+from transformers import CLIPModel, Trainer, TrainingArguments
 
 from peft_coop import CoOpConfig
 from peft_coop.data import AugmentedFeatures, AugmentedImages
 from peft_coop.data.augmented_features import ViewOrder
 from peft_coop.data.images import ImageRows
 
+DATA_PAGE = Path(__file__).parents[1] / "docs" / "data.md"
 WORKER = Path(__file__).parent / "augmented_views_worker.py"
 NAMES = [f"class {index}" for index in range(N_IMAGES)]
 
@@ -183,6 +186,17 @@ def test_a_vision_tower_that_is_trained_is_refused(images, processor, tokenizer_
         AugmentedFeatures(images, lora, processor, 2, SEED)
     of_text = get_peft_model(make_clip(), LoraConfig(target_modules=r"text_model.*\.q_proj"))
     assert len(AugmentedFeatures(images, of_text, processor, 2, SEED)) == N_IMAGES
+
+
+def test_the_pages_snippet_runs(images, processor, tokenizer_path, tmp_path):
+    [snippet] = re.findall(r"```python\n(.*?)```", DATA_PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    model = get_peft_model(make_clip(), CoOpConfig(n_ctx=1, class_names=NAMES, tokenizer_name_or_path=tokenizer_path))
+    names = {"Trainer": Trainer, "DataLoader": DataLoader, "model": model, "train": images}
+    names["processor"] = SimpleNamespace(image_processor=processor)
+    names["arguments"] = TrainingArguments(str(tmp_path), num_train_epochs=1, report_to="none", use_cpu=True)
+    exec(compile(snippet, str(DATA_PAGE), "exec"), names)
+    assert len(names["views"]) == N_IMAGES
+    assert torch.isfinite(names["loss"])
 
 
 def test_indices_are_those_of_a_list(clip, images, processor):
