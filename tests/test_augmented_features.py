@@ -189,7 +189,8 @@ def test_a_vision_tower_that_is_trained_is_refused(images, processor, tokenizer_
 
 
 def test_the_pages_snippet_runs(images, processor, tokenizer_path, tmp_path):
-    [snippet] = re.findall(r"```python\n(.*?)```", DATA_PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    snippets = re.findall(r"```python\n(.*?)```", DATA_PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    [snippet] = [each for each in snippets if "AugmentedFeatures" in each]
     model = get_peft_model(make_clip(), CoOpConfig(n_ctx=1, class_names=NAMES, tokenizer_name_or_path=tokenizer_path))
     names = {"Trainer": Trainer, "DataLoader": DataLoader, "model": model, "train": images}
     names["processor"] = SimpleNamespace(image_processor=processor)
