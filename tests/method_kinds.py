@@ -11,6 +11,7 @@ from peft_coop.methods import METHODS
 POSITIONS = {position: {"class_token_position": position} for position in ("end", "middle", "front")}
 # What a step does with its images depends on the parts that they come in: each has a gradient that is projected.
 IN_PARTS = ("prograd",)
+PAIRS = ["striped cat", "running dog", "paper kite"]
 SPECIFIC = {"class_specific_context": True}
 FORMS = {
     **POSITIONS,
@@ -54,8 +55,13 @@ def kinds() -> list[Kind]:
 
 
 def small_config(key: str, **settings: Any) -> PeftConfig:
-    """A method's config as it is trained here: four vectors, and a Meta-Net that has some hidden units."""
+    """A method's config as it is trained here: four vectors, and a Meta-Net that has some hidden units.
+
+    A method that takes no plain names has as many pairs of words as there are names.
+    """
     config_class = METHODS[key].config
+    if "few-shot" not in METHODS[key].protocols and "class_names" in settings:
+        settings["class_names"] = PAIRS[: len(settings["class_names"])]
     names = {each.name for each in fields(config_class)}
     small = {name: 4 for name in ("n_ctx", "meta_net_reduction") if name in names}
     return config_class(**{**small, **settings})

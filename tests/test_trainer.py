@@ -20,7 +20,7 @@ from transformers import CLIPModel, Trainer, TrainingArguments
 from peft_coop import CoCoOpConfig
 from peft_coop.methods import METHODS
 
-CLASS_NAMES = ["small cat", "red dog", "old kite"]
+CLASS_NAMES = ["cat", "dog", "kite (bird of prey)"]
 
 # transformers renamed it in 5.x, and warns of the old name.
 CHECKPOINTING = "activation" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient"
