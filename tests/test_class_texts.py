@@ -16,7 +16,10 @@ def test_a_prompt_that_names_vectors_which_are_not_there(clip, tokenizer_path, m
     )
     config = CoOpConfig(n_ctx=4, class_names=["cat", "dog"], tokenizer_name_or_path=tokenizer_path)
     model = get_peft_model(clip, config)
-    with pytest.raises(ValueError, match="The prompts need 4 learnable vectors, and there are 3 at the embeddings: `sequences` and the vec"):
+    with pytest.raises(
+        ValueError,
+        match="The prompts need 4 learnable vectors, and there are 3 at the embeddings: `sequences` and the vec",
+    ):
         model.get_text_features()
 
 

@@ -6,7 +6,7 @@ from conftest import make_clip
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 
-from peft_coop import CoOpConfig
+from peft_coop import CoOpConfig, CSPConfig
 from peft_coop.evaluation import interpretation
 from peft_coop.evaluation.interpretation import ContextWords, NearWord, nearest_rows, nearest_words, readable
 from peft_coop.evaluation.word_tables import drawable, format_words, plot_words
@@ -229,3 +229,43 @@ def test_what_cannot_be_drawn(tmp_path):
 @pytest.mark.parametrize("text, label", [("photo", "photo"), ("💵", "<U+1F4B5>"), ("a" * 19, "a" * 17 + "…")])
 def test_drawable(text, label):
     assert drawable(text) == label
+
+
+PAIRS = [["old", "car"], ["wet", "dog"], ["old", "dog"]]
+
+
+@pytest.fixture
+def csp(tokenizer_path):
+    words = {"attributes": ["old", "unused", "wet"], "objects": ["car", "dog"], "train_pairs": PAIRS}
+    return get_peft_model(make_clip(), CSPConfig(**words, tokenizer_name_or_path=tokenizer_path))
+
+
+def test_vectors_that_stand_for_words_are_named_by_them(csp):
+    assert [(each.class_name, each.stands_for) for each in nearest_words(csp)] == [
+        ("attribute", "old"),
+        ("attribute", "unused"),
+        ("attribute", "wet"),
+        ("object", "car"),
+        ("object", "dog"),
+    ]
+    layer = csp.prompt_layer
+    table = layer.learned_prompts["default"].table.data
+    table[:] = layer.token_embedding.weight.data[300:305]
+    found = nearest_words(csp, class_names=["dog", "old", "unused"])
+    assert [each.stands_for for each in found] == ["dog", "old", "unused"]
+    assert [each.words[0].token_id for each in found[:2]] == [304, 300]
+    assert found[2].words[0].token_id != 301  # no training pair has it: it is read as it started
+    with pytest.raises(ValueError, match="'cat' is not a word of adapter 'default'; its words are old, unused, wet, "):
+        nearest_words(csp, class_names=["cat"])
+
+
+def test_tables_of_words_that_vectors_stand_for(csp, tmp_path):
+    words = nearest_words(csp, top_k=1)
+    lines = format_words(words).splitlines()
+    assert [lines[0], lines[5]] == ["attribute", "object"]
+    assert [line.split()[0] for line in (*lines[1:4], *lines[6:8])] == ["old", "unused", "wet", "car", "dog"]
+    assert lines[1].startswith("   old  ")
+    assert format_words(words, markdown=True).splitlines()[2].startswith("| attribute | old | ")
+    plot_words(words, tmp_path / "words.png")
+    with Image.open(tmp_path / "words.png") as image:
+        assert len(image.convert("L").getcolors()) > 50

@@ -24,7 +24,11 @@ def add_commands(commands: Any) -> None:
     add_model(parser, default=None)
     parser.add_argument("--top-k", type=int, default=3, help="words per vector (default: 3)")
     parser.add_argument("--whole-words", action="store_true", help="leave parts of words out")
-    parser.add_argument("--classes", nargs="+", help="of a class-specific context, those to look at (default: all)")
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        help="of a class-specific context, those to look at; of CSP the words (default: all)",
+    )
     parser.add_argument("--plot", type=Path, help="also draw them into this PNG")
     parser.add_argument("--json", action="store_true", help="print one JSON object a vector")
     add_quiet(parser)

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from ..methods import VectorName
 from ..models import prompt_in_use
 from ..towers import token_embedding
 
 # How vocabularies mark words: CLIP's where a word ends, SentencePiece's where one begins.
 WORD_END = "</w>"
 WORD_START = "\u2581"
+PLURALS = {"word": "words", "class": "classes"}
 BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
 
 DISTANCES_AT_ONCE = 2**24
@@ -50,14 +52,16 @@ class ContextWords:
     """The words nearest to one context vector.
 
     Attributes:
-        class_name: whose vector it is; None if the context is unified.
+        class_name: whose vector it is, or what kind of word it stands for; None if the context is unified.
         index: which of the M vectors, from 0.
         words: the nearest first.
+        stands_for: the word that it was put in the place of, an attribute of CSP for example; None for others.
     """
 
     class_name: str | None
     index: int
     words: list[NearWord]
+    stands_for: str | None = None
 
 
 @torch.no_grad()
@@ -72,18 +76,19 @@ def nearest_words(
         model: a CLIP with a learned prompt, on any device.
         top_k: words per vector.
         whole_words: leave out pieces of words.
-        class_names: for a class-specific context, the classes to look at; None: all.
+        class_names: for a class-specific context, the classes to look at; where vectors stand for words, these; None:
+            all.
 
     Returns:
-        One entry per vector: M, or M for every class one after the other.
+        One entry per vector: M, or M for every class one after the other; of CSP one for each word.
 
     Raises:
         TypeError: if the model has no learned prompt.
-        ValueError: if no adapter is active, a class is not one of the adapter's, or there are not as many words.
+        ValueError: if no adapter is active, a class or word is not one of the adapter's, or there are not as many words.
     """
-    layer, name = prompt_in_use(model)
+    layer, adapter = prompt_in_use(model)
     tokenizer = layer.prompt.reader.tokenizer.tokenizer
-    labels, vectors = _chosen_vectors(layer, name, class_names)
+    names, vectors = _chosen_vectors(layer, adapter, class_names)
     weight = token_embedding(model.get_base_model()).weight
     vocabulary = _vocabulary(tokenizer, len(weight), whole_words)
     if isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= len(vocabulary):
@@ -92,40 +97,43 @@ def nearest_words(
         )
     ids = torch.tensor(sorted(vocabulary), device=weight.device)
     distances, places = nearest_rows(vectors, weight[ids].float(), top_k)
-    rows = zip(labels, ids[places].tolist(), distances.tolist(), strict=True)
+    rows = zip(names, ids[places].tolist(), distances.tolist(), strict=True)
     return [
         ContextWords(
-            class_name,
-            index,
+            name.group,
+            name.index,
             [
                 NearWord(readable(vocabulary[token], tokenizer), token, distance, is_whole_word(vocabulary[token]))
                 for token, distance in zip(tokens, far, strict=True)
             ],
+            name.word,
         )
-        for (class_name, index), tokens, far in rows
+        for name, tokens, far in rows
     ]
 
 
-def _chosen_vectors(
-    layer: Any, name: str, class_names: Sequence[str] | None
-) -> tuple[list[tuple[str | None, int]], Tensor]:
-    """The class (or None) and index of every vector, and the vectors `[R, D]` in float32."""
-    ctx = layer.prompt.ctx.detach().float()
-    if ctx.ndim == 2:
-        if class_names is not None:
+def _chosen_vectors(layer: Any, adapter: str, chosen: Sequence[str] | None) -> tuple[list[VectorName], Tensor]:
+    """The names of the chosen vectors, and the vectors `[R, D]` in float32."""
+    texts = layer.class_texts.get(adapter)
+    names, vectors = layer.prompt.named_vectors([] if texts is None else texts.class_names)
+    vectors = vectors.detach().float()
+    if chosen is None:
+        return names, vectors
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        rows.setdefault(name.word or name.group or "", []).append(row)
+    if rows.keys() == {""}:
+        raise ValueError(
+            f"Adapter {adapter!r} has one context for all classes: leave out `class_names`, got {list(chosen)}."
+        )
+    kind = "word" if names[0].word else "class"
+    for each in chosen:
+        if each not in rows:
             raise ValueError(
-                f"Adapter {name!r} has one context for all classes: leave out `class_names`, got {list(class_names)}."
+                f"{each!r} is not a {kind} of adapter {adapter!r}; its {PLURALS[kind]} are {', '.join(rows)}."
             )
-        return [(None, index) for index in range(len(ctx))], ctx
-    own = layer.texts.class_names
-    for each in class_names or []:
-        if each not in own:
-            raise ValueError(f"{each!r} is not a class of adapter {name!r}; its classes are {', '.join(own)}.")
-    chosen = list(range(len(own)))
-    if class_names is not None:
-        chosen = [row for each in dict.fromkeys(class_names) for row in chosen if own[row] == each]
-    labels: list[tuple[str | None, int]] = [(own[row], index) for row in chosen for index in range(ctx.shape[1])]
-    return labels, ctx[chosen].flatten(0, 1)
+    kept = [row for each in dict.fromkeys(chosen) for row in rows[each]]
+    return [names[row] for row in kept], vectors[kept]
 
 
 def _vocabulary(tokenizer: Any, size: int, whole_words: bool) -> dict[int, str]:

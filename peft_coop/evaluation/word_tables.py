@@ -39,9 +39,12 @@ def format_words(words: Sequence[ContextWords], markdown: bool = False) -> str:
         title = [] if class_name is None else [class_name]
         rows = [[_plain_cell(word) for word in each.words] for each in group]
         widths = [max(display_width(cell) for cell in column) for column in zip(*rows, strict=True)]
+        names = [label_of(each) for each in group]
+        longest = max(4, *map(display_width, names))
         lines = [
-            f"{each.index + 1:>4}  " + "  ".join(pad(cell, width) for cell, width in zip(row, widths, strict=True))
-            for each, row in zip(group, rows, strict=True)
+            " " * (longest - display_width(name))
+            + "  ".join([name, *(pad(cell, width) for cell, width in zip(row, widths, strict=True))])
+            for name, row in zip(names, rows, strict=True)
         ]
         parts.append("\n".join([*title, *(line.rstrip() for line in lines)]))
     return "\n\n".join([*parts, f"{MARK} a whole word; the others are pieces of words"])
@@ -57,6 +60,11 @@ def by_class(words: Sequence[ContextWords]) -> list[tuple[str | None, list[Conte
     return groups
 
 
+def label_of(each: ContextWords) -> str:
+    """What a vector is called in its group: by the word that it stands for, or by its number."""
+    return each.stands_for or str(each.index + 1)
+
+
 def _plain_cell(word: NearWord) -> str:
     return f"{word.text}{MARK if word.is_whole_word else ''} {word.distance:.4f}"
 
@@ -68,7 +76,7 @@ def _markdown(words: Sequence[ContextWords]) -> str:
     rows = []
     for each in words:
         cells = [f"{_markdown_word(word)} {word.distance:.4f}" for word in each.words]
-        rows.append([*([escape(each.class_name or "")] if has_classes else []), str(each.index + 1), *cells])
+        rows.append([*([escape(each.class_name or "")] if has_classes else []), escape(label_of(each)), *cells])
     return table(header, rows)
 
 
@@ -108,7 +116,7 @@ def plot_words(words: Sequence[ContextWords], path: str | Path) -> None:
         )
     columns = min(len(groups), PANELS_IN_A_ROW)
     rows = -(-len(groups) // columns)
-    n_ctx, n_words = len(groups[0][1]), len(words[0].words)
+    n_ctx, n_words = max(len(group) for _, group in groups), len(words[0].words)
     labels = {word.text: drawable(word.text) for each in words for word in each.words}
     cell_width = 0.55 + 0.075 * max(map(len, labels.values()))
     size = (columns * (0.55 + n_words * cell_width) + 0.9, rows * (0.6 + n_ctx * ROW_HEIGHT) + 0.35)
@@ -142,7 +150,7 @@ def _draw_panel(panel: Axes, group: list[ContextWords], labels: dict[str, str], 
                 column + 0.46, row, f"{word.distance:.3f}", fontsize=6.5, color="#444444", va="center", ha="right"
             )
     panel.set_xticks(range(len(cells[0])), [f"{rank + 1}" for rank in range(len(cells[0]))])
-    panel.set_yticks(range(len(group)), [str(each.index + 1) for each in group])
+    panel.set_yticks(range(len(group)), [drawable(label_of(each)) for each in group], parse_math=False)
     panel.tick_params(length=0, labelsize=8)
     panel.spines[:].set_visible(False)
     for edge in range(1, len(group)):
@@ -154,7 +162,7 @@ def _draw_panel(panel: Axes, group: list[ContextWords], labels: dict[str, str], 
 
 def _finish(figure: Figure, image: Any, panels: Any) -> None:
     figure.supxlabel("nearest words, by rank (bold: whole words)", fontsize=9)
-    figure.supylabel("context vector", fontsize=9)
+    figure.supylabel("learned vector", fontsize=9)
     bar = figure.colorbar(image, ax=list(panels), aspect=30, fraction=0.03, pad=0.015)
     bar.set_label("Euclidean distance", fontsize=9)
     bar.ax.tick_params(labelsize=8)

@@ -1,6 +1,6 @@
 """The prompt methods, one file each, and the table of them that everything else loops over."""
 
-from .base import LossTerm, Method, Prompt, Step
+from .base import LossTerm, Method, Prompt, Step, VectorName
 from .cocoop import CoCoOpConfig
 from .config import PromptConfig
 from .context import ContextConfig, ContextPrompt
@@ -25,5 +25,6 @@ __all__ = [
     "Prompt",
     "PromptConfig",
     "Step",
+    "VectorName",
     "find_method",
 ]

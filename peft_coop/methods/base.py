@@ -63,6 +63,21 @@ class Step:
         return self.compare(self.zero_shot_image_embeds(), self.zero_shot_text_embeds())
 
 
+@dataclass(frozen=True)
+class VectorName:
+    """What a learned vector is called, for people.
+
+    Attributes:
+        index: its place in its group, from 0.
+        group: the class that it belongs to, or the kind of words that it is one of; None for one that all classes have.
+        word: what it stands for; None where that was not a word.
+    """
+
+    index: int
+    group: str | None = None
+    word: str | None = None
+
+
 class Prompt(nn.Module, ABC):
     """One adapter: all that a method learns, and what becomes of it.
 
@@ -142,6 +157,18 @@ class Prompt(nn.Module, ABC):
         The first is appended to an image's tokens, and entry i stands in its place before layer i.
         """
         return ()
+
+    def named_vectors(self, class_names: Sequence[str]) -> tuple[list[VectorName], Tensor]:
+        """The learned vectors as they stand among the embeddings of words, and what each is called.
+
+        Args:
+            class_names: the adapter's classes.
+
+        Returns:
+            R names, and the vectors `[R, D]`, without what single images change; all of `vectors` if not overridden.
+        """
+        vectors = self.vectors()
+        return [VectorName(index) for index in range(len(vectors))], vectors
 
     def given_texts(self, input_ids: Tensor) -> PromptSequences:
         """Prompts with the learned vectors put into given texts, for the base model's own call, with texts.

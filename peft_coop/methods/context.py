@@ -13,7 +13,7 @@ from ..prompts import CLASS_TOKEN_POSITIONS, PromptSequences, check_template, ch
 from ..prompts.class_names import clean_name
 from ..prompts.sequences import check_lengths, context_sequences, spliced_sequences
 from ..towers import token_embedding
-from .base import Prompt
+from .base import Prompt, VectorName
 from .config import PromptConfig, check_count, check_switch
 
 DEFAULT_N_CTX = 16
@@ -208,6 +208,13 @@ class ContextPrompt(Prompt):
     def vectors(self, image_embeds: Tensor | None = None) -> Tensor:
         """See `Prompt.vectors`: `[M, D]`, or `[C*M, D]` when class-specific."""
         return self.ctx.flatten(0, -2)
+
+    def named_vectors(self, class_names: Sequence[str]) -> tuple[list[VectorName], Tensor]:
+        """See `Prompt.named_vectors`: of a class-specific context class by class."""
+        if not self.settings.class_specific_context:
+            return [VectorName(index) for index in range(len(self.ctx))], self.ctx
+        names = [VectorName(index, name) for name in class_names for index in range(self.ctx.shape[1])]
+        return names, self.ctx.flatten(0, 1)
 
     def check_classes(self, class_names: Sequence[str], own: Sequence[str] | None) -> None:
         """See `Prompt.check_classes`: a class-specific context has its own classes only."""

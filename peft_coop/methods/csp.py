@@ -13,7 +13,7 @@ from ..prompts import PairWords, PromptSequences, check_template, check_words, c
 from ..prompts.sequences import check_lengths
 from ..recipes import Recipe
 from ..towers import token_embedding
-from .base import Method, Prompt
+from .base import Method, Prompt, VectorName
 from .config import PromptConfig, check_count
 
 SLOTS = ("{attribute}", "{object}")
@@ -274,6 +274,12 @@ class CSPPrompt(Prompt):
         if len(self.idle_rows):
             table = table.index_copy(0, self.idle_rows, self.idle_start.to(table))
         return nn.functional.dropout(table, self.settings.embed_dropout, self.training)
+
+    def named_vectors(self, class_names: Sequence[str]) -> tuple[list[VectorName], Tensor]:
+        """See `Prompt.named_vectors`: each stands for a word, those of the attributes first."""
+        kinds = {"attribute": self.words.attributes, "object": self.words.objects}
+        names = [VectorName(index, kind, word) for kind, words in kinds.items() for index, word in enumerate(words)]
+        return names, self.table.index_copy(0, self.idle_rows, self.idle_start.to(self.table))
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         if not self.table.is_meta:
