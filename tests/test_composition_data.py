@@ -147,7 +147,9 @@ def test_features_keep_the_words_and_get_labels_of_any_candidates(data, processo
 
 
 def test_features_without_any_other_column(data, processor):
+    """They are not those that were computed before, with other columns."""
     clip = make_clip()
+    with_image_embeds(data.train, clip, processor, label_column=None, keep=["object"])
     embeds = with_image_embeds(data.train, clip, processor, label_column=None)
     assert embeds.column_names == ["image_embeds"]
     kept = with_image_embeds(data.train, clip, processor, label_column="object", keep=["attribute"])
