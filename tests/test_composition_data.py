@@ -66,6 +66,14 @@ def test_images_without_words_are_refused(data):
         with_pair_labels(Dataset.from_dict({"attribute": [0], "object": [0]}), data.test_pairs)
 
 
+@pytest.mark.parametrize("label", [-1, None])
+def test_images_whose_words_are_held_back_are_refused(data, label):
+    labels = [*data.test["object"][:-1], label]
+    held_back = data.test.remove_columns("object").add_column("object", labels, feature=data.test.features["object"])
+    with pytest.raises(ValueError, match=rf"^Row 5 has no object: it is {label}\.$"):
+        with_pair_labels(held_back, data.open_world())
+
+
 def test_names_of_pairs_are_their_words(tmp_path):
     data = load_compositions(make_czsl(tmp_path, "ut-zap50k").source)
     assert pair_names(data.train_pairs) == ["Faux.Fur Boots.Ankle", "Suede Shoes.Clogs.and.Mules"]

@@ -83,9 +83,12 @@ def test_metadata_of_python_2_are_read(tmp_path):
 def test_metadata_as_json_come_before_torchs(tmp_path):
     made = make_czsl(tmp_path)
     made.metadata.with_suffix(".json").write_text(json.dumps(made.entries[:-1]))
-    assert len(load_compositions(made.source).test) == 5
+    both = load_compositions(made.source)
     made.metadata.unlink()
-    assert len(load_compositions(made.source).test) == 5
+    alone = load_compositions(made.source)
+    assert (len(both.test), len(alone.test)) == (5, 5)
+    assert both.notes == (f"the metadata are those of {made.metadata.stem}.json, not of the .t7 beside it",)
+    assert alone.notes == ()
 
 
 def test_folders_with_blanks_as_they_are_packed(tmp_path):

@@ -99,8 +99,8 @@ def with_pair_labels(dataset: Dataset, pairs: Sequence[Pair]) -> Dataset:
         The dataset with a column `label`, from 0 to M - 1, in the place of one that it may have.
 
     Raises:
-        ValueError: if a candidate is there twice, the dataset has no such columns, or an image shows none of the
-            candidates; names the pairs.
+        ValueError: if a candidate is there twice, the dataset has no such columns, an image has no attribute or
+            object, or it shows none of the candidates; names the pairs.
     """
     from datasets import Value
 
@@ -130,5 +130,9 @@ def _shown_pairs(dataset: Dataset) -> list[Pair]:
         feature = dataset.features.get(column)
         if not isinstance(feature, ClassLabel):
             raise ValueError(f"The column {column!r} must be there and be of the type ClassLabel, got {feature!r}.")
-        words.append([feature.names[label] for label in dataset.with_format(None)[column]])
+        labels = dataset.with_format(None)[column][:]
+        unknown = next((row for row, label in enumerate(labels) if label is None or label < 0), None)
+        if unknown is not None:
+            raise ValueError(f"Row {unknown} has no {column}: it is {labels[unknown]}.")
+        words.append([feature.names[label] for label in labels])
     return list(zip(*words, strict=True))

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from .composition_data import CompositionData, Pair
 from .composition_lists import SPLITS, CompositionList, make_data
 from .coop_readers import existing
-from .czsl_metadata import NOT_ASSIGNED, Entry, metadata_path, read_metadata
+from .czsl_metadata import NOT_ASSIGNED, Entry, is_instead, metadata_path, read_metadata
 from .images import warn_left_out
 from .summary import SHOWN, LeftOut, some
 
@@ -40,7 +40,7 @@ def load_czsl(name: str, root: str) -> CompositionData:
     """
     folder = _folder(name, Path(root).expanduser().absolute())
     path = existing(metadata_path(folder), INSTRUCTIONS)
-    notes: list[str] = []
+    notes = [f"the metadata are those of {path.name}, not of the .t7 beside it"] if is_instead(path) else []
     pairs = {split: _read_pairs(folder / PAIR_LISTS / f"{split}_pairs.txt", split, notes) for split in SPLITS}
     listed = CompositionList(pairs, {split: [] for split in SPLITS}, notes=notes)
     listed.left_out = _assign(read_metadata(path), listed, folder)

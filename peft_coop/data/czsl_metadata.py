@@ -44,6 +44,11 @@ def metadata_path(folder: Path) -> Path:
     return as_json if as_json.exists() else folder / f"{METADATA}.t7"
 
 
+def is_instead(path: Path) -> bool:
+    """Whether these metadata are read in the place of others."""
+    return path.suffix == ".json" and path.with_suffix(".t7").exists()
+
+
 def read_metadata(path: Path) -> list[Entry]:
     """Read the metadata; nothing that the file may contain is run.
 
