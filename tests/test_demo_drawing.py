@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from peft_coop.demo.composition_images import OBJECTS
 from peft_coop.demo.drawing import HELD_OUT, SIZES, TEXTURES, ShapePicture, all_pairs, draw_shape, sample_picture
 from peft_coop.demo.outlines import OUTLINES, shape_mask
 from peft_coop.demo.styles import BACKGROUNDS, COLOURS, STYLES
+from peft_coop.demo.textures import COARSE_TEXTURES, FINE_TEXTURES, PlacedShape
 
 
 def mask_of(shape, **changes):
@@ -52,6 +54,41 @@ def test_styles_draw_every_colour_differently(style):
     means = np.array([picture.reshape(-1, 3).mean(axis=0) for picture in pictures])
     distances = np.abs(means[:, None] - means[None]).sum(axis=2) + 1e3 * np.eye(len(means))
     assert distances.min() > 1.0
+
+
+def pattern_on(shape, texture, turn=0.0):
+    """The mask and the texture inside of it."""
+    mask = mask_of(shape, turn=turn)
+    return mask, texture(PlacedShape(mask, 16.0, (24.0, 24.0), turn), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("textures", "shape"),
+    [(FINE_TEXTURES, shape) for shape in OUTLINES] + [(COARSE_TEXTURES, shape) for shape in OBJECTS],
+)
+def test_every_texture_is_seen_on_every_shape(textures, shape):
+    patterns = {name: pattern_on(shape, texture) for name, texture in textures.items()}
+    for name, (mask, pattern) in patterns.items():
+        assert pattern.shape == mask.shape
+        assert pattern.min() >= 0
+        assert pattern.max() <= 1
+        for other in patterns.keys() - {name}:
+            difference = np.average(np.abs(pattern - patterns[other][1]), weights=mask)
+            assert difference > 0.05, f"a {name} {shape} looks like a {other} one"
+
+
+def test_a_texture_turns_with_its_shape():
+    _, upright = pattern_on("square", COARSE_TEXTURES["halved"])
+    assert upright[24, 30] == 1
+    assert upright[24, 18] == 0
+    _, turned = pattern_on("square", COARSE_TEXTURES["halved"], turn=90.0)  # clockwise: right is now below
+    assert turned[30, 24] == 1
+    assert turned[18, 24] == 0
+
+
+def test_a_spot_is_on_the_shape_where_its_middle_is_not():
+    mask, pattern = pattern_on("moon", COARSE_TEXTURES["spotted"])
+    assert np.average(1 - pattern, weights=mask) > 0.15
 
 
 @pytest.mark.parametrize("texture", TEXTURES)

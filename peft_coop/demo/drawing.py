@@ -1,5 +1,6 @@
 """Draw a coloured shape in a style: the pictures of the `shapes` task and of the pretraining."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,9 +8,10 @@ from numpy.random import Generator
 
 from .outlines import OUTLINES, shape_mask
 from .styles import BACKGROUNDS, COLOURS, STYLES, vary_colour
+from .textures import FINE_TEXTURES, PlacedShape, Texture
 
 IMAGE_SIZE = 48  # pixels; what the demo's CLIP reads
-TEXTURES = ("plain", "striped", "dotted", "checked")
+TEXTURES = tuple(FINE_TEXTURES)
 SIZES: dict[str, tuple[float, float]] = {  # radius in pixels, from and to
     "small": (10.0, 13.0),
     "medium": (13.0, 17.0),
@@ -76,25 +78,13 @@ def all_pairs(without: tuple[tuple[str, str], ...] = ()) -> list[tuple[str, str]
     return [(colour, shape) for colour in COLOURS for shape in OUTLINES if (colour, shape) not in without]
 
 
-def texture_pattern(texture: str, size: int, rng: Generator) -> np.ndarray:
-    """`[size, size]` from 0 to 1: 1 where a textured shape has its colour, 0 where it is paler."""
-    if texture == "plain":
-        return np.ones((size, size))
-    angle = rng.uniform(0, np.pi)
-    period = rng.uniform(4.5, 7.5)
-    y, x = np.mgrid[:size, :size] * (2 * np.pi / period)
-    across = np.sin(x * np.cos(angle) + y * np.sin(angle))
-    along = np.sin(y * np.cos(angle) - x * np.sin(angle))
-    waves = {"striped": across, "dotted": across + along - 0.6, "checked": 3 * across * along}
-    return 0.5 + 0.5 * np.clip(2.5 * waves[texture], -1, 1)
-
-
-def draw_shape(picture: ShapePicture, rng: Generator) -> np.ndarray:
+def draw_shape(picture: ShapePicture, rng: Generator, textures: Mapping[str, Texture] = FINE_TEXTURES) -> np.ndarray:
     """Draw a picture of a shape.
 
     Args:
         picture: what is to be seen.
         rng: NumPy generator for everything else.
+        textures: how each texture is drawn.
 
     Returns:
         `[48, 48, 3]`, uint8.
@@ -105,10 +95,11 @@ def draw_shape(picture: ShapePicture, rng: Generator) -> np.ndarray:
     radius = rng.uniform(*SIZES[picture.size])
     room = 0.6 * (IMAGE_SIZE / 2 - radius)
     centre = tuple(IMAGE_SIZE / 2 + rng.uniform(-room, room, 2))
-    mask = shape_mask(picture.shape, IMAGE_SIZE, radius, centre, rng.uniform(-18, 18), rng.uniform(0.8, 1.25))
+    turn, stretch = rng.uniform(-18, 18), rng.uniform(0.8, 1.25)
+    mask = shape_mask(picture.shape, IMAGE_SIZE, radius, centre, turn, stretch)
     colour = vary_colour(COLOURS[picture.colour], rng)
     background = vary_colour(BACKGROUNDS[picture.background], rng)
-    pattern = texture_pattern(picture.texture, IMAGE_SIZE, rng)[..., None]
+    pattern = textures[picture.texture](PlacedShape(mask, radius, centre, turn), rng)[..., None]
     painted = pattern * colour + (1 - pattern) * (0.3 * colour + 0.7)
     drawn = STYLES[picture.style](mask, painted, background, rng)
     return (np.clip(drawn, 0, 1) * 255).round().astype(np.uint8)
