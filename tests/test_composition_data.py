@@ -200,3 +200,20 @@ def test_the_pages_snippet_runs(tmp_path, monkeypatch, processor, capsys):
     exec(compile(snippet, str(page), "exec"), names)
     assert "mit-states: 3 attributes (new, old, wet), 3 objects (car, cat, house)" in capsys.readouterr().out
     assert names["every"]["label"][:] != names["closed"]["label"][:]
+
+
+def test_the_demos_compositions():
+    data = load_compositions("demo:compositions")
+    told = data.summary.lines()
+    assert told[0].startswith("compositions: 8 attributes (checked, ")
+    assert told[1:] == [
+        "pairs: train 48, val 64 (16 unseen), test 64 (16 unseen); "
+        "images: train 768, val 640 (160 unseen), test 1,280 (320 unseen)"
+    ]
+    assert len(data.closed_world()) == len(data.closed_world("val")) == 64
+    labelled = with_pair_labels(data.test, data.closed_world())
+    assert [data.closed_world()[row["label"]] for row in labelled.select([0, 700])] == [
+        words(data, data.test[0]),
+        words(data, data.test[700]),
+    ]
+    assert data.flip is False

@@ -302,5 +302,7 @@ def test_dataset_and_folder_are_both_needed(source):
 
 @pytest.mark.parametrize("source", ["", "pairs:", "folder:x", "mit-states"])
 def test_other_sources_are_refused(source):
-    with pytest.raises(ValueError, match=r"Images of compositions are one of .*pairs:PATH and czsl:NAME@DATA, got '"):
+    with pytest.raises(
+        ValueError, match=r"Images of compositions are one of demo:compositions, pairs:PATH and czsl:NAME@DATA, got '"
+    ):
         load_compositions(source)

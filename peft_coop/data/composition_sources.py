@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from ..demo import load_composition_task
 from .composition_data import CompositionData
 from .composition_lists import make_data
 from .czsl_layout import load_czsl
@@ -22,6 +23,7 @@ def load_compositions(source: str, skip_corrupt: bool = False) -> CompositionDat
     Args:
         source: one of
 
+            - `demo:compositions`, textures of drawn shapes;
             - `pairs:PATH`, with `train/ATTRIBUTE/OBJECT/IMAGE` and `test/ATTRIBUTE/OBJECT/IMAGE`, perhaps
               `val/ATTRIBUTE/OBJECT/IMAGE`;
             - `czsl:NAME@DATA`, such as `czsl:mit-states@DATA`, `czsl:ut-zappos@DATA` or `czsl:cgqa@DATA`: a dataset in
@@ -34,7 +36,9 @@ def load_compositions(source: str, skip_corrupt: bool = False) -> CompositionDat
         FileNotFoundError: if a file that the layout needs is missing.
     """
     kind, _, place = source.partition(":")
-    if kind == "czsl":
+    if kind == "demo":
+        data = CompositionData(**vars(load_composition_task(place)))
+    elif kind == "czsl":
         name, _, root = place.partition("@")
         if not name or not root:
             raise ValueError(f"Name dataset and folder as in czsl:mit-states@DATA, got {source!r}.")
@@ -42,7 +46,9 @@ def load_compositions(source: str, skip_corrupt: bool = False) -> CompositionDat
     elif kind == "pairs" and place:
         data = _of_folder(source, place, skip_corrupt)
     else:
-        raise ValueError(f"Images of compositions are one of pairs:PATH and czsl:NAME@DATA, got {source!r}.")
+        raise ValueError(
+            f"Images of compositions are one of demo:compositions, pairs:PATH and czsl:NAME@DATA, got {source!r}."
+        )
     if not skip_corrupt:
         return data
     (train, val, test), skipped = leave_out_unreadable([data.train, data.val, data.test])

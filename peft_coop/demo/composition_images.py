@@ -42,7 +42,7 @@ def draw_split(split: str) -> Dataset:
         "object": [each for _, each in pairs],
     }
     words = {"attribute": ClassLabel(names=ATTRIBUTES), "object": ClassLabel(names=OBJECTS)}
-    return Dataset.from_dict(columns, features=Features({"image": Image(), **words}))
+    return Dataset.from_dict(columns, features=Features({"image": Image(), **words}), split=split)
 
 
 def _draw(pair: Pair, rng: np.random.Generator) -> PILImage.Image:

@@ -102,9 +102,17 @@ def load_composition_task(name: str) -> DemoCompositions:
     with _packages_needed(name):
         from .composition_images import ATTRIBUTES, OBJECTS, draw_split, pairs_of
 
-        pairs = [pairs_of(split) for split in ("train", "val", "test")]
-        images = [draw_split(split) for split in ("train", "val", "test")]
-        return DemoCompositions(name, list(ATTRIBUTES), list(OBJECTS), *pairs, *images)
+        return DemoCompositions(
+            name,
+            list(ATTRIBUTES),
+            list(OBJECTS),
+            train_pairs=pairs_of("train"),
+            val_pairs=pairs_of("val"),
+            test_pairs=pairs_of("test"),
+            train=draw_split("train"),
+            val=draw_split("val"),
+            test=draw_split("test"),
+        )
 
 
 def _check_name(name: str, known: tuple[str, ...]) -> None:

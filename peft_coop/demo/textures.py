@@ -99,7 +99,7 @@ def framed(placed: PlacedShape, rng: Generator) -> np.ndarray:
 
 _FINE_DOTS = _fine(lambda across, along: across + along - 0.6)
 
-# The pretraining's. The tiny CLIP's patches are 12 pixels wide, and it hardly tells stripes and checks of this size apart.
+# The pretraining's. The tiny CLIP's patches are 12 pixels wide, and it hardly tells stripes from checks of this size.
 FINE_TEXTURES: dict[str, Texture] = {
     "plain": plain,
     "striped": _fine(lambda across, along: across),
