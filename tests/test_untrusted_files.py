@@ -21,6 +21,13 @@ class Attack:
         return Path.touch, (Path(self.path),)
 
 
+class StandIn:
+    """Takes whatever it is given."""
+
+    def __new__(cls, *given):
+        return super().__new__(cls)
+
+
 def test_plain_pickles_and_known_classes(tmp_path):
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps({"a": [1, "b", (2.5, None)], "c": Counter("aab")}))
@@ -33,9 +40,10 @@ def test_plain_pickles_and_known_classes(tmp_path):
 def test_tensors_and_stand_ins(tmp_path):
     path = tmp_path / "a.pt"
     torch.save({"a": torch.arange(3), "b": Fraction(1, 2)}, path)
-    stand_in = type("Fraction", (str,), {"__module__": "fractions"})
+    stand_in = type("Fraction", (StandIn,), {"__module__": "fractions"})
     content = load_torch_file(path, [stand_in])
-    assert (content["a"].tolist(), content["b"]) == ([0, 1, 2], "1/2")
+    assert content["a"].tolist() == [0, 1, 2]
+    assert type(content["b"]) is stand_in
     with pytest.raises(
         ValueError, match=r"a\.pt cannot be read: it contains fractions\.Fraction, and loading that could"
     ):
