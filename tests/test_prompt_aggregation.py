@@ -156,7 +156,7 @@ def test_a_training_without_it_is_not_resumed_with_it(make_model, tmp_path):
 
 def test_a_sum_of_other_settings_is_refused(make_model, tmp_path):
     train(make_model(), tmp_path, PromptAggregation(EPOCHS, MEAN, STD), save_strategy="epoch")
-    with pytest.raises(ValueError, match="has `std` 1.5, and this one 1.0"):
+    with pytest.raises(ValueError, match=r"has `std` 1\.5, and this one 1\.0"):
         PromptAggregation(EPOCHS, MEAN, 1.0).load(tmp_path / "checkpoint-6")
 
 
