@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import CLIPModel, Trainer, TrainingArguments
 
 from peft_coop import CoOpConfig
-from peft_coop.data import AugmentedFeatures, AugmentedImages
+from peft_coop.data import AugmentedFeatures, AugmentedImages, with_image_embeds
 from peft_coop.data.augmented_features import ViewOrder
 from peft_coop.data.images import ImageRows
 
@@ -186,6 +186,20 @@ def test_a_vision_tower_that_is_trained_is_refused(images, processor, tokenizer_
         AugmentedFeatures(images, lora, processor, 2, SEED)
     of_text = get_peft_model(make_clip(), LoraConfig(target_modules=r"text_model.*\.q_proj"))
     assert len(AugmentedFeatures(images, of_text, processor, 2, SEED)) == N_IMAGES
+
+
+def test_a_model_that_reads_images_with_prompts_is_refused(images, processor, tokenizer_path, monkeypatch):
+    config = CoOpConfig(class_names=NAMES, tokenizer_name_or_path=tokenizer_path)
+    model = get_peft_model(make_clip(), config)
+    monkeypatch.setattr(CoOpConfig, "changes_vision", True)
+    message = r"Adapter 'default' reads images with learned prompts in the vision tower, .* give the model pixels"
+    with pytest.raises(ValueError, match=message):
+        AugmentedFeatures(images, model, processor, 2, SEED)
+    for each in (model, model.get_base_model()):
+        with pytest.raises(ValueError, match=message):
+            with_image_embeds(images, each, processor)
+    with model.disable_adapter():
+        assert len(with_image_embeds(images, model, processor)) == N_IMAGES
 
 
 def test_the_pages_snippet_runs(images, processor, tokenizer_path, tmp_path):

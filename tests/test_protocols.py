@@ -297,7 +297,7 @@ def test_views_that_contradict_are_refused(way, message):
 
 
 def test_what_changes_the_vision_tower_has_no_views(monkeypatch):
-    monkeypatch.setattr(METHODS["coop"].prompt, "changes_vision", True, raising=False)
+    monkeypatch.setattr(METHODS["coop"].config, "changes_vision", True)
     assert PromptLearning("coop", augment=True).changes_vision
     with pytest.raises(ValueError, match=r"CoOp changes the vision tower, .* use `augment` in place of views=4"):
         PromptLearning("coop", views=4)

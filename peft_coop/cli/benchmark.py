@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,7 +241,7 @@ def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
         num_workers=options.workers,
     )
     by_key = {method.key: method for method in baselines}
-    asked = _that_can_use_views(options, [key for key, method in by_key.items() if method.changes_vision])
+    asked = _that_can_use_views(options, data, by_key)
     methods = [make_prompt_learning(key, options, data) if key in method_titles() else by_key[key] for key in asked]
     if "all" in options.methods:
         apart = [method.name for method in methods if not method.takes_part_in(options.protocol)]
@@ -256,22 +256,25 @@ def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
     return [method for method in methods if method.takes_new_classes]
 
 
-def _that_can_use_views(options: argparse.Namespace, changing_vision: Sequence[str]) -> list[str]:
+def _that_can_use_views(
+    options: argparse.Namespace, data: ImageData, baselines: Mapping[str, ComparedMethod]
+) -> list[str]:
     """The keys of the methods that `--methods` names, without those of `all` that cannot do with `--views`.
 
     Args:
         options: with those of `add_recipe`.
-        changing_vision: the keys of the baselines that change the vision tower.
+        data: what is learned from.
+        baselines: the baselines by their keys.
 
     Raises:
         ValueError: if one cannot that was named.
     """
-    from ..evaluation.prompt_learning import changes_vision
-
     asked = asked_methods(options)
     if not options.views:
         return asked
-    unable = [key for key in asked if key in changing_vision or (key in method_titles() and changes_vision(key))]
+    without = argparse.Namespace(**{**vars(options), "views": None})
+    methods = {key: baselines.get(key) or make_prompt_learning(key, without, data) for key in asked}
+    unable = [key for key, method in methods.items() if method.changes_vision]
     why = f"--views {options.views} computes image features once, and {', '.join(unable)} would change the vision tower"
     if unable and "all" not in options.methods:
         raise ValueError(f"{why}: give --augment in its place, or leave out one of them.")

@@ -68,8 +68,9 @@ def with_image_embeds(
 
     Raises:
         ValueError: if a column is missing or holds no images, an image cannot be read, `views` is below 1, or `keep`
-            has a column of another use.
+            has a column of another use; if the model's adapter reads images with learned prompts.
     """
+    _check_reads_alone(model)
     labels = {} if label_column is None else {"label": label_column}  # by its name in the result
     check_columns(dataset, image_column, *labels.values(), *keep)
     _check_kept(keep, image_column, *labels.values())
@@ -109,6 +110,22 @@ def _check_kept(keep: Sequence[str], *used: str) -> None:
     taken = [column for column in keep if column in (*used, "image_embeds", "label")]
     if taken:
         raise ValueError(f"`keep` is for columns beside images and labels, got {taken[0]!r}.")
+
+
+def _check_reads_alone(model: nn.Module) -> None:
+    """Refuse a model that reads images with learned prompts, which lie elsewhere than in its vision tower.
+
+    Raises:
+        ValueError: if its active adapter does.
+    """
+    layer = getattr(unwrapped(model), "prompt_layer", None)  # of a model that holds prompts
+    if layer is None or layer.disable_adapters or layer.current_adapter is None:
+        return
+    if layer.prompt.settings.changes_vision:
+        raise ValueError(
+            f"Adapter {layer.current_adapter!r} reads images with learned prompts in the vision tower, so that features "
+            "cannot be computed once: give the model pixels, or disable the adapter for the features without it."
+        )
 
 
 def check_views(views: int | None) -> None:

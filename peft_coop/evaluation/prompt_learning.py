@@ -89,15 +89,6 @@ def check_fields(key: str, names: Collection[str]) -> None:
             raise ValueError(f"{METHODS[key].title} has no setting {name!r}; its own are {', '.join(own_fields(key))}.")
 
 
-def changes_vision(key: str) -> bool:
-    """Whether a method's prompt changes the vision tower, so that image features are to be computed with it.
-
-    Raises:
-        ValueError: if there is no such method.
-    """
-    return getattr(find_method(key).prompt, "changes_vision", False)
-
-
 @dataclass(frozen=True)
 class PromptLearning(ComparedMethod):
     """A prompt, learned by one of `METHODS`.
@@ -160,7 +151,7 @@ class PromptLearning(ComparedMethod):
     @property
     def changes_vision(self) -> bool:  # type: ignore[override]
         """Whether it prompts the vision tower."""
-        return changes_vision(self.key)
+        return self.make_config().changes_vision
 
     @property
     def name(self) -> str:  # type: ignore[override]
