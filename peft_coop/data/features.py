@@ -123,7 +123,7 @@ def _check_reads_alone(model: nn.Module) -> None:
         return
     if layer.prompt.settings.changes_vision:
         raise ValueError(
-            f"Adapter {layer.current_adapter!r} reads images with learned prompts in the vision tower, so that features "
+            f"Adapter {layer.current_adapter!r} reads images with learned prompts in the vision tower, whose features "
             "cannot be computed once: give the model pixels, or disable the adapter for the features without it."
         )
 
