@@ -224,6 +224,17 @@ def test_more_images_may_follow():
     assert same(metrics.compute(), czsl_metrics(scores, labels, **given))
 
 
+def test_what_a_caller_does_to_its_arrays_later_changes_nothing():
+    given = make_case(6)
+    expected = czsl_metrics(**given)
+    scores, labels = given.pop("scores"), given.pop("labels")
+    metrics = CZSLMetrics(**given)
+    metrics.update(scores, labels)
+    for array in (scores, labels, *given.values()):
+        array[:] = 0
+    assert same(metrics.compute(), expected)
+
+
 @either_way
 def test_many_rows_are_taken_in_together_or_not(quirks, monkeypatch):
     given = make_case(7)

@@ -46,7 +46,7 @@ def whole_numbers(values: Any, name: str, ndim: int) -> NDArray:
 
 
 def mask(values: Any, name: str, length: int) -> NDArray:
-    """A bool for each of so many pairs.
+    """A bool for each of so many pairs, as a copy: what the caller does to its own changes nothing here.
 
     Raises:
         ValueError: if it has another type or length: a list of indices is no mask.
@@ -57,7 +57,7 @@ def mask(values: Any, name: str, length: int) -> NDArray:
             f"`{name}` must be {length} times True or False, one for each pair, "
             f"got the shape {array.shape} of type {array.dtype}."
         )
-    return array
+    return array.copy()
 
 
 def finite(values: Any, name: str, shape: tuple[int | None, ...]) -> NDArray:

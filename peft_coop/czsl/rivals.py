@@ -71,7 +71,7 @@ class RivalCollector:
                 rows = slice(start, start + step)
                 self._take(columns, scores[rows], _rows(kept, rows), high[rows], start)
         self._check_all_given(open_columns)
-        self._check_predictions(kept.predicted, high)
+        _check_predicted(high)
         self._batches.append(kept)
 
     def images(self) -> Rivals:
@@ -131,11 +131,6 @@ class RivalCollector:
                 f"missing, the first is column {missing[0]}."
             )
 
-    def _check_predictions(self, predicted: NDArray, high: NDArray) -> None:
-        if np.isneginf(high).any():
-            row = int(np.isneginf(high).argmax())
-            raise ValueError(f"Every row of `scores` needs a finite one among the candidates, row {row} has none.")
-
     def _take(self, columns: NDArray, scores: NDArray, kept: Rivals, high: NDArray, start: int) -> None:
         """Take in a block of the scores of some images, the first of which is row `start` of the batch."""
         for group in range(self._num_groups):
@@ -192,3 +187,9 @@ def _take_highest(own: NDArray, values: NDArray, kept: Rivals, high: NDArray) ->
     found, column = values[np.arange(len(values)), place].astype(np.float64), own[place]
     better = (found > high) | ((found == high) & (column < kept.predicted) & np.isfinite(found))
     kept.predicted[better], high[better] = column[better], found[better]
+
+
+def _check_predicted(high: NDArray) -> None:
+    if np.isneginf(high).any():
+        row = int(np.isneginf(high).argmax())
+        raise ValueError(f"Every row of `scores` needs a finite one among the candidates, row {row} has none.")
