@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from .composition_data import CompositionData, Pair
 from .composition_lists import SPLITS, CompositionList, make_data
@@ -104,10 +104,9 @@ def _assign(entries: list[Entry], listed: CompositionList, folder: Path) -> list
             reason = f"in {entry.split}, of a pair that the lists have for other splits only"
             others.setdefault(reason, []).append(entry.image)
         else:
-            places = list(_places(entry, folder))
-            place = next(filter(os.path.isfile, places), None)
+            place = next(filter(os.path.isfile, _places(entry, folder)), None)
             if place is None:
-                listed.missing.append(places[0])
+                listed.missing.append(next(_places(entry, folder)))
             else:
                 listed.images[entry.split].append((place, pair))
     return [LeftOut(reason, tuple(images)) for reason, images in others.items()]
@@ -118,8 +117,10 @@ def _places(entry: Entry, folder: Path) -> Iterator[str]:
 
     MIT-States has "old car/1.jpg" in its archive and "old_car/1.jpg" in the metadata.
     """
-    *folders, name = PurePosixPath(entry.image).parts
-    for old, new in (("", ""), ("_", " "), (" ", "_")):
-        yield str(folder.joinpath("images", *(part.replace(old, new) if old else part for part in folders), name))
+    images = os.path.join(folder, "images")
+    *folders, name = entry.image.split("/")
+    yield os.path.join(images, *folders, name)
+    yield os.path.join(images, *(part.replace("_", " ") for part in folders), name)
+    yield os.path.join(images, *(part.replace(" ", "_") for part in folders), name)
     if entry.original:
-        yield str(folder / ORIGINAL_IMAGES / entry.original)
+        yield os.path.join(folder, ORIGINAL_IMAGES, *entry.original.split("/"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..untrusted_files import load_torch_file
@@ -103,5 +103,6 @@ def _entries(path: Path, content: list[Any]) -> Iterator[Entry]:
 
 def _leads_outside(place: str) -> bool:
     """Whether a path is no file below the folder that it is taken from, here or on another system."""
-    flavours = (PurePosixPath(place), PureWindowsPath(place))
-    return any(".." in path.parts or path.anchor or not path.name for path in flavours)
+    parts = place.replace("\\", "/").split("/")
+    is_absolute = not parts[0] or parts[0][1:2] == ":"  # also "C:x", which is taken from elsewhere, too
+    return is_absolute or ".." in parts or parts[-1] in ("", ".")
