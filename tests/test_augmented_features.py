@@ -214,6 +214,24 @@ def test_the_pages_snippet_runs(images, processor, tokenizer_path, tmp_path):
     assert torch.isfinite(names["loss"])
 
 
+@pytest.mark.parametrize("of_pixels", [True, False], ids=["images", "features"])
+def test_an_epoch_that_nobody_tells_is_warned_of(of_pixels, clip, images, processor):
+    pixels = AugmentedImages(images, processor, SEED)
+    dataset = pixels if of_pixels else AugmentedFeatures(images, clip, processor, VIEWS, SEED)
+    for _ in range(2):
+        dataset.set_epoch(1)
+        assert sum(len(batch["labels"]) for _ in range(2) for batch in DataLoader(dataset, 4)) == 2 * N_IMAGES
+    with pytest.warns(UserWarning, match=r"has been read more than twice in epoch 1, .* call `set_epoch` before"):
+        next(iter(DataLoader(dataset, 4)))
+    for epoch in range(5):  # who tells it is left alone, also by workers that outlive an epoch
+        dataset.set_epoch(epoch)
+        assert len(list(DataLoader(dataset, 4))) == 3
+    loader = DataLoader(dataset, 4, num_workers=1, persistent_workers=True)
+    for epoch in range(4):
+        dataset.set_epoch(epoch)
+        assert len(list(loader)) == 3
+
+
 def test_indices_are_those_of_a_list(clip, images, processor):
     dataset = AugmentedFeatures(images, clip, processor, VIEWS, SEED)
     assert torch.equal(dataset[-1]["image_embeds"], dataset[N_IMAGES - 1]["image_embeds"])

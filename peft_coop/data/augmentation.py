@@ -136,4 +136,5 @@ class AugmentedImages(EpochDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         pixel_values = self._view(self._images[index], index, self.epoch)
+        self._count(1)
         return {"pixel_values": pixel_values, "labels": self._labels[index]}

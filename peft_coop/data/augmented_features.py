@@ -116,6 +116,7 @@ class AugmentedFeatures(EpochDataset):
         """`image_embeds`, `[P]`, and `labels` of some images in the present epoch; a data loader asks for a batch."""
         order, numbers = self.view_numbers(self.epoch), range(len(self))
         chosen = [numbers[index] for index in indices]
+        self._count(len(chosen))
         embeds = self._rows[[index * self.views + int(order[index]) for index in chosen]]["image_embeds"]
         return [{"image_embeds": row, "labels": self._labels[index]} for index, row in zip(chosen, embeds, strict=True)]
 
