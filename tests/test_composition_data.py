@@ -77,6 +77,10 @@ def test_images_whose_words_are_held_back_are_refused(data, label):
 def test_names_of_pairs_are_their_words(tmp_path):
     data = load_compositions(make_czsl(tmp_path, "ut-zap50k").source)
     assert pair_names(data.train_pairs) == ["Faux.Fur Boots.Ankle", "Suede Shoes.Clogs.and.Mules"]
+    with pytest.raises(
+        ValueError, match=r"\('dark', 'red car'\) and \('dark red', 'car'\) have one name, 'dark red car'"
+    ):
+        pair_names([("dark", "red car"), ("old", "car"), ("dark red", "car")])
 
 
 def test_the_summary_counts_words_pairs_and_images(data):

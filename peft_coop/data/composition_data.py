@@ -84,7 +84,16 @@ class CompositionData:
 
 
 def pair_names(pairs: Sequence[Pair]) -> list[str]:
-    """Pairs as class names, "old car" for example, with the words as they are: for methods that know names only."""
+    """Pairs as class names, "old car" for example, with the words as they are: for methods that know names only.
+
+    Raises:
+        ValueError: if two pairs have one name, as ("dark", "red car") and ("dark red", "car") do.
+    """
+    named: dict[str, Pair] = {}
+    for pair in pairs:
+        other = named.setdefault(" ".join(pair), pair)
+        if tuple(other) != tuple(pair):
+            raise ValueError(f"The pairs {tuple(other)} and {tuple(pair)} have one name, {' '.join(pair)!r}.")
     return [" ".join(pair) for pair in pairs]
 
 
