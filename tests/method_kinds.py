@@ -12,6 +12,7 @@ POSITIONS = {position: {"class_token_position": position} for position in ("end"
 # What a step does with its images depends on the parts that they come in: each has a gradient that is projected.
 IN_PARTS = ("prograd",)
 PAIRS = ["striped cat", "running dog", "paper kite"]
+SHALLOW = {"replaced_layer": 1}  # as the tiny towers are
 SPECIFIC = {"class_specific_context": True}
 FORMS = {
     **POSITIONS,
@@ -47,7 +48,7 @@ def kinds() -> list[Kind]:
     found = []
     for key, method in METHODS.items():
         names = {each.name for each in fields(method.config)}
-        common = {name: value for name, value in {"n_ctx": 3, "ctx_init": None}.items() if name in names}
+        common = {name: value for name, value in {"n_ctx": 3, "ctx_init": None, **SHALLOW}.items() if name in names}
         forms = {form: settings for form, settings in FORMS.items() if names.issuperset(settings)}
         for form, settings in (forms or {"only": {}}).items():
             found.append(Kind(key, form, method.config, {**common, **settings}))
@@ -64,7 +65,8 @@ def small_config(key: str, **settings: Any) -> PeftConfig:
         settings["class_names"] = PAIRS[: len(settings["class_names"])]
     names = {each.name for each in fields(config_class)}
     small = {name: 4 for name in ("n_ctx", "meta_net_reduction") if name in names}
-    return config_class(**{**small, **settings})
+    shallow = {name: value for name, value in SHALLOW.items() if name in names}
+    return config_class(**{**small, **shallow, **settings})
 
 
 def is_specific(kind: Kind) -> bool:

@@ -9,6 +9,7 @@ from .csp import CSPConfig
 from .kgcoop import KgCoOpConfig
 from .prograd import ProGradConfig
 from .table import DEFAULT_METHOD, METHODS, find_method
+from .tcp import TCPConfig
 
 __all__ = [
     "DEFAULT_METHOD",
@@ -25,6 +26,7 @@ __all__ = [
     "Prompt",
     "PromptConfig",
     "Step",
+    "TCPConfig",
     "VectorName",
     "find_method",
 ]

@@ -92,11 +92,13 @@ class Prompt(nn.Module, ABC):
         reader: turns texts into the token ids of this model.
         needs_images: whether the text side depends on the image.
         changes_text: whether the classes are read with learned vectors, and not with `zero_shot_template`.
+        has_class_vectors: whether each class has vectors of its own at deeper layers, see `class_vectors`.
         call_arguments: names of further arguments of the model's forward, by which a call chooses its own classes.
     """
 
     needs_images: bool = False
     changes_text: bool = True
+    has_class_vectors: bool = False
     call_arguments: tuple[str, ...] = ()
 
     def __init__(self, config: Any, model: nn.Module):
@@ -148,6 +150,16 @@ class Prompt(nn.Module, ABC):
         """What replaces the hidden states at the vectors' places before deeper layers of the text tower.
 
         By the number of the layer, 1 or more and below the tower's number of layers: `[V, D]`.
+        """
+        return NO_DEEP_VECTORS
+
+    def class_vectors(self, zero_shot: Tensor) -> DeepVectors:
+        """As `deep_vectors`, other vectors for each class: `[C, V, D]` by layer; asked for if `has_class_vectors`.
+
+        The prompts of `sequences` have `parts=True` then, and their vectors in front of the class names.
+
+        Args:
+            zero_shot: `[C, P]`, L2-normalised, the classes' features in the frozen model with `zero_shot_template`.
         """
         return NO_DEEP_VECTORS
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from ..recipes import CONTEXT_WORDS, Recipe
 from .base import LossTerm, Method, Step
 from .config import check_number
@@ -50,12 +52,17 @@ class KgCoOpPrompt(ContextPrompt):
     settings: KgCoOpConfig
 
     def extra_losses(self, step: Step) -> dict[str, LossTerm]:
-        """See `Prompt.extra_losses`: "kg", the mean over classes of 1 - cos(learned text, hand-written text).
+        """See `Prompt.extra_losses`: "kg", see `distance_to_hand_written`."""
+        return {"kg": LossTerm(distance_to_hand_written(step), self.settings.kg_weight)}
 
-        The squared Euclidean distance of the paper is twice that between unit vectors; its code has this one.
-        """
-        cosines = (step.text_embeds * step.zero_shot_text_embeds()).sum(dim=-1)  # [C]
-        return {"kg": LossTerm(1 - cosines.mean(), self.settings.kg_weight)}
+
+def distance_to_hand_written(step: Step) -> Tensor:
+    """The mean over classes of 1 - cos(learned text, hand-written text), a scalar.
+
+    The squared Euclidean distance of the paper is twice that between unit vectors; its code has this one.
+    """
+    cosines = (step.text_embeds * step.zero_shot_text_embeds()).sum(dim=-1)  # [C]
+    return 1 - cosines.mean()
 
 
 KGCOOP = Method(

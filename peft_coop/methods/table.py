@@ -6,9 +6,10 @@ from .coop import COOP
 from .csp import CSP
 from .kgcoop import KGCOOP
 from .prograd import PROGRAD
+from .tcp import TCP
 
 # Their titles stand in `titles.json` too, which the command line reads before it imports anything heavy.
-METHODS: dict[str, Method] = {method.key: method for method in (COOP, COCOOP, KGCOOP, PROGRAD, CSP)}
+METHODS: dict[str, Method] = {method.key: method for method in (COOP, COCOOP, KGCOOP, PROGRAD, TCP, CSP)}
 
 # What is learned where no method is named.
 DEFAULT_METHOD = next(iter(METHODS))

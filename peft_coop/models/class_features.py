@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -65,6 +66,4 @@ def _settled_vectors(prompt: Prompt) -> tuple[Tensor, DeepVectors]:
 
 
 def _select(sequences: PromptSequences, indices: Sequence[int]) -> PromptSequences:
-    return PromptSequences(
-        tuple(sequences.ids[index] for index in indices), sequences.vocab_size, sequences.pad_token_id
-    )
+    return replace(sequences, ids=tuple(sequences.ids[index] for index in indices))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -16,6 +16,8 @@ from transformers.utils.generic import can_return_tuple
 
 from ..methods import METHODS, Prompt
 from ..towers import (
+    NO_DEEP_VECTORS,
+    DeepVectors,
     Family,
     check_image_inputs,
     cosine_logits,
@@ -42,7 +44,7 @@ from .losses import (
 from .mixed_batch import classify_mixed
 from .outputs import PromptClassifierOutput
 from .prompt_embeddings import PromptEmbeddings
-from .training_step import training_step
+from .training_step import training_step, zero_shot_embeds_of_given, zero_shot_text_embeds
 
 
 class PromptClassifierMixin(AdapterFilesMixin):
@@ -174,8 +176,8 @@ class PromptClassifierMixin(AdapterFilesMixin):
         if input_ids is not None:
             tower = text_tower(self)
             prompts = tower.prepare(layer.prompt.given_texts(input_ids))
-            vectors, deep = layer.prompt.vectors(image_embeds), layer.prompt.deep_vectors()
-            features = tower.encode(prompts, vectors, layer.memory, deep)
+            deep = self._deep_vectors(layer.prompt, lambda: zero_shot_embeds_of_given(self, input_ids))
+            features = tower.encode(prompts, layer.prompt.vectors(image_embeds), layer.memory, deep)
         elif layer.disable_adapters:
             features = layer.texts.zero_shot_features(text_tower(self))
         else:
@@ -413,9 +415,10 @@ class PromptClassifierMixin(AdapterFilesMixin):
 
     def _encode_classes(self, texts: ClassTexts, prompt: Prompt, vectors: Tensor) -> Tensor:
         """Text features of the classes: from the cache in evaluation, if no gradient must reach the vectors."""
-        tower, deep = text_tower(self), prompt.deep_vectors()
+        tower = text_tower(self)
         if not prompt.changes_text:
             return texts.zero_shot_features(tower)
+        deep = self._deep_vectors(prompt, lambda: zero_shot_text_embeds(self, texts))
         every = (vectors, *deep.values())
         learns = any(each.requires_grad for each in every) and torch.is_grad_enabled()
         if self.training or prompt.needs_images or learns:
@@ -423,6 +426,17 @@ class PromptClassifierMixin(AdapterFilesMixin):
         return texts.learned_features(
             tower, every, lambda: tower.encode(texts.learned, vectors, self.prompt_layer.memory, deep)
         )
+
+    @staticmethod
+    def _deep_vectors(prompt: Prompt, zero_shot: Callable[[], Tensor]) -> DeepVectors:
+        """A prompt's vectors at deeper layers, those of each class included.
+
+        Args:
+            prompt: the prompt.
+            zero_shot: computes the classes' features in the frozen model, `[C, P]`, L2-normalised.
+        """
+        of_classes = prompt.class_vectors(zero_shot()) if prompt.has_class_vectors else NO_DEEP_VECTORS
+        return {**prompt.deep_vectors(), **of_classes}
 
     def _compare_with_texts(
         self,

@@ -48,13 +48,6 @@ def training_step(
     """
 
     @torch.no_grad()
-    def zero_shot_text_embeds() -> Tensor:
-        if not model.text_is_frozen:
-            warn_of_moving_base(model)
-        with frozen_model(model):
-            return normalize(texts.zero_shot_features(text_tower(model)))
-
-    @torch.no_grad()
     def zero_shot_image_embeds() -> Tensor:
         if not is_vision_frozen(model):
             warn_of_moving_base(model)
@@ -71,10 +64,28 @@ def training_step(
         text_embeds=cast(Tensor, outputs.text_embeds),
         vectors=vectors,
         dtype=dtype,
-        zero_shot_text_embeds=zero_shot_text_embeds,
+        zero_shot_text_embeds=lambda: zero_shot_text_embeds(model, texts),
         zero_shot_image_embeds=zero_shot_image_embeds,
         compare=lambda images, texts: cosine_logits(images, texts, *scale_and_bias(model, images)),
     )
+
+
+@torch.no_grad()
+def zero_shot_text_embeds(model: PromptClassifierMixin, texts: ClassTexts) -> Tensor:
+    """Features `[C, P]` of classes in the frozen model with `zero_shot_template`, L2-normalised."""
+    if not model.text_is_frozen:
+        warn_of_moving_base(model)
+    with frozen_model(model):
+        return normalize(texts.zero_shot_features(text_tower(model)))
+
+
+@torch.no_grad()
+def zero_shot_embeds_of_given(model: PromptClassifierMixin, input_ids: Tensor) -> Tensor:
+    """Features `[N, P]` of given texts `[N, L]` in the frozen model, L2-normalised."""
+    tower = text_tower(model)
+    prompts = tower.prepare(model.prompt_layer.prompt.reader.as_given(input_ids))
+    with frozen_model(model):
+        return normalize(tower.encode(prompts))
 
 
 def has_adapters_beside(model: PromptClassifierMixin) -> bool:

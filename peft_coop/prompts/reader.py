@@ -116,6 +116,18 @@ class TextReader:
         self.check_ids(texts)
         return texts if comes_first else self.tokenizer.as_behind(texts)
 
+    def as_given(self, input_ids: Tensor) -> PromptSequences:
+        """The texts of a tokenizer's `input_ids` `[N, L]` as prompts, nothing put in.
+
+        Raises:
+            ValueError: as `given_texts`, or if one is too long.
+        """
+        framed = tuple(map(self.tokenizer.framed, self.given_texts(input_ids, comes_first=True)))
+        sequences = PromptSequences(framed, self.vocab_size, self.tokenizer.pad_token_id)
+        descriptions = [f"row {index} of `input_ids`" for index in range(len(framed))]
+        check_lengths(sequences, descriptions, self.max_length, n_special=len(self.tokenizer.framed([])))
+        return sequences
+
     def check_ids(self, texts: Sequence[Sequence[int]]) -> None:
         """Check token ids against the tower's vocabulary: a larger one would be read as a learnable vector.
 

@@ -24,11 +24,13 @@ class PromptSequences:
         ids: one tuple of ids per prompt; a causal tower reads the text feature at the last one, EOS.
         vocab_size: V, the first id that stands for a learnable vector.
         pad_token_id: what shorter prompts are filled up with where a tower wants them alike.
+        parts: whether from some layer on each prompt has vectors of its own, which the others' do not share.
     """
 
     ids: tuple[tuple[int, ...], ...]
     vocab_size: int
     pad_token_id: int = 0
+    parts: bool = False
 
 
 def around_context(name: Sequence[int], rest: Sequence[int], ctx: Sequence[int], position: str) -> list[int]:

@@ -56,6 +56,8 @@ class PromptTree:
         live: the other nodes.
         leaf_rows: `[C]`, each prompt's row.
         leaf_columns: `[C]`, where in it, among the live nodes, the prompt ends.
+        path_columns: `[C, L]`, where in it each id of the prompt stands, among nodes of its kind, frozen or live; of
+            no meaning in the trunk and behind the end.
         n_nodes: nodes of the tree, each counted once.
     """
 
@@ -64,6 +66,7 @@ class PromptTree:
     live: Columns
     leaf_rows: np.ndarray
     leaf_columns: np.ndarray
+    path_columns: np.ndarray
     n_nodes: int
 
     @property
@@ -184,6 +187,7 @@ def _lay_out(paths: _Paths, trunk_length: int, rows: np.ndarray) -> PromptTree:
         live=columns[True],
         leaf_rows=row[leaves][back],
         leaf_columns=column[leaves][back],
+        path_columns=column[node][back],
         n_nodes=trunk_length + int(in_tree.sum()),
     )
 

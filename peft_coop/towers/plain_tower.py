@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from ..prompts import PromptSequences
 from .embeddings import Splice, SplicedEmbeddings
 from .families import Family, device_of, text_layers, text_limit, token_embedding
-from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, PreparedPrompts
+from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, PreparedPrompts, one_table
 from .states_between import ReplacedRows, changing, close, open_up
 from .text_cache import TextState, text_state
 from .text_memory import MAX_POSITIONS, bytes_per_position, is_trained, part_size
@@ -120,6 +120,8 @@ class PlainTower:
         n_prompts, length = prompts.token_ids.shape
         every_row = torch.arange(n_prompts, device=self.device).repeat(n_images)
         first_vector = torch.arange(n_images, device=self.device).repeat_interleave(n_prompts) * n_vectors
+        own = any(each.ndim == 3 for each in deep.values())
+        deep = {layer: one_table(each, n_prompts) if own else each for layer, each in deep.items()}
 
         def encode(start: int, stop: int) -> Tensor:
             row = every_row[start:stop]
@@ -127,7 +129,8 @@ class PlainTower:
             if table is not None:
                 rows = prompts.vector_rows[row] + first_vector[start:stop, None]
                 splice = Splice(prompts.is_learned[row], rows, table)
-            with changing(ReplacedRows(deep, prompts.is_learned[row], prompts.vector_rows[row])):
+            deep_rows = prompts.vector_rows[row] + (row[:, None] * n_vectors if own else 0)
+            with changing(ReplacedRows(deep, prompts.is_learned[row], deep_rows)):
                 return self._own_features(prompts.token_ids[row], prompts.mask[row], splice)
 
         size, again = self._part_size(length, n_images * n_prompts, (table, *deep.values()), memory)

@@ -16,7 +16,8 @@ from ..prompts import PromptSequences
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# What stands in the place of the learnable vectors' hidden states before some layers, by the layer's number: `[V, D]`.
+# What stands in the place of the learnable vectors' hidden states before some layers, by the layer's number: `[V, D]`,
+# or `[C, V, D]`, other ones for each of the C prompts.
 DeepVectors = Mapping[int, Tensor]
 NO_DEEP_VECTORS: DeepVectors = MappingProxyType({})
 
@@ -32,12 +33,14 @@ class PreparedPrompts(ABC):
     Attributes:
         tensors: names of the attributes that move to a device.
         n_vectors: how many rows of learnable vectors the prompts need.
+        n_prompts: C.
     """
 
     tensors: ClassVar[tuple[str, ...]]
 
     def __init__(self, sequences: PromptSequences) -> None:
         self._copies: dict[torch.device, Self] = {}
+        self.n_prompts = len(sequences.ids)
         self.n_vectors = max(0, max(max(ids) for ids in sequences.ids) - sequences.vocab_size + 1)
 
     def check_vectors(self, vectors: Tensor | None, deep: DeepVectors, n_layers: int) -> None:
@@ -45,7 +48,7 @@ class PreparedPrompts(ABC):
 
         Args:
             vectors: `[V, D]` or `[B, V, D]`; None for none.
-            deep: `[V, D]` by layer.
+            deep: `[V, D]` or `[C, V, D]` by layer.
             n_layers: of the tower.
 
         Raises:
@@ -58,6 +61,12 @@ class PreparedPrompts(ABC):
                     f"The prompts need {self.n_vectors} learnable vectors, and there are {there} at {layer}: "
                     "`sequences` and the vectors of a method belong together."
                 )
+        own = [table for table in deep.values() if table.ndim == 3]
+        if any(len(table) != self.n_prompts for table in own) or (own and vectors is not None and vectors.ndim == 3):
+            raise ValueError(
+                f"Vectors of each prompt's own are one set for each of the {self.n_prompts} prompts, the same for all "
+                f"images; got {[tuple(table.shape) for table in own]}."
+            )
         beyond = [layer for layer in deep if not 0 < layer < n_layers]
         if beyond:
             raise ValueError(
@@ -88,9 +97,15 @@ class PreparedPrompts(ABC):
             other.forget()
             with torch.inference_mode(False):  # training may use them later
                 for name in self.tensors:
-                    setattr(other, name, getattr(self, name).to(device))
+                    tensors = getattr(self, name)
+                    setattr(other, name, None if tensors is None else tensors.to(device))
             self._copies[device] = other
         return self._copies[device]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_copies": {}}  # copies and pickles start without
+
+
+def one_table(table: Tensor, n_prompts: int) -> Tensor:
+    """Vectors `[C, V, D]`, or `[V, D]` for all C prompts, as one table `[C*V, D]`."""
+    return (table if table.ndim == 3 else table.expand(n_prompts, -1, -1)).flatten(0, 1)

@@ -5,7 +5,7 @@ What is computed are the nodes of the prompts' prefix tree (`prompts/tree.py`), 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -16,7 +16,7 @@ from transformers.activations import QuickGELUActivation
 
 from ..prompts import PromptSequences
 from .families import Family
-from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors
+from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, one_table
 from .quick_gelu import LeanQuickGELU
 from .text_cache import TextState, text_state
 from .text_memory import MAX_POSITIONS, bytes_per_position, is_trained, part_size
@@ -94,7 +94,10 @@ class TreeTower:
         prompts = prompts.to(self.device)
         per_image = vectors is not None and vectors.ndim == 3
         table = vectors if vectors is None or per_image else vectors[None]  # [B, V, D] or [1, V, D]
-        states = self._encode_live(prompts, table, deep, memory)  # [B, R*Q, D]
+        if any(each.ndim == 3 for each in deep.values()):
+            prompts, states = self._encode_apart(prompts, table, deep, memory)
+        else:
+            states = self._encode_live(prompts, table, deep, memory)  # [B, R*Q, D]
         features = self.projection(self.final_layer_norm(states[:, prompts.leaves]))
         return features if per_image else features[0]
 
@@ -124,13 +127,66 @@ class TreeTower:
             before = Trunks(prompts.trunk, prompts.n_trunk_vectors, images[first : last + 1], part.image - first)
             return self.run(part, before, table, deep, leaves)
 
-        size, again = self._part_size(prompts.live, n_images, (table, *deep.values()), memory)
+        tables = (table, *deep.values())
+        parts = self._in_parts(encode, prompts.live, n_images, tables, memory)
+        return torch.cat(parts).reshape(n_images, n_rows * prompts.leaf_columns.shape[1], -1)
+
+    def _encode_apart(
+        self, prompts: TreePrompts, table: Tensor | None, deep: DeepVectors, memory: int | None
+    ) -> tuple[TreePrompts, Tensor]:
+        """The prompts apart, and the hidden states `[1, R*Q, D]` of their rows' leaves.
+
+        What the prompts share is computed up to the first layer where each has vectors of its own, and then goes on in
+        each prompt for itself.
+        """
+        apart = prompts.apart
+        if apart is None:
+            raise ValueError(
+                "Each prompt has vectors of its own, which its `PromptSequences` do not say: `parts=True`."
+            )
+        first = min(layer for layer, each in deep.items() if each.ndim == 3)
+        image = torch.zeros(1, dtype=torch.long, device=self.device)
+
+        def share(start: int, stop: int) -> Tensor:
+            row = torch.arange(start, stop, device=self.device)
+            before = Trunks(prompts.trunk, prompts.n_trunk_vectors, image, torch.zeros_like(row))
+            passage = self._start(Rows(prompts.live, row, torch.zeros_like(row)), before, table)
+            with self._without_checkpointing():
+                self._pass(passage, first, deep)
+            return passage.states[0]
+
+        n_tokens = prompts.trunk.token_ids.shape[1] - prompts.n_trunk_vectors
+        parts = self._in_parts(share, prompts.live, 1, (table, *deep.values()), memory)
+        shared = torch.cat([parts[0][:n_tokens], *(part[n_tokens:] for part in parts)])
+        of_own = {layer: one_table(each, prompts.n_prompts) for layer, each in deep.items() if layer >= first}
+        own = apart.prompts
+
+        def go_on(start: int, stop: int) -> Tensor:
+            row = torch.arange(start, stop, device=self.device)
+            rows = Rows(own.live, row, torch.zeros_like(row))
+            before = Trunks(own.trunk, own.n_trunk_vectors, image, torch.zeros_like(row))
+            states = torch.cat([shared[apart.of_trunk], shared[apart.of_rows[row]].flatten(0, 1)])[None]
+            return self._to_leaves(self._passage(states, rows, before), first, of_own, own.leaf_columns[row])
+
+        parts = self._in_parts(go_on, own.live, 1, (shared, *of_own.values()), memory)
+        return own, torch.cat(parts).flatten(0, 1)[None]
+
+    def _in_parts(
+        self,
+        encode: Callable[[int, int], Tensor],
+        nodes: Nodes,
+        n_images: int,
+        tables: Sequence[Tensor | None],
+        memory: int | None,
+    ) -> list[Tensor]:
+        """What `encode` makes of the rows from a first to a last one, of all rows at once or in parts."""
+        size, again = self._part_size(nodes, n_images, tables, memory)
+        n_rows = n_images * len(nodes.token_ids)
         parts = []
-        for start in range(0, n_images * n_rows, size):
-            stop = min(start + size, n_images * n_rows)
+        for start in range(0, n_rows, size):
+            stop = min(start + size, n_rows)
             parts.append(checkpoint(encode, start, stop, use_reentrant=False) if again else encode(start, stop))
-        states = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return states.reshape(n_images, n_rows * prompts.leaf_columns.shape[1], -1)
+        return parts
 
     def run(
         self,
@@ -149,22 +205,30 @@ class TreeTower:
             deep: what stands in their hidden states' place before some layers.
             leaf_columns: `[N, Q]`, the nodes whose states are wanted; the last layer computes no other.
         """
-        n_rows, length = len(rows.row), rows.nodes.token_ids.shape[1]
-        passage = self._start(rows, before, table)
-        *layers, last_layer = self.layers
+        return self._to_leaves(self._start(rows, before, table), 0, deep, leaf_columns)
+
+    def _to_leaves(self, passage: Passage, first: int, deep: DeepVectors, leaf_columns: Tensor) -> Tensor:
+        """Hidden states `[N, Q, D]` of rows' leaves behind the last layer, of rows in front of the layer `first`."""
+        n_rows, length = len(passage.rows.row), passage.rows.nodes.token_ids.shape[1]
+        last = len(self.layers) - 1
         with self._without_checkpointing():
-            for number, layer in enumerate(layers):
-                passage.replace(deep.get(number), are_kept=number + 1 not in deep)
-                tree = passage.tree(number, partial(self._keys_of, layer))
-                passage.states = layer(passage.states, passage.mask, tree=tree)
-            passage.replace(deep.get(len(layers)), are_kept=True)
-            states, tree = passage.states, passage.tree(len(layers))
-            keys_and_values = tree.seen_by_rows(*self._keys_of(last_layer, states), n_rows)
+            self._pass(passage, last, deep, first)
+            passage.replace(deep.get(last), are_kept=True)
+            states, tree = passage.states, passage.tree(last)
+            keys_and_values = tree.seen_by_rows(*self._keys_of(self.layers[last], states), n_rows)
             of_rows = states[0, states.shape[1] - n_rows * length :].unflatten(0, (n_rows, length))
             leaves = _at(of_rows, leaf_columns).flatten(0, 1)[None]
             mask = _at(passage.mask[:, 0], leaf_columns)[:, None]
-            states = last_layer(leaves, mask, tree=LeavesOnly(*keys_and_values))
+            states = self.layers[last](leaves, mask, tree=LeavesOnly(*keys_and_values))
         return states[0].unflatten(0, leaf_columns.shape)
+
+    def _pass(self, passage: Passage, until: int, deep: DeepVectors, first: int = 0) -> None:
+        """Take rows through the layers from `first` on, up to and without `until`."""
+        for number in range(first, until):
+            layer = self.layers[number]
+            passage.replace(deep.get(number), are_kept=number + 1 not in deep)
+            tree = passage.tree(number, partial(self._keys_of, layer))
+            passage.states = layer(passage.states, passage.mask, tree=tree)
 
     def _keys(self, rows: Rows, before: Trunks) -> list[KeysAndValues]:
         """Each layer's keys and values of trunks and rows, none of them learnable, for others to attend to."""
@@ -180,11 +244,15 @@ class TreeTower:
     def _start(self, rows: Rows, before: Trunks | list[KeysAndValues], table: Tensor | None) -> Passage:
         """Rows, and trunks before them, as the first layer reads them."""
         states = self._embed(rows, table).flatten(0, 1)[None]
-        mask = self._as_layers_take_it(rows.nodes.mask[rows.row], states.dtype)
         if isinstance(before, list):
+            mask = self._as_layers_take_it(rows.nodes.mask[rows.row], states.dtype)
             return Passage(states, mask, rows, [RowsBehindKeys(*each) for each in before])
         trunks = Rows(before.nodes, torch.zeros_like(before.images), before.images)
-        states = torch.cat([self._embed(trunks, table).flatten(0, 1)[None], states], dim=1)
+        return self._passage(torch.cat([self._embed(trunks, table).flatten(0, 1)[None], states], dim=1), rows, before)
+
+    def _passage(self, states: Tensor, rows: Rows, before: Trunks) -> Passage:
+        """Hidden states `[1, ., D]` of trunks and the rows behind them, as layers take them."""
+        mask = self._as_layers_take_it(rows.nodes.mask[rows.row], states.dtype)
         trunk_mask = self._as_layers_take_it(before.nodes.mask, states.dtype)
         return Passage(states, mask, rows, TrunksAndRows(trunk_mask, len(before.images), before.of_row), before)
 
