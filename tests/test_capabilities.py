@@ -105,7 +105,8 @@ def other_classes(tried: Tried) -> bool:
 
 
 def names_at_call_time(tried: Tried) -> bool:
-    model = tried.model(**({"class_template": "{}"} if tried.has("class_template") else {}, zero_shot_template="{}"))
+    as_given = {"class_template": "{}"} if tried.has("class_template") else {}
+    model = tried.model(**as_given, zero_shot_template="{}")
     texts = model.get_base_model().prompt_layer.prompt.reader.tokenizer.framed
     ids = [texts(tokens) for tokens in model.get_base_model().prompt_layer.prompt.reader.encode(NAMES)]
     longest = max(map(len, ids))
