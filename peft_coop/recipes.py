@@ -44,6 +44,7 @@ class Recipe:
         weight_decay: its factor.
         schedule: one of `SCHEDULES`: "cosine", one epoch at 1e-5 and then a cosine over the epochs, or "constant".
         eps: of Adam.
+        keep_last: train on a last batch that is not full, too.
     """
 
     num_epochs: int
@@ -53,6 +54,7 @@ class Recipe:
     weight_decay: float = WEIGHT_DECAY
     schedule: str = "cosine"
     eps: float = ADAM_EPS
+    keep_last: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
@@ -66,11 +68,15 @@ class Recipe:
 
     def drops_last(self, num_images: int) -> bool:
         """Whether a last batch that is not full is left out: as in the original, where a full one exists."""
-        return num_images >= self.batch_size
+        return not self.keep_last and num_images >= self.batch_size
 
     def steps_per_epoch(self, num_images: int) -> int:
         """Steps in an epoch over `num_images`, in one process."""
-        return num_images // self.batch_size if self.drops_last(num_images) else 1
+        return (
+            num_images // self.batch_size
+            if self.drops_last(num_images)
+            else max(1, math.ceil(num_images / self.batch_size))
+        )
 
     def arguments(self, output_dir: str, num_images: int, **more: Any) -> TrainingArguments:
         """`TrainingArguments` of the recipe.

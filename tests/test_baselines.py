@@ -1,5 +1,6 @@
 """Baselines against slow, obvious versions of themselves."""
 
+import sys
 from copy import deepcopy
 from dataclasses import replace
 
@@ -15,14 +16,15 @@ from transformers import CLIPImageProcessor, CLIPProcessor
 from peft_coop.data import COOP_LAYOUTS, AugmentedImages
 from peft_coop.demo import load_clip, load_processor, load_task
 from peft_coop.evaluation.baselines import (
+    CLIPAdapter,
     ImageEncoderFineTuning,
     LinearProbe,
     PromptEnsemble,
     TextBias,
     TextTransform,
+    TipAdapterF,
     ZeroShot,
     all_baselines,
-    fine_tuning,
     training_loop,
 )
 from peft_coop.evaluation.baselines.hand_written_prompts import text_features, text_logits
@@ -34,7 +36,7 @@ from peft_coop.evaluation.templates import imagenet_templates
 from peft_coop.recipes import Recipe
 
 NEW_NAMES = ["circle", "square"]
-GRADIENT_METHODS = [TextTransform, TextBias, ImageEncoderFineTuning]
+GRADIENT_METHODS = [TextTransform, TextBias, CLIPAdapter, TipAdapterF, ImageEncoderFineTuning]
 
 every_gradient_method = pytest.mark.parametrize("method_class", GRADIENT_METHODS)
 
@@ -255,7 +257,8 @@ def test_cross_validation_leaves_out_what_it_predicts():
 
 def test_linear_probe_of_one_shot_without_validation_takes_clips_strength(frozen, images, tmp_path):
     one_shot = replace(images, train=images.train.select(range(0, 20, 2)), val=images.val.select([]))
-    chosen = LinearProbe().fit(frozen, one_shot, 1, tmp_path).probe.C
+    with pytest.warns(UserWarning, match=r"linear probe: no images to choose its strength C by, so it is 0\.316"):
+        chosen = LinearProbe().fit(frozen, one_shot, 1, tmp_path).probe.C
     assert chosen == pytest.approx(0.316)
 
 
@@ -313,7 +316,8 @@ def training_loss(classifier, images: LabelledImages) -> float:
 
 @every_gradient_method
 def test_learning_lowers_the_training_loss(frozen, images, tmp_path, method_class):
-    rate = {TextTransform: 0.02, TextBias: 0.5, ImageEncoderFineTuning: 1e-4}[method_class]
+    rates = {TextTransform: 0.02, TextBias: 0.5, CLIPAdapter: 0.2, TipAdapterF: 0.001, ImageEncoderFineTuning: 1e-4}
+    rate = rates[method_class]
     before = training_loss(ZeroShot().fit(frozen, images, 1, tmp_path), images)
     learned = method_class(rate, num_epochs=20).fit(frozen, images, 1, tmp_path)
     assert training_loss(learned, images) < before - 0.02
@@ -395,27 +399,27 @@ def test_what_is_learned_follows_from_the_seed(frozen, images, test_images, tmp_
 
 @every_gradient_method
 def test_a_killed_training_goes_on(frozen, images, test_images, tmp_path, monkeypatch, method_class):
-    method = method_class(0.01, num_epochs=4, batch_size=6)
+    method = method_class(0.01, num_epochs=4, batch_size=10)
     whole = method.fit(frozen, images, 1, tmp_path / "whole").logits(test_images, images.class_names)
     epochs = []
 
     def train_until_killed(loss_of, *args):
         def loss(indices, epoch):
             epochs.append(epoch)
-            if len(epochs) == 8:  # in the third epoch, of three batches each
+            if len(epochs) == 6:  # in the third epoch, of two batches each
                 raise KeyboardInterrupt("killed")
             return loss_of(indices, epoch)
 
         training_loop.train(loss, *args)
 
-    monkeypatch.setattr(fine_tuning, "train", train_until_killed)
+    monkeypatch.setattr(sys.modules[method_class.__module__], "train", train_until_killed)
     with pytest.raises(KeyboardInterrupt, match="killed"):
         method.fit(frozen, images, 1, tmp_path / "killed")
     resumed = method.fit(frozen, images, 1, tmp_path / "killed").logits(test_images, images.class_names)
-    assert epochs == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3]
+    assert epochs == [0, 0, 1, 1, 2, 2, 2, 2, 3, 3]
     assert np.array_equal(resumed, whole)
     method.fit(frozen, images, 1, tmp_path / "killed")
-    assert len(epochs) == 14
+    assert len(epochs) == 10
 
 
 @pytest.mark.parametrize("method_class", [TextTransform, TextBias])
@@ -465,18 +469,26 @@ def test_the_list_of_baselines():
         "zero-shot",
         "prompt-ensemble",
         "prompt-ensemble-80",
+        "tip-adapter",
+        "gda",
         "text-bias",
         "text-transform",
+        "clip-adapter",
         "linear-probe",
+        "tip-adapter-f",
         "image-encoder",
     ]
     assert {key for key, method in methods.items() if not method.learns} == set(list(methods)[:3])
-    assert {key for key, method in methods.items() if not method.takes_new_classes} == {"linear-probe"}
+    assert {key for key, method in methods.items() if not method.takes_new_classes} == {"linear-probe", "gda"}
     assert methods["prompt-ensemble-80"].settings() == {"num_templates": 80, "with_own_template": True}
     assert methods["text-bias"].settings() == {"learning_rate": 0.02, "num_epochs": None, "batch_size": 32}
     assert methods["image-encoder"].settings()["learning_rate"] == 1e-5
     assert methods["image-encoder"].settings()["batch_size"] == 32
-    assert methods["text-transform"].data == "imagenet"
+    assert methods["clip-adapter"].settings()["learning_rate"] == 0.02
+    assert methods["tip-adapter-f"].settings()["learning_rate"] == 0.001
+    assert methods["tip-adapter-f"].settings()["batch_size"] == 256
+    for key in ("text-transform", "clip-adapter", "tip-adapter", "tip-adapter-f", "gda"):
+        assert methods[key].data == "imagenet"
 
 
 @pytest.mark.parametrize("method_class", [TextTransform, TextBias])
@@ -500,7 +512,7 @@ def test_views_are_learned_from_one_in_each_epoch(method_class, frozen, images, 
 
 def test_the_list_passes_the_views_on():
     by_key = {method.key: method for method in all_baselines(views=4, flip=False, num_workers=2)}
-    for key in ("text-bias", "text-transform"):
+    for key in ("text-bias", "text-transform", "clip-adapter", "tip-adapter", "tip-adapter-f", "gda"):
         assert (by_key[key].views, by_key[key].num_workers) == (4, 2)
         assert by_key[key].settings().items() >= {"views": 4, "flip": False}.items()
         assert "num_workers" not in by_key[key].settings()
@@ -510,10 +522,19 @@ def test_the_list_passes_the_views_on():
         all_baselines(views=0)
 
 
-@pytest.mark.parametrize("key", ["text-bias", "text-transform", "image-encoder"])
-def test_the_list_passes_the_recipe_on(key):
+@pytest.mark.parametrize(
+    ("key", "rate"),
+    [
+        ("text-bias", 0.002),
+        ("text-transform", 0.002),
+        ("clip-adapter", 0.002),
+        ("tip-adapter-f", 0.001),
+        ("image-encoder", 1e-5),
+    ],
+)
+def test_the_list_passes_the_recipe_on(key, rate):
     methods = {method.key: method for method in all_baselines(num_epochs=3, batch_size=8)}
-    assert methods[key].make_recipe(num_shots=1) == Recipe(3, 8, 1e-5 if key == "image-encoder" else 0.002)
+    assert methods[key].make_recipe(num_shots=1) == Recipe(3, 8, rate, keep_last=key == "tip-adapter-f")
     settings = methods[key].settings()
     assert (settings["num_epochs"], settings["batch_size"]) == (3, 8)
 

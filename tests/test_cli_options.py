@@ -1,6 +1,8 @@
 """What the command line says of its options, what it shows while it works, and what it does not write over."""
 
+import dataclasses
 import json
+import re
 import warnings
 
 import pytest
@@ -11,6 +13,8 @@ from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
 from peft_coop.cli import main, messages
+from peft_coop.cli.method_options import HEEDED
+from peft_coop.evaluation import all_baselines
 
 SHORT = ["--data", "demo:digits", "--shots", "1", "--epochs", "1"]
 
@@ -53,7 +57,7 @@ def test_views_are_learned_from(tmp_path, capsys):
     _, told = run(capsys, *command, "--augment", "--output", tmp_path / "other", code=2)
     assert "peft-coop: --augment draws pixels in every epoch, --views 2 computes features once: give one" in told
     _, told = run(capsys, *benchmark(tmp_path, "few-shot", "--methods", "linear-probe", "--views", "2", "--dry-run"))
-    assert "> --views has no effect for linear-probe, which are not trained in steps" in told
+    assert "> --views has no effect for linear-probe, which have no use for it" in told
     with pytest.raises(SystemExit, match="2"):
         main([str(word) for word in [*command[:-1], "0", "--output", tmp_path / "other"]])
     assert "argument --views: must be a whole number of 1 or more, got '0'" in capsys.readouterr().err
@@ -86,10 +90,48 @@ def test_an_unfinished_training_goes_on_with_its_views_only(tmp_path, capsys, op
     assert optimizer_steps.taken == 4
 
 
+@pytest.mark.parametrize(
+    ("method", "unheeded"),
+    [
+        ("zero-shot", {"epochs", "batch-size", "learning-rate", "views", "no-flip", "workers"}),
+        ("gda", {"epochs", "batch-size", "learning-rate"}),
+        ("tip-adapter", {"epochs", "batch-size", "learning-rate"}),
+        ("tip-adapter-f", {"learning-rate"}),
+        ("clip-adapter", set()),
+        ("text-bias", set()),
+    ],
+)
+def test_options_of_the_training_that_a_method_has_no_use_for(tmp_path, capsys, method, unheeded):
+    command = [*benchmark(tmp_path, "few-shot", "--methods", method), "--batch-size", "3", "--learning-rate", "0.01"]
+    _, told = run(capsys, *command, "--views", "2", "--no-flip", "--workers", "1", "--dry-run")
+    assert set(re.findall("> --([a-z-]+) has no effect", told)) == unheeded
+
+
+@pytest.mark.parametrize(
+    ("method", "unheeded"),
+    [("text-bias", {"augment"}), ("gda", {"augment", "epochs"}), ("image-encoder", {"learning-rate"})],
+)
+def test_random_crops_that_a_method_has_no_use_for(tmp_path, capsys, method, unheeded):
+    command = [*benchmark(tmp_path, "few-shot", "--methods", method), "--augment", "--dry-run"]
+    _, told = run(capsys, *command, *(["--learning-rate", "0.01"] if method == "image-encoder" else []))
+    assert set(re.findall("> --([a-z-]+) has no effect", told)) == unheeded
+
+
+def test_every_baseline_that_learns_heeds_something():
+    learning = {method.key: method for method in all_baselines() if method.learns and method.key != "linear-probe"}
+    assert set(HEEDED) == set(learning)
+    for key, method in learning.items():
+        fields = {field.name for field in dataclasses.fields(method)}
+        assert ("augment" in HEEDED[key]) == ("augment" in fields)
+        assert ("views" in HEEDED[key]) == ("views" in fields)
+        assert ("epochs" in HEEDED[key]) == ("num_epochs" in fields)
+
+
 def test_all_methods_of_a_transfer_are_those_that_can(tmp_path, capsys):
     command = benchmark(tmp_path, "cross-dataset", "--targets", "demo:shapes", "--n-ctx", "1")
     printed, told = run(capsys, *command, "--methods", "all", "--dry-run")
-    assert "> left out linear probe: what they learn is for the classes of digits only" in told
+    left_out = "linear probe, GDA with zero-shot"
+    assert f"> left out {left_out}: what they learn is for the classes of digits only" in told
     assert "text bias" in printed
     assert "linear probe" not in printed
     _, told = run(capsys, *command, "--methods", "linear-probe", code=2)

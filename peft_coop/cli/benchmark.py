@@ -35,6 +35,10 @@ BASELINES = (
     "image-encoder",
     "text-transform",
     "text-bias",
+    "tip-adapter",
+    "tip-adapter-f",
+    "clip-adapter",
+    "gda",
 )
 EXAMPLES = """\
 examples:

@@ -15,16 +15,26 @@ if TYPE_CHECKING:
     from ..data import ImageData
     from ..evaluation import PromptLearning
 
-# Baselines that are not trained in steps, so that `TRAINING_OPTIONS` change nothing.
-UNTRAINED = ("zero-shot", "prompt-ensemble", "prompt-ensemble-80", "linear-probe")
 PROMPT_OPTIONS = (
     *("n_ctx", "ctx_init", "position", "class_specific", "set"),
     *("lengths", "starts", "positions", "contexts", "report_to"),
 )
-TRAINING_OPTIONS = ("epochs", "batch_size", "learning_rate", "augment", "views")
+IN_STEPS = ("epochs", "batch_size")
+OF_VIEWS = ("views", "no_flip", "workers")
+TRAINING_OPTIONS = (*IN_STEPS, "learning_rate", "augment", *OF_VIEWS)
+# Those that change something for a baseline; for prompt methods all do.
+HEEDED = {
+    "image-encoder": (*IN_STEPS, "augment", "no_flip"),
+    "text-transform": (*IN_STEPS, "learning_rate", *OF_VIEWS),
+    "text-bias": (*IN_STEPS, "learning_rate", *OF_VIEWS),
+    "tip-adapter": OF_VIEWS,
+    "tip-adapter-f": (*IN_STEPS, *OF_VIEWS),
+    "clip-adapter": (*IN_STEPS, "learning_rate", *OF_VIEWS),
+    "gda": OF_VIEWS,
+}
 # Values of options that were not given, or say what holds anyway.
 UNSET: dict[str, tuple[Any, ...]] = {
-    **dict.fromkeys((*PROMPT_OPTIONS, *TRAINING_OPTIONS, "no_flip", "workers"), (None, False, 0)),
+    **dict.fromkeys((*PROMPT_OPTIONS, *TRAINING_OPTIONS), (None, False, 0)),
     "position": (None, "end"),
     "set": (None, []),
     "lengths": (None, [16]),
@@ -157,12 +167,16 @@ def tell_unused(options: argparse.Namespace, methods: Collection[str]) -> None:
             f"--augment draws pixels in every epoch, --views {options.views} computes features once: give one of them."
         )
     check_fields_given(options, methods)
-    if not options.augment and not options.views:
-        _say_unused(options, ("no_flip", "workers"), "without --augment or --views")
-    if not set(methods) & method_titles().keys():
-        _say_unused(options, PROMPT_OPTIONS, f"for {', '.join(methods)}, which learn no prompt")
-    if set(methods) <= set(UNTRAINED):
-        _say_unused(options, TRAINING_OPTIONS, f"for {', '.join(methods)}, which are not trained in steps")
+    of_augmenting, augmented = ("no_flip", "workers"), options.augment or options.views
+    if not augmented:
+        _say_unused(options, of_augmenting, "without --augment or --views")
+    if set(methods) & method_titles().keys():
+        return
+    _say_unused(options, PROMPT_OPTIONS, f"for {', '.join(methods)}, which learn no prompt")
+    heeded = {name for key in methods for name in HEEDED.get(key, ())}
+    checked = (name for name in TRAINING_OPTIONS if augmented or name not in of_augmenting)
+    unheeded = [name for name in checked if name not in heeded]
+    _say_unused(options, unheeded, f"for {', '.join(methods)}, which have no use for it")
 
 
 def _say_unused(options: argparse.Namespace, names: Iterable[str], why: str) -> None:

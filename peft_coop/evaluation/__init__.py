@@ -10,11 +10,16 @@ from ..czsl import (
     read_word_vectors,
 )
 from .baselines import (
+    CLIPAdapter,
+    GaussianDiscriminant,
     ImageEncoderFineTuning,
     LinearProbe,
     PromptEnsemble,
     TextBias,
     TextTransform,
+    TipAdapter,
+    TipAdapterF,
+    TipValues,
     ZeroShot,
     all_baselines,
 )
@@ -41,11 +46,13 @@ from .scores import harmonic_mean, scores
 from .word_tables import format_words, plot_words
 
 __all__ = [
+    "CLIPAdapter",
     "CZSLMetrics",
     "Classifier",
     "ComparedMethod",
     "FeasibilityThreshold",
     "FrozenCLIP",
+    "GaussianDiscriminant",
     "ImageEncoderFineTuning",
     "LabelledImages",
     "LinearProbe",
@@ -55,6 +62,9 @@ __all__ = [
     "PromptLearning",
     "TextBias",
     "TextTransform",
+    "TipAdapter",
+    "TipAdapterF",
+    "TipValues",
     "ZeroShot",
     "ablation",
     "all_baselines",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +123,19 @@ class ComparedMethod(ABC):
             seed: of everything random.
             folder: for checkpoints; a fit that was killed goes on from what it finds there.
         """
+
+
+def identifying_fields(method: Any) -> dict[str, Any]:
+    """The fields of a method that is a dataclass, as `ComparedMethod.settings` gives them.
+
+    Without `data`, which is part of every result, and without what changes nothing: `num_workers`, `views` that there
+    are none of, and `flip` where no image is augmented.
+    """
+    fields = asdict(method)
+    left_out = {"data", "num_workers"}
+    if not fields.get("views"):
+        left_out |= {"views"} if fields.get("augment") else {"views", "flip"}
+    return {name: value for name, value in fields.items() if name not in left_out}
 
 
 def in_words(num_shots: int) -> str:

@@ -80,10 +80,14 @@ class FrozenCLIP:
         augmentation: dict[str, Any] = {"views": views, "seed": seed, "flip": flip, "num_workers": num_workers}
         return AugmentedFeatures(images, self.model, image_processor, **augmentation, **self._at_once())
 
+    def image_features(self, images: Dataset) -> Tensor:
+        """`[N, P]`, not normalised, float32, on the model's device."""
+        features = self.with_image_embeds(images).with_format("numpy")["image_embeds"][:]
+        return torch.from_numpy(np.asarray(features, dtype=np.float32)).to(self.device)
+
     def image_embeds(self, images: Dataset) -> Tensor:
         """`[N, P]`, L2-normalised, float32, on the model's device."""
-        embeds = self.with_image_embeds(images).with_format("numpy")["image_embeds"][:]
-        return self._normalized(torch.from_numpy(np.asarray(embeds, dtype=np.float32)))
+        return self._normalized(self.image_features(images))
 
     def image_embeds_by_epoch(
         self, images: Dataset, views: int | None, seed: int, flip: bool = True, num_workers: int = 0

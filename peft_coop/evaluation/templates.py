@@ -36,6 +36,18 @@ def ensemble_templates(data: str | None, own: str, all_templates: bool = False) 
     return [*templates, own] if joins else templates
 
 
+def zero_shot_templates(data: str | None, own: str) -> list[str]:
+    """The prompts of the zero-shot part of Tip-Adapter and GDA: on ImageNet the selected 7, else the dataset's own.
+
+    Args:
+        data: the dataset's name. ImageNet's variants have its templates.
+        own: the dataset's template.
+
+    Reference: Tip-Adapter (arXiv:2207.09519).
+    """
+    return imagenet_templates(selection=True) if data in IMAGENET_NAMES else [own]
+
+
 @cache
 def _read() -> dict[str, list[str]]:
     return json.loads((Path(__file__).parent / "imagenet_templates.json").read_text(encoding="utf-8"))

@@ -6,9 +6,12 @@ from typing import Any
 
 from ...recipes import LEARNING_RATE
 from ..compared_methods import ComparedMethod
+from .clip_adapter import CLIPAdapter
 from .fine_tuning import ENCODER_LEARNING_RATE, ImageEncoderFineTuning, TextBias, TextTransform
+from .gaussian_discriminant import GaussianDiscriminant
 from .hand_written_prompts import PromptEnsemble, ZeroShot
 from .linear_probe import LinearProbe
+from .tip_adapter import TipAdapter, TipAdapterF
 
 
 def all_baselines(
@@ -25,15 +28,16 @@ def all_baselines(
     """Every baseline, from no learned weight to many; their `key` tells them apart.
 
     Args:
-        learning_rate: of what is learned on the text features, with SGD.
+        learning_rate: of what is learned on text or image features, with SGD.
         encoder_learning_rate: of the image encoder, with AdamW.
-        data: the dataset's name, for the paper's number of epochs.
-        num_epochs: of the three that learn by gradient descent; None: the paper's number.
-        batch_size: of the same three; None: their own.
+        data: the dataset's name, for the papers' numbers.
+        num_epochs: of the five that learn by gradient descent; None: the papers' numbers.
+        batch_size: of the same five; None: their own.
         augment: train the image encoder on random crops and flips; the others learn from features computed once.
         flip: whether the augmentation and `views` mirror images.
-        views: augmented views of each image for what learns on features by gradient descent, another one in every
-            epoch; None: the images as they are. The linear probe always has these, as in the papers.
+        views: augmented views of each image for what learns on features: by gradient descent from another one in every
+            epoch, and otherwise from all. None: the images as they are. The linear probe always has these, as in the
+            papers.
         num_workers: processes that load the images of views.
 
     Raises:
@@ -47,8 +51,12 @@ def all_baselines(
         ZeroShot(),
         PromptEnsemble(),
         PromptEnsemble(all_templates=True),
+        TipAdapter(data=data, **of_views),
+        GaussianDiscriminant(data, **of_views),
         TextBias(learning_rate, **recipe, **of_views),
         TextTransform(learning_rate, **recipe, **of_views),
+        CLIPAdapter(learning_rate, **recipe, **of_views),
         LinearProbe(),
+        TipAdapterF(**recipe, **of_views),
         ImageEncoderFineTuning(encoder_learning_rate, **recipe, augment=augment, flip=flip),
     ]

@@ -7,13 +7,12 @@ Reference: CoOp (arXiv:2109.01134), "Comparison with other fine-tuning methods".
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +21,13 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ...data import AugmentedImages
-from ...data.features import check_views
 from ...data.images import ImageRows
 from ...data.preparation import prepare_inputs
-from ...recipes import LEARNING_RATE, Recipe, epochs_by_shots, make_optimizer
+from ...recipes import make_optimizer
 from ...towers import vision_parts
-from ..compared_methods import ComparedMethod, LabelledImages
+from ..compared_methods import LabelledImages
 from ..frozen_clip import FrozenCLIP
+from .gradient_method import FeatureMethod, GradientMethod, training_labels
 from .hand_written_prompts import TextClassifier, text_features, text_logits
 from .training_loop import train
 
@@ -39,71 +38,7 @@ ENCODER_LEARNING_RATE = 1e-5
 ENCODER_WEIGHT_DECAY = 0.1
 
 
-@dataclass(frozen=True)
-class _GradientMethod(ComparedMethod):
-    """Learns by gradient descent.
-
-    Attributes:
-        learning_rate: where the cosine starts.
-        num_epochs: passes over the images; None: the paper's number, for `data` and the number of shots.
-        batch_size: images per step.
-        data: the dataset's name, for the paper's number of epochs.
-    """
-
-    learning_rate: float = LEARNING_RATE
-    num_epochs: int | None = None
-    batch_size: int = 32
-    data: str | None = None
-
-    def __post_init__(self) -> None:
-        self.make_recipe(num_shots=1)  # what is wrong with the numbers is said here
-
-    def settings(self) -> dict[str, Any]:
-        """The attributes but `data`, which is part of every result."""
-        return {name: value for name, value in asdict(self).items() if name != "data"}
-
-    def training_steps(self, images: LabelledImages) -> int:
-        """See `ComparedMethod.training_steps`."""
-        recipe = self.make_recipe(images.num_shots)
-        return math.ceil(recipe.num_epochs * recipe.steps_per_epoch(len(images.train)))
-
-    def make_recipe(self, num_shots: int) -> Recipe:
-        """How to train on so many images per class."""
-        num_epochs = self.num_epochs
-        if num_epochs is None:
-            num_epochs = epochs_by_shots(num_shots, self.data)
-        return Recipe(num_epochs, self.batch_size, self.learning_rate)
-
-
-@dataclass(frozen=True)
-class _FeatureMethod(_GradientMethod):
-    """Learns by gradient descent on image features that are computed once.
-
-    Attributes:
-        views: augmented views of each training image, another one in every epoch; None: the images as they are.
-        flip: whether views are mirrored.
-        num_workers: processes that load the images of views.
-    """
-
-    views: int | None = None
-    flip: bool = True
-    num_workers: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_views(self.views)
-
-    def settings(self) -> dict[str, Any]:
-        """The attributes that what is learned depends on; `flip` only where there are views."""
-        of_views = ("views", "flip", "num_workers") if self.views is None else ("num_workers",)
-        return {name: value for name, value in super().settings().items() if name not in of_views}
-
-    def training_embeds(self, clip: FrozenCLIP, images: LabelledImages, seed: int) -> Callable[[Tensor, int], Tensor]:
-        """What gives features `[B, P]`, L2-normalised, of the training images at some indices in an epoch."""
-        return clip.image_embeds_by_epoch(images.train, self.views, seed, self.flip, self.num_workers)
-
-
-class _TextFeatureMethod(_FeatureMethod):
+class _TextFeatureMethod(FeatureMethod):
     """Learns to change the text features, with CoOp's recipe.
 
     Changed is what the text tower gives for the data's template, before it is normalised. Unlike in the paper, images
@@ -120,7 +55,7 @@ class _TextFeatureMethod(_FeatureMethod):
         Raises:
             ValueError: if there is no training image, or a prompt is too long.
         """
-        labels = _labels(self, images).to(clip.device)
+        labels = training_labels(self, images).to(clip.device)
         recipe = self.make_recipe(images.num_shots)
         features = text_features(clip, images.class_names, [images.zero_shot_template])
         embeds_of = self.training_embeds(clip, images, seed)
@@ -189,7 +124,7 @@ class Shift(nn.Module):
 
 
 @dataclass(frozen=True)
-class ImageEncoderFineTuning(_GradientMethod):
+class ImageEncoderFineTuning(GradientMethod):
     """The vision tower and its projection, trained against the fixed text features of the data's template.
 
     CoOp's paper finds that this costs accuracy, and gives no settings. Here they are those that fine-tuning CLIP is
@@ -213,17 +148,13 @@ class ImageEncoderFineTuning(_GradientMethod):
     name = "fine-tuned image encoder"
     changes_vision = True
 
-    def settings(self) -> dict[str, Any]:
-        """The attributes but `data`; `flip` only where images are augmented, for otherwise it changes nothing."""
-        return {name: value for name, value in super().settings().items() if self.augment or name != "flip"}
-
     def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> TextClassifier:
         """Train a copy of the vision tower.
 
         Raises:
             ValueError: if there is no training image or one cannot be read, or a prompt is too long.
         """
-        labels = _labels(self, images).to(clip.device)
+        labels = training_labels(self, images).to(clip.device)
         recipe = self.make_recipe(images.num_shots)
         features = text_features(clip, images.class_names, [images.zero_shot_template])
         pixels_of = self._pixels(clip, images.train, seed)
@@ -257,14 +188,3 @@ class ImageEncoderFineTuning(_GradientMethod):
             return {"pixel_values": torch.stack(views)}
 
         return draw
-
-
-def _labels(method: ComparedMethod, images: LabelledImages) -> Tensor:
-    """Labels `[N]` of the training images.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    if not len(images.train):
-        raise ValueError(f"{method.name!r} learns from labelled images, and there is no training image.")
-    return torch.tensor(list(images.train["label"]))

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from ..compared_methods import Classifier, ComparedMethod, LabelledImages, columns_of
 from ..frozen_clip import FrozenCLIP
+from .held_out import folds
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 FIRST_EXPONENTS = (6.0, 4.0, 2.0, 0.0, -2.0, -4.0, -6.0)
 # C of the linear probe in CLIP's README.
 README_C = 0.316
-MAX_FOLDS = 4
 
 
 def search_exponent(accuracy: Callable[[float], float], num_steps: int) -> float:
@@ -62,9 +62,9 @@ class LinearProbe(ComparedMethod):
     """Logistic regression (L-BFGS) on CLIP's image features, as they are, not normalised.
 
     Its strength C is searched for on the validation images, as in the original. Without any, on the training images
-    in turn (cross-validation, in 4 parts at most); where a class has only one image, it is that of CLIP's README.
-    ImageNet has no validation images here: the original takes its test images for them, and so chooses C by the images
-    that it then reports. It also draws images of its own, where here all methods have the same.
+    in turn (cross-validation, in 4 parts at most); where a class has only one image, it is that of CLIP's README, with
+    a warning. ImageNet has no validation images here: the original takes its test images for them, and so chooses C by
+    the images that it then reports. It also draws images of its own, where here all methods have the same.
 
     Args:
         max_iter: iterations of L-BFGS at most.
@@ -89,18 +89,22 @@ class LinearProbe(ComparedMethod):
             ValueError: if the training images are of fewer than two classes.
         """
         labels = np.array(images.train["label"], dtype=np.int64)
-        counts = np.bincount(labels)[np.unique(labels)]
-        if len(counts) < 2:
-            raise ValueError(f"A linear probe needs training images of two classes or more, got {len(counts)}.")
+        num_classes = len(np.unique(labels))
+        if num_classes < 2:
+            raise ValueError(f"A linear probe needs training images of two classes or more, got {num_classes}.")
         features = raw_features(clip, images.train)
         probe = cache(lambda exponent: self.regression(features, labels, exponent))
         if len(images.val):
             val_features, val_labels = raw_features(clip, images.val), np.array(images.val["label"])
             exponent = search_exponent(lambda tried: probe(tried).score(val_features, val_labels), self.num_steps)
-        elif counts.min() > 1:
+        elif folds(labels, seed):
             exponent = search_exponent(lambda tried: self.cross_validate(features, labels, tried, seed), self.num_steps)
         else:
             exponent = math.log10(README_C)
+            warnings.warn(
+                f"{self.name}: no images to choose its strength C by, so it is {README_C}, that of CLIP's README.",
+                stacklevel=2,
+            )
         return LinearProbeClassifier(clip, images.class_names, probe(exponent))
 
     def regression(self, features: np.ndarray, labels: np.ndarray, exponent: float) -> LogisticRegression:
@@ -114,12 +118,8 @@ class LinearProbe(ComparedMethod):
 
     def cross_validate(self, features: np.ndarray, labels: np.ndarray, exponent: float, seed: int) -> float:
         """Share of the training images that regressions fitted without them get right."""
-        from sklearn.model_selection import StratifiedKFold
-
-        fewest = int(np.unique(labels, return_counts=True)[1].min())
-        folds = StratifiedKFold(min(fewest, MAX_FOLDS), shuffle=True, random_state=seed)
         right = 0
-        for kept, left_out in folds.split(features, labels):
+        for kept, left_out in folds(labels, seed):
             predicted = self.regression(features[kept], labels[kept], exponent).predict(features[left_out])
             right += int((predicted == labels[left_out]).sum())
         return right / len(labels)

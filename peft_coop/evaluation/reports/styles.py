@@ -10,12 +10,17 @@ from .grouped_runs import Line
 
 # What learns nothing is grey.
 GREYS = {"zero-shot": "#3b3b3b", "prompt-ensemble": "#8c8c8c", "prompt-ensemble-80": "#b3b3b3"}
-# Colours that the colour-blind can tell apart (Okabe and Ito); METHODS has those of the prompt methods.
+# Colours that the colour-blind can tell apart (Okabe and Ito) and, where these are at an end, others between them;
+# METHODS has those of the prompt methods.
 BASELINES = {
     "text-bias": "#56b4e9",
     "text-transform": "#e69f00",
     "image-encoder": "#cc79a7",
     "linear-probe": "#009e73",
+    "tip-adapter": "#882255",
+    "tip-adapter-f": "#e31a8c",
+    "clip-adapter": "#8a8d0f",
+    "gda": "#7bc62d",
 }
 YELLOW = "#f0e442"  # hard to see on white: nobody's own
 MARKERS = "osD^vPX<>"
