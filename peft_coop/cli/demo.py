@@ -39,7 +39,7 @@ def add_commands(commands: Any) -> None:
         help="learn prompts from a few images per class and compare them with zero-shot CLIP",
         description=f"Learn {first} from 1, 4 and 16 images per class, {' and '.join(titles)} on base classes to try "
         "on new ones, save the adapter, load it again, classify a picture and draw the accuracies. Without options it "
-        "needs no download: a tiny CLIP and two tasks ship with the package.",
+        "needs no download: a tiny CLIP and small tasks ship with the package.",
     )
     add_model(parser)
     parser.add_argument(

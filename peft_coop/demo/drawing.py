@@ -1,4 +1,4 @@
-"""Draw a coloured shape in a style: the pictures of the `shapes` task and of the pretraining."""
+"""Draw a coloured shape in a style: the pictures of the `shapes` and `compositions` tasks, and of the pretraining."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
