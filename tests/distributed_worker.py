@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from conftest import make_clip
 from method_kinds import small_config
 from peft import get_peft_model
+from tiny_families import draw_weights
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
@@ -25,9 +26,12 @@ LEARNING_RATE = 0.05
 
 def make_model(method: str, tokenizer: str):
     clip = make_clip()
+    config = small_config(method, class_names=CLASS_NAMES, tokenizer_name_or_path=tokenizer)
+    if config.changes_vision:  # with weights as small as those, prompts hide the image
+        torch.manual_seed(0)
+        draw_weights(clip)
     # Every rank begins elsewhere: it must take over what rank 0 has.
     torch.manual_seed(int(os.environ.get("RANK", 0)))
-    config = small_config(method, class_names=CLASS_NAMES, tokenizer_name_or_path=tokenizer)
     return get_peft_model(clip, config).double()
 
 

@@ -7,6 +7,7 @@ import pytest
 from peft import PeftConfig
 
 from peft_coop.methods import METHODS
+from peft_coop.towers import FAMILIES as SUPPORTED
 
 POSITIONS = {position: {"class_token_position": position} for position in ("end", "middle", "front")}
 # What a step does with its images depends on the parts that they come in: each has a gradient that is projected.
@@ -20,6 +21,7 @@ FORMS = {
     "words": {"n_ctx": None, "ctx_init": "a photo of a"},
     "pairs": {"template": "a photo of a {attribute} {object}."},
     "template": {"class_template": "{}, a type of pet."},
+    "text-alone": {"n_ctx_vision": 0, "prompt_depth_vision": 0, "prompt_depth": 2},
 }
 
 
@@ -38,6 +40,10 @@ class Kind:
     form: str
     config_class: type[PeftConfig]
     settings: dict[str, Any] = field(hash=False)
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}-{self.form}"
 
     def config(self, **settings: Any) -> PeftConfig:
         return self.config_class(**{**self.settings, **settings})
@@ -73,10 +79,15 @@ def is_specific(kind: Kind) -> bool:
     return kind.settings.get("class_specific_context", False)
 
 
+def fits_family(kind: Kind, model_type: str) -> bool:
+    """Whether a family's vision tower can read what the method learns for it, if anything."""
+    return not (kind.config().changes_vision and SUPPORTED[model_type].no_vision_prompts)
+
+
 KINDS = kinds()
 # Where the form makes no difference: the first of each method, and the first with vectors for each class.
 PLAIN_KINDS = [
     next(kind for kind in KINDS if (kind.method, is_specific(kind)) == pair)
     for pair in dict.fromkeys((kind.method, is_specific(kind)) for kind in KINDS)
 ]
-every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.method}-{kind.form}")
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

@@ -354,7 +354,13 @@ def test_bad_input_is_one_clear_line(arguments, message, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["train"], ["train", "--shots", "none"], ["benchmark", "few-shot", "--methods", "maple"], ["no-such-command"]],
+    [
+        [],
+        ["train"],
+        ["train", "--shots", "none"],
+        ["benchmark", "few-shot", "--methods", "nothing"],
+        ["no-such-command"],
+    ],
 )
 def test_wrong_usage_has_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):

@@ -63,20 +63,19 @@ def test_views_are_learned_from(tmp_path, capsys):
     assert "argument --views: must be a whole number of 1 or more, got '0'" in capsys.readouterr().err
 
 
-def test_views_with_what_changes_the_vision_tower(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("peft_coop.methods.CoCoOpConfig.changes_vision", True)
+def test_views_with_what_changes_the_vision_tower(tmp_path, capsys):
     command = benchmark(tmp_path, "few-shot", "--views", "2", "--n-ctx", "1", "--dry-run", "--methods")
     _, told = run(capsys, *command, "image-encoder", "text-bias", code=2)
     assert "--views 2 computes image features once, and image-encoder would change the vision tower: give --aug" in told
-    _, told = run(capsys, *command, "cocoop", code=2)
-    assert "and cocoop would change the vision tower" in told
+    _, told = run(capsys, *command, "maple", code=2)
+    assert "and maple would change the vision tower" in told
     printed, told = run(capsys, *command, "all")
-    assert "> left out image-encoder, cocoop: --views 2 computes image features once, and" in told
-    for title, listed in {"text bias": True, "image encoder": False, "CoOp": True, "CoCoOp": False}.items():
+    assert "> left out image-encoder, maple, ivlp, vpt: --views 2 computes image features once, and" in told
+    for title, listed in {"text bias": True, "image encoder": False, "CoOp": True, "MaPLe": False}.items():
         assert (f" {title} " in printed) == listed
-    command = ["train", *SHORT, "--method", "cocoop", "--views", "2", "--output", tmp_path / "prompt"]
+    command = ["train", *SHORT, "--method", "maple", "--views", "2", "--output", tmp_path / "prompt"]
     _, told = run(capsys, *command, code=2)
-    assert "peft-coop: CoCoOp changes the vision tower, so that features of views would not be its own" in told
+    assert "peft-coop: MaPLe changes the vision tower, so that features of views would not be its own" in told
 
 
 def test_an_unfinished_training_goes_on_with_its_views_only(tmp_path, capsys, optimizer_steps):

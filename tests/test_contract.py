@@ -10,7 +10,7 @@ from functools import cache
 
 import pytest
 import torch
-from method_kinds import KINDS, PLAIN_KINDS, Kind, is_specific
+from method_kinds import KINDS, PLAIN_KINDS, Kind, fits_family, is_specific
 from peft import (
     PeftConfig,
     PeftModel,
@@ -35,8 +35,11 @@ from peft_coop.towers import FAMILIES as SUPPORTED
 # Every form of a method for the first family; for the others one, and the first method's with vectors for each class.
 FAMILY_KEYS = tuple(key for key, family in FAMILIES.items() if family.model_type in SUPPORTED)
 ELSEWHERE = [kind for kind in PLAIN_KINDS if kind.method == PLAIN_KINDS[0].method or not is_specific(kind)]
-FORMS = {key: ELSEWHERE if index else KINDS for index, key in enumerate(FAMILY_KEYS)}
 CLASS_NAMES = ["old cat", "old dog", "big ship"]  # which a method that combines words can have, too
+FORMS = {
+    key: [kind for kind in (ELSEWHERE if index else KINDS) if fits_family(kind, FAMILIES[key].model_type)]
+    for index, key in enumerate(FAMILY_KEYS)
+}
 LABELS = torch.tensor([0, 1, 2])
 WEIGHTS = {True: "adapter_model.safetensors", False: "adapter_model.bin"}
 

@@ -125,9 +125,12 @@ def test_a_method_learns_what_the_texts_were_computed_in(make_model, pixel_value
 @pytest.mark.parametrize("method", METHODS)
 def test_a_loop_in_evaluation_mode_is_told_what_it_lacks(method, clip, tokenizer_path):
     """A model that was loaded is in evaluation mode until somebody calls `train`."""
-    config = METHODS[method].config(class_names=["cat", "dog"], tokenizer_name_or_path=tokenizer_path)
+    config = METHODS[method].config(class_names=["old cat", "red dog"], tokenizer_name_or_path=tokenizer_path)
     model = get_peft_model(clip, config).eval()
-    given = {"image_embeds": torch.ones(2, 40), "labels": torch.tensor([0, 1])}
+    images = (
+        {"pixel_values": torch.ones(2, 3, 16, 16)} if config.changes_vision else {"image_embeds": torch.ones(2, 40)}
+    )
+    given = {**images, "labels": torch.tensor([0, 1])}
     with torch.no_grad():
         model(**given)
     if METHODS[method].prompt.extra_losses is Prompt.extra_losses:

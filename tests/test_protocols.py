@@ -384,8 +384,8 @@ def test_mirrored_images_are_another_setting():
 
 
 def test_wrong_methods_are_refused_before_anything_runs():
-    with pytest.raises(ValueError, match=r"`method` must be one of \('coop', 'cocoop', .*\), got 'maple'"):
-        PromptLearning("maple")
+    with pytest.raises(ValueError, match=r"`method` must be one of \('coop', 'cocoop', .*\), got 'mable'"):
+        PromptLearning("mable")
     with pytest.raises(ValueError, match="`class_token_position` must be one of"):
         coop(class_token_position="start")
     with pytest.raises(ValueError, match="`learning_rate` must be above 0 and finite, got -1"):

@@ -348,6 +348,8 @@ class TestBaseToNew:
         assert cells_of(average) == {
             "CoCoOp": [90, 90, 90, 80.47, 71.69, 75.83, "1"],
             "KgCoOp": [None, None, None, 80.73, 73.6, 77.0, ""],
+            "IVLP": [None, None, None, 82.15, 74.07, 77.9, ""],
+            "VPT": [None, None, None, 80.24, 73.43, 76.68, ""],
             "ProGrad": [None, None, None, 82.48, 70.75, 76.16, ""],
             "ProDA": [None, None, None, 81.56, 75.83, 76.65, ""],
             "MaPLe": [None, None, None, 82.28, 75.14, 78.55, ""],

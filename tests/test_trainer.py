@@ -14,6 +14,7 @@ from conftest import make_clip
 from datasets import Dataset
 from method_kinds import IN_PARTS, small_config
 from peft import get_peft_model
+from tiny_families import draw_weights
 from torch._dynamo.utils import counters
 from transformers import CLIPModel, Trainer, TrainingArguments
 
@@ -40,6 +41,9 @@ def make_model(tokenizer_path):
     def make(method: str = "coop", seed: int = 0, **text):
         config = small_config(method, class_names=CLASS_NAMES, tokenizer_name_or_path=tokenizer_path)
         clip = make_clip(**text)
+        if config.changes_vision:  # with weights as small as those, prompts hide the image
+            torch.manual_seed(0)
+            draw_weights(clip)
         torch.manual_seed(seed)
         return get_peft_model(clip, config)
 
@@ -160,12 +164,12 @@ def test_the_main_input_is_the_base_models_own_without_a_prompt(make_model):
 
 @every_method
 def test_loss_falls(make_model, tmp_path, method):
-    settings = {"learning_rate": 0.02, "num_train_epochs": 5, "logging_strategy": "epoch"}
+    settings = {"learning_rate": 0.02, "num_train_epochs": 10, "logging_strategy": "epoch"}
     trainer = Trainer(make_model(method), arguments(tmp_path, **settings), train_dataset=make_dataset(24))
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    assert len(losses) == 5
-    assert losses[-1] < 0.7 * losses[0]
+    assert len(losses) == 10
+    assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize("adapter", ["default", "second"])
@@ -279,7 +283,7 @@ def test_bf16(make_model, tmp_path, method):
     assert output.logits.dtype == output.loss.dtype == torch.float32
     torch.testing.assert_close(output.logits, expected.logits, atol=0.6, rtol=0)
 
-    settings = {"bf16": True, "learning_rate": 0.02, "num_train_epochs": 5}
+    settings = {"bf16": True, "learning_rate": 0.02, "num_train_epochs": 8}
     trainer = Trainer(model, arguments(tmp_path, **settings), train_dataset=data, eval_dataset=data)
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
@@ -320,15 +324,17 @@ def test_gradient_checkpointing(make_model, tmp_path, method, use_reentrant):
         layer.register_forward_pre_hook(partial(count, tower), with_kwargs=True)
     getattr(model, f"{CHECKPOINTING}_checkpointing_enable")({"use_reentrant": use_reentrant})
     output = model(pixel_values=pixel_values, labels=labels)
-    assert not output.image_embeds.requires_grad
+    prompt = model.prompt_layer.prompt
+    learns_vision, learns_text = prompt.settings.changes_vision, prompt.changes_text
+    assert output.image_embeds.requires_grad == learns_vision
     in_forward = dict(calls)
     passes = in_forward["text"] // (2 if method in IN_PARTS else 1)  # which ask for a gradient in the forward pass
-    assert passes > 0
+    assert (passes > 0) == learns_text
     output.loss.backward()
     assert relative_difference(gradients(model), expected) < 1e-9
-    # Of the text tower all is computed again, for each gradient that is asked for; of the frozen vision tower nothing.
+    # Of a tower with prompts all is computed again, for each gradient that is asked for; of one without nothing.
     assert calls["text"] == in_forward["text"] + passes
-    assert calls["vision"] == 1
+    assert calls["vision"] == 1 + learns_vision
 
 
 @every_method

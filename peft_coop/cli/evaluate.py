@@ -43,6 +43,9 @@ def add_commands(commands: Any) -> None:
         help="of every image its truth, prediction and probability, into a .csv or .jsonl",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that load images, for a prompt that reads them itself"
+    )
     add_template(parser)
     add_quiet(parser)
     parser.set_defaults(run=run_evaluate)
@@ -103,7 +106,7 @@ def _classifier(options: argparse.Namespace, data: ImageData) -> tuple[Classifie
     if options.template is not None:
         raise ValueError(TEMPLATE_WITH_ADAPTER)
     model, clip = load_adapter(options.adapter, options)
-    return PromptClassifier(model, clip), clip
+    return PromptClassifier(model, clip, options.workers), clip
 
 
 def _details(predictions: Predictions, options: argparse.Namespace) -> dict[str, Any]:

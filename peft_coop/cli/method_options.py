@@ -169,7 +169,8 @@ def tell_unused(options: argparse.Namespace, methods: Collection[str]) -> None:
     check_fields_given(options, methods)
     of_augmenting, augmented = ("no_flip", "workers"), options.augment or options.views
     if not augmented:
-        _say_unused(options, of_augmenting, "without --augment or --views")
+        idle = ("no_flip",) if _reads_pixels(options, methods) else of_augmenting
+        _say_unused(options, idle, "without --augment or --views")
     if set(methods) & method_titles().keys():
         return
     _say_unused(options, PROMPT_OPTIONS, f"for {', '.join(methods)}, which learn no prompt")
@@ -177,6 +178,19 @@ def tell_unused(options: argparse.Namespace, methods: Collection[str]) -> None:
     checked = (name for name in TRAINING_OPTIONS if augmented or name not in of_augmenting)
     unheeded = [name for name in checked if name not in heeded]
     _say_unused(options, unheeded, f"for {', '.join(methods)}, which have no use for it")
+
+
+def _reads_pixels(options: argparse.Namespace, methods: Collection[str]) -> bool:
+    """Whether one of the methods prompts the vision tower."""
+    from ..evaluation.prompt_learning import own_fields
+    from ..methods import METHODS
+
+    given = fields_given(options)
+    return any(
+        METHODS[key].config(**{name: given[name] for name in own_fields(key) if name in given}).changes_vision
+        for key in methods
+        if key in METHODS
+    )
 
 
 def _say_unused(options: argparse.Namespace, names: Iterable[str], why: str) -> None:

@@ -124,7 +124,12 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="what the Trainer reports the loss of every epoch to: tensorboard, wandb and what else it knows",
     )
-    group.add_argument("--workers", type=int, default=0, help="with --augment or --views: processes that load images")
+    group.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="with --augment or --views, and for prompts in the vision tower: processes that load images",
+    )
 
 
 def percent(fraction: float) -> str:

@@ -13,6 +13,7 @@ from .few_shot import base_and_new_names, few_shot_indices, select_classes
 from .image_bytes import images_fingerprint
 from .image_data import ImageData
 from .preparation import prepare_images
+from .prepared_images import PreparedImages
 from .sources import load_data
 from .summary import DataSummary, LeftOut, SplitSummary
 
@@ -28,6 +29,7 @@ __all__ = [
     "ImageData",
     "LeftOut",
     "PairSplitSummary",
+    "PreparedImages",
     "SplitSummary",
     "base_and_new_names",
     "draw_indices",

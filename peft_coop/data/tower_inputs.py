@@ -29,7 +29,14 @@ class TowerInputs(torch.utils.data.Dataset):
         views: V; 1 where nothing is drawn.
     """
 
-    def __init__(self, dataset: Dataset, image_processor: Any, image_column: str, draw: RandomView | None, views: int):
+    def __init__(
+        self,
+        dataset: Dataset,
+        image_processor: Any,
+        image_column: str = "image",
+        draw: RandomView | None = None,
+        views: int = 1,
+    ):
         self._images = ImageRows(dataset, image_column)
         self._image_processor = image_processor
         self._draw = draw

@@ -84,11 +84,14 @@ def nearest_words(
 
     Raises:
         TypeError: if the model has no learned prompt.
-        ValueError: if no adapter is active, a class or word is not one of the adapter's, or there are not as many words.
+        ValueError: if no adapter is active or it learned nothing among words, a class or word is not one of the
+            adapter's, or there are not as many words.
     """
     layer, adapter = prompt_in_use(model)
     tokenizer = layer.prompt.reader.tokenizer.tokenizer
     names, vectors = _chosen_vectors(layer, adapter, class_names)
+    if not names:
+        raise ValueError(f"Adapter {adapter!r} has no vectors among words: what it learned stands in the vision tower.")
     weight = token_embedding(model.get_base_model()).weight
     vocabulary = _vocabulary(tokenizer, len(weight), whole_words)
     if isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= len(vocabulary):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 from peft import get_peft_model
+from torch import Tensor
 
 from ..towers import dtype_of, projection_dim
 from .compared_methods import ComparedMethod, LabelledImages
@@ -81,7 +82,8 @@ class Estimator:
         batch = min(method.recipe_for(images.num_shots).batch_size, len(images.train))
         settings = json.dumps([method.key, method.settings(), batch, images.class_names])
         step = self._once(settings, lambda: seconds_per_step(method, self._clip, images.class_names, batch))
-        return steps * (step + (batch * self.seconds_per_image() if method.augment else 0.0))
+        computes_features = method.augment and not method.changes_vision
+        return steps * (step + (batch * self.seconds_per_image() if computes_features else 0.0))
 
     def seconds_per_image(self) -> float:
         """What the vision tower takes for an image."""
@@ -94,19 +96,31 @@ class Estimator:
 
 
 def seconds_per_step(method: PromptLearning, clip: FrozenCLIP, class_names: Sequence[str], batch: int) -> float:
-    """What a training step takes: forwards and backwards through the text tower, on random image features."""
+    """What a training step takes: forwards and backwards through the text tower, on random image features.
+
+    With prompts of the vision tower: through both, on images.
+    """
     model = get_peft_model(deepcopy(clip.model), method.make_config(class_names=list(class_names))).train()
     base = model.get_base_model()
     dtype, width = dtype_of(base), projection_dim(base)
-    embeds = torch.randn(batch, width, device=clip.device, dtype=dtype, generator=torch.Generator(clip.device))
+    if method.changes_vision:
+        images = {"pixel_values": blank_images(clip, batch)}
+    else:
+        generator = torch.Generator(clip.device)
+        images = {"image_embeds": torch.randn(batch, width, device=clip.device, dtype=dtype, generator=generator)}
     labels = torch.zeros(batch, dtype=torch.long, device=clip.device)
-    return _measured(lambda: model(image_embeds=embeds, labels=labels).loss.backward(), clip.device)
+    return _measured(lambda: model(**images, labels=labels).loss.backward(), clip.device)
+
+
+def blank_images(clip: FrozenCLIP, count: int) -> Tensor:
+    """`pixel_values` `[count, 3, H, W]` of the size that the vision tower takes."""
+    size = clip.model.config.vision_config.image_size
+    return torch.zeros(count, 3, size, size, device=clip.device, dtype=clip.model.dtype)
 
 
 def seconds_per_image(clip: FrozenCLIP, batch: int = 8) -> float:
     """What the vision tower takes for an image, of a batch."""
-    size = clip.model.config.vision_config.image_size
-    pixel_values = torch.zeros(batch, 3, size, size, device=clip.device, dtype=clip.model.dtype)
+    pixel_values = blank_images(clip, batch)
 
     def step() -> None:
         with torch.no_grad():

@@ -13,7 +13,7 @@ import numpy as np
 from peft import PeftModel, get_peft_model
 from transformers import set_seed
 
-from ..data import AugmentedImages
+from ..data import AugmentedImages, PreparedImages
 from ..data.features import check_views
 from ..methods import DEFAULT_METHOD, METHODS, PromptConfig, find_method
 from ..methods.context import DEFAULT_N_CTX
@@ -21,7 +21,13 @@ from ..recipes import Recipe
 from .compared_methods import Classifier, ComparedMethod, LabelledImages, columns_of, in_words
 from .experiment_tracking import reporting, reporting_arguments
 from .frozen_clip import FrozenCLIP
-from .prompt_training import BATCH_SIZE, predict_logits, train_prompt
+from .prompt_training import (
+    BATCH_SIZE,
+    PIXEL_BATCH_SIZE,
+    predict_logits,
+    predict_logits_of_pixels,
+    train_prompt,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,29 +38,34 @@ class PromptClassifier(Classifier):
 
     Args:
         model: with its adapter.
-        clip: whose features the images have.
+        clip: whose features the images have, unless the adapter reads the images themselves.
+        num_workers: processes that load the images then.
     """
 
-    def __init__(self, model: PeftModel, clip: FrozenCLIP):
+    def __init__(self, model: PeftModel, clip: FrozenCLIP, num_workers: int = 0):
         self.model = model
         self.clip = clip
+        self.num_workers = num_workers
         self.learned_names = list(model.class_names or [])
 
     def logits(self, images: Dataset, class_names: Sequence[str]) -> np.ndarray:
         """See `Classifier.logits`; vectors of each class's own answer for these classes and subsets of them."""
-        embeds = self.clip.with_image_embeds(images)
         if self.model.active_peft_config.belongs_to_its_classes:
             columns = columns_of(class_names, self.learned_names, "A class-specific context")
-            return self._logits(embeds)[:, columns]
+            return self._logits(images)[:, columns]
         self.model.set_classes(list(class_names))
         try:
-            return self._logits(embeds)
+            return self._logits(images)
         finally:
             if self.learned_names:
                 self.model.set_classes(self.learned_names)
 
-    def _logits(self, embeds: Dataset) -> np.ndarray:
-        return predict_logits(self.model, embeds, self.clip.batch_size or BATCH_SIZE)
+    def _logits(self, images: Dataset) -> np.ndarray:
+        size = self.clip.batch_size
+        if not self.model.active_peft_config.changes_vision:
+            return predict_logits(self.model, self.clip.with_image_embeds(images), size or BATCH_SIZE)
+        processor = self.clip.processor.image_processor
+        return predict_logits_of_pixels(self.model, images, processor, size or PIXEL_BATCH_SIZE, self.num_workers)
 
     def save(self, folder: Path) -> None:
         """Write the adapter."""
@@ -103,7 +114,8 @@ class PromptLearning(ComparedMethod):
         views: train on features, computed once, of so many random crops and flips of each image, another one in every
             epoch; None: of the images as they are.
         flip: whether `augment` and `views` mirror images.
-        num_workers: processes that load the images of `augment` and `views`.
+        num_workers: processes that load images where pixels are read: with `augment` and `views`, and by what prompts
+            the vision tower.
         report_to: what the Trainer reports to, such as "tensorboard" or "wandb".
         log_dir: TensorBoard's folder; None: `logs` beside the checkpoints' folder.
         protocol: whose recipe it is trained with; set by `for_protocol`.
@@ -217,11 +229,12 @@ class PromptLearning(ComparedMethod):
         model = get_peft_model(deepcopy(clip.model), config)
         train = self._training_images(clip, images.train, seed)
         run_name = f"{self.name} on {images.data}, {in_words(images.num_shots)}, seed {seed}"
-        workers = {"dataloader_num_workers": self.num_workers if self.augment else 0}
+        reads_pixels = self.augment or self.changes_vision
+        workers = {"dataloader_num_workers": self.num_workers if reads_pixels else 0}
         arguments = reporting_arguments(self.report_to, run_name) | workers
         with reporting(self.report_to, self.log_dir or folder.parent / "logs"):
             train_prompt(model, train, self.recipe_for(images.num_shots), seed, folder, **arguments)
-        return PromptClassifier(model, clip)
+        return PromptClassifier(model, clip, self.num_workers)
 
     def grid(
         self,
@@ -253,4 +266,6 @@ class PromptLearning(ComparedMethod):
             return AugmentedImages(train, clip.processor.image_processor, seed, flip=self.flip)
         if self.views is not None:
             return clip.augmented_features(train, self.views, seed, self.flip, self.num_workers)
+        if self.changes_vision:
+            return PreparedImages(train, clip.processor.image_processor)
         return clip.with_image_embeds(train)

@@ -13,6 +13,7 @@ from peft import PeftModel
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerState
 
 from ..data import AugmentationCallback
+from ..data.tower_inputs import TowerInputs
 from ..models import LossPartsCallback
 from ..progress import Stage, stage
 from ..recipes import Recipe
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 # How often in a training its state is saved, for a run that is killed.
 SAVES = 10
-BATCH_SIZE = 256
+BATCH_SIZE = 256  # features
+PIXEL_BATCH_SIZE = 64
 
 
 class StageCallback(TrainerCallback):
@@ -102,6 +104,28 @@ def predict_logits(model: PeftModel, images: Dataset, batch_size: int = BATCH_SI
     device = device_of(model.get_base_model())
     with torch.no_grad():
         parts = [model(image_embeds=embeds.to(device)).logits for embeds in _batches(images, batch_size)]
+    return torch.cat(parts).float().cpu().numpy()
+
+
+def predict_logits_of_pixels(
+    model: PeftModel, images: Dataset, image_processor: Any, batch_size: int = PIXEL_BATCH_SIZE, num_workers: int = 0
+) -> np.ndarray:
+    """The same of images themselves, for an adapter that reads them with prompts of its own.
+
+    Args:
+        model: with its prompt adapter, on any device.
+        images: with the images.
+        image_processor: the model's.
+        batch_size: images at once.
+        num_workers: processes that read and cut images; 0: this one.
+    """
+    model.eval()
+    device = device_of(model.get_base_model())
+    inputs, parts = TowerInputs(images, image_processor), []
+    with torch.no_grad(), stage("classifying", len(inputs), "image", counts=False) as progress:
+        for batch in inputs.batches(batch_size, num_workers):
+            parts.append(model(**{name: each.to(device) for name, each in batch.items()}).logits)
+            progress.update(len(parts[-1]))
     return torch.cat(parts).float().cpu().numpy()
 
 

@@ -6,10 +6,13 @@ from .config import PromptConfig
 from .context import ContextConfig, ContextPrompt
 from .coop import CoOpConfig
 from .csp import CSPConfig
+from .ivlp import IVLPConfig
 from .kgcoop import KgCoOpConfig
+from .maple import MaPLeConfig
 from .prograd import ProGradConfig
 from .table import DEFAULT_METHOD, METHODS, find_method
 from .tcp import TCPConfig
+from .vpt import VPTConfig
 
 __all__ = [
     "DEFAULT_METHOD",
@@ -19,14 +22,17 @@ __all__ = [
     "CoOpConfig",
     "ContextConfig",
     "ContextPrompt",
+    "IVLPConfig",
     "KgCoOpConfig",
     "LossTerm",
+    "MaPLeConfig",
     "Method",
     "ProGradConfig",
     "Prompt",
     "PromptConfig",
     "Step",
     "TCPConfig",
+    "VPTConfig",
     "VectorName",
     "find_method",
 ]

@@ -4,12 +4,17 @@ from .base import Method
 from .cocoop import COCOOP
 from .coop import COOP
 from .csp import CSP
+from .ivlp import IVLP
 from .kgcoop import KGCOOP
+from .maple import MAPLE
 from .prograd import PROGRAD
 from .tcp import TCP
+from .vpt import VPT
 
 # Their titles stand in `titles.json` too, which the command line reads before it imports anything heavy.
-METHODS: dict[str, Method] = {method.key: method for method in (COOP, COCOOP, KGCOOP, PROGRAD, TCP, CSP)}
+METHODS: dict[str, Method] = {
+    method.key: method for method in (COOP, COCOOP, KGCOOP, PROGRAD, TCP, MAPLE, IVLP, VPT, CSP)
+}
 
 # What is learned where no method is named.
 DEFAULT_METHOD = next(iter(METHODS))

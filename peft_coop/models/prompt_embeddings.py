@@ -238,7 +238,7 @@ def raise_merge_error(others: Sequence[str] = ()) -> None:
     """
     way_out = f" The other adapters can be merged by name: `merge_adapter({list(others)})`." if others else ""
     raise NotImplementedError(
-        "A learned prompt cannot be merged into the base model: its context vectors are inputs of the text tower, like "
+        "A learned prompt cannot be merged into the base model: its vectors are inputs of the model's towers, like "
         "words, and there is no weight that they could be added to. Keep the adapter (tens of kilobytes), or use "
         f"`unload()` to get the base model back without it.{way_out}"
     )
