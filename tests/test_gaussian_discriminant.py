@@ -161,6 +161,24 @@ def test_without_validation_images_training_images_are_left_out_in_turn(frozen, 
     assert len(tried) == 2
 
 
+def test_an_image_that_is_left_out_is_not_learned_from(frozen, images, tmp_path, monkeypatch):
+    seen = []
+    choose = GaussianDiscriminant.choose
+    monkeypatch.setattr(
+        GaussianDiscriminant, "choose", lambda self, trials: seen.extend(trials) or choose(self, trials)
+    )
+    GaussianDiscriminant().fit(frozen, without_validation(images), 1, tmp_path)
+    embeds, labels = frozen.image_embeds(images.train).double().numpy(), np.array(images.train["label"])
+    parts = folds(labels, 1)
+    assert len(seen) == len(parts) == 2
+    for trial, (kept, left_out) in zip(seen, parts, strict=True):
+        learned = embeds[kept][np.argsort(labels[kept])]  # one of each class
+        expected = nearest_log_likelihoods(learned, embeds[left_out])
+        assert trial.labels.tolist() == labels[left_out].tolist()
+        logits = trial.gaussian.numpy()
+        np.testing.assert_allclose(logits - logits[:, :1], expected - expected[:, :1], rtol=1e-6, atol=1e-6)
+
+
 def test_a_weight_that_cannot_be_chosen_is_told(frozen, images, tmp_path):
     one_shot = replace(without_validation(images), train=images.train.select(range(0, 20, 2)))
     with pytest.warns(UserWarning, match=r"GDA with zero-shot: no images to choose the weight .* it is 0\.1\."):

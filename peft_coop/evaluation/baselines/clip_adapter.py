@@ -52,7 +52,10 @@ class FeatureAdapter(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Adapt image features `[B, P]`, which are not normalised, and neither is what comes out."""
+        """Adapt image features `[B, P]`, which are not normalised, and neither is what comes out.
+
+        Without biases, features of another length come out longer by the same factor: cosines are the same.
+        """
         return self.ratio * self.fc(features) + (1 - self.ratio) * features
 
 
