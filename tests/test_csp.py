@@ -16,6 +16,7 @@ from transformers import Trainer, TrainingArguments
 
 from peft_coop import METHODS, CoCoOpConfig, CoOpConfig, CSPConfig
 from peft_coop.prompts import PairWords
+from peft_coop.towers import text_tower
 
 ATTRIBUTES = ["old", "red", "wet"]
 OBJECTS = ["car", "cat", "dog"]
@@ -401,6 +402,44 @@ def test_a_call_chooses_its_classes_in_one_way(make_model, images):
         model(image_embeds=images, pair_ids=[[0, 0]], input_ids=torch.tensor([[1, 2]]))
 
 
+def test_classes_may_be_rows_of_numbers_and_must_have_an_order(make_model, config, images):
+    model = make_model()
+    for numbers in (torch.tensor([[2, 1], [0, 0]]), np.array([[2, 1], [0, 0]])):
+        model.set_classes(numbers)
+        assert model.class_names == ["wet cat", "old car"]
+        model.set_classes(list(numbers))
+        assert model.class_names == ["wet cat", "old car"]
+    assert model(image_embeds=images, pair_ids=list(numbers)).logits.shape == (4, 2)
+    for without in ({"wet cat", "old car"}, {"wet cat": 0, "old car": 1}, "wet cat"):
+        with pytest.raises(TypeError, match="`class_names` must be a list of names"):
+            model.set_classes(without)
+        with pytest.raises(TypeError, match="`class_names` must be a list of names"):
+            config(class_names=without)
+    assert model.class_names == ["wet cat", "old car"]
+    arrays = {"class_names": np.array(["wet cat", "old cat"]), "train_pairs": np.array(PAIRS)}
+    assert config(**arrays) == config(class_names=["wet cat", "old cat"])
+
+
+def test_what_another_thread_has_chosen_is_not_taken_from_it(make_model, images):
+    """A call changes nothing that another one may be reading at the same time."""
+    model = make_model()
+    kept = model.prompt_layer.call_texts
+    model(image_embeds=images, pair_ids=[[0, 0]])
+    model(image_embeds=images, pair_ids=[[1, 0]])
+    seen, before = kept["default"], dict(kept["default"])
+    model(image_embeds=images, pair_ids=[[2, 0]])
+    assert seen == before
+    assert list(kept["default"]) == [("red car",), ("wet car",)]
+
+
+def test_compiled_it_takes_pairs_that_are_new(make_model):
+    model = make_model()
+    compiled = torch.compile(model.prompt_layer.texts_of_call, backend="eager")
+    for names in (["old car", "red cat"], ["wet dog"]):
+        texts = compiled(text_tower(model.get_base_model()), {"pair_ids": names})
+        assert texts.class_names == names
+
+
 def test_other_methods_have_no_pairs(tokenizer_path, images):
     for config in (CoOpConfig, CoCoOpConfig):
         model = get_peft_model(
@@ -421,6 +460,38 @@ def test_a_text_that_reads_as_another_pair_is_refused():
     assert words.words(words.ids("light blue car")) == ("light blue", "car")
     with pytest.raises(ValueError, match=r"\('light', 'blue', 'car'\) is written 'light blue car', which reads as"):
         words.name((0, 2, 0))
+
+
+def test_a_text_with_very_many_readings_is_read_at_once():
+    words = PairWords(["a", "a a"], ["b", "a b"])
+    assert len(words.ids("a " * 25 + "b")) == 13  # "a a" twelve times, and "a b"
+    assert len(words.ids("a " * 2001 + "b")) == 1001
+    with pytest.raises(ValueError, match="is no attribute and object of this adapter"):
+        words.ids("a " * 30 + "c")
+
+
+def every_reading(words, rest, before=()):
+    if before and rest in words.objects:
+        yield (*before, words.objects.index(rest))
+    for place, character in enumerate(rest):
+        if character == " " and rest[:place] in words.attributes:
+            yield from every_reading(words, rest[place + 1 :], (*before, words.attributes.index(rest[:place])))
+
+
+@given(
+    st.lists(st.text("ab ", min_size=1, max_size=3), min_size=1, max_size=5, unique=True),
+    st.lists(st.text("ab ", min_size=1, max_size=3), min_size=1, max_size=5, unique=True),
+    st.text("ab ", min_size=1, max_size=9),
+)
+def test_of_all_readings_the_one_with_the_fewest_words_is_taken(attributes, objects, text):
+    words = PairWords(attributes, objects)
+    readings = sorted(every_reading(words, text), key=len)
+    shortest = [reading for reading in readings if len(reading) == len(readings[0])]
+    if len(shortest) == 1:
+        assert words.ids(text) == shortest[0]
+    else:
+        with pytest.raises(ValueError, match="give the words apart" if shortest else "is no attribute and object"):
+            words.ids(text)
 
 
 @given(st.lists(st.text("ab ", min_size=1, max_size=3).filter(str.strip), min_size=1, max_size=6, unique=True))

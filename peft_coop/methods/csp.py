@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..prompts import PairWords, PromptSequences, check_template, check_words, clean_word
+from ..prompts.pairs import as_plain, in_order
 from ..prompts.sequences import check_lengths
 from ..recipes import Recipe
 from ..towers import token_embedding
@@ -75,6 +76,8 @@ class CSPConfig(PromptConfig):
         for name in ("attributes", "objects"):
             if getattr(self, name) is not None:
                 setattr(self, name, check_words(getattr(self, name), name))
+        if self.class_names is not None:
+            self.class_names = in_order(self.class_names)
         self._settle_words()
         if self.words is not None:
             self.train_pairs = self._checked_pairs(self.words)
@@ -126,13 +129,13 @@ class CSPConfig(PromptConfig):
             self.objects = sorted({thing for _, thing in pairs})
 
     def _checked_pairs(self, words: PairWords) -> list[list[str]]:
-        given = self.class_names if self.train_pairs is None else self.train_pairs
+        given = as_plain(self.class_names if self.train_pairs is None else self.train_pairs)
         if not given:
             raise ValueError("`train_pairs` is missing: which attributes and objects are seen together in training?")
         what = "class_names" if self.train_pairs is None else "train_pairs"
         if isinstance(given, str | bytes) or not isinstance(given, Sequence):
             raise TypeError(f"`{what}` must be a list of (attribute, object), got {given!r}.")
-        ids = [words.ids(tuple(pair) if isinstance(pair, list) else pair) for pair in given]
+        ids = [words.ids(pair) for pair in given]
         longer = next((pair for pair in ids if len(pair) != 2), None)
         if longer is not None:
             raise ValueError(
@@ -160,9 +163,7 @@ class CSPConfig(PromptConfig):
 
 def class_names_of(classes: Iterable[Any], words: PairWords) -> list[str]:
     """The names of pairs, as a user gives them: as texts, words or numbers."""
-    if isinstance(classes, str | bytes):
-        raise TypeError(f"The classes must be a list of pairs, got {classes!r}.")
-    return [words.name(words.ids(tuple(each) if isinstance(each, list) else each)) for each in classes]
+    return [words.name(words.ids(each)) for each in in_order(classes)]
 
 
 class CSPPrompt(Prompt):
@@ -240,7 +241,7 @@ class CSPPrompt(Prompt):
         Raises:
             TypeError, ValueError: if they are none.
         """
-        rows = pair_ids.tolist() if hasattr(pair_ids, "tolist") else pair_ids
+        rows = as_plain(pair_ids)
         if not isinstance(rows, list | tuple) or not rows:
             raise ValueError(f"`pair_ids` must be (pairs, 2) numbers of attributes and objects, got {pair_ids!r}.")
         return self.class_names(rows)

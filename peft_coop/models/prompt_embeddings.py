@@ -137,14 +137,16 @@ class PromptEmbeddings(SplicedEmbeddings, BaseTunerLayer):
         Raises:
             ValueError: if no adapter is active, or there are no such classes.
         """
-        if not arguments:
-            return self.texts
+        return self._chosen_texts(tower, arguments) if arguments else self.texts
+
+    @torch.compiler.disable  # what is laid out here once are no tensors of the call
+    def _chosen_texts(self, tower: TextTower, arguments: Mapping[str, Any]) -> ClassTexts:
         names = tuple(self.prompt.classes_of_call(**arguments))
-        kept = self.call_texts.setdefault(self.required_adapter, {})
-        texts = kept.pop(names, None) or ClassTexts(names, self.prompt, tower)
-        kept[names] = texts  # the latest is the last
-        for oldest in list(kept)[:-KEPT_CALLS]:
-            del kept[oldest]
+        kept = self.call_texts.get(self.required_adapter, {})
+        texts = kept.get(names) or ClassTexts(names, self.prompt, tower)
+        latest = {**{name: each for name, each in kept.items() if name != names}, names: texts}
+        # A new dictionary, since calls of other threads read the one that was there.
+        self.call_texts[self.required_adapter] = dict(list(latest.items())[-KEPT_CALLS:])
         return texts
 
     def prompt_of(self, adapter_name: str) -> Prompt:

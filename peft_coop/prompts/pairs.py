@@ -5,7 +5,7 @@ Reference: CSP (arXiv:2204.03574).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -49,6 +49,22 @@ def check_words(words: Sequence[str], what: str) -> list[str]:
     return [str(word) for word in words]
 
 
+def as_plain(values: Any) -> Any:
+    """The lists of a tensor or an array; anything else as it is."""
+    return values.tolist() if hasattr(values, "tolist") else values
+
+
+def in_order(classes: Any) -> list[Any]:
+    """Classes as a list: of names or of pairs, which may be the rows of a tensor or an array.
+
+    Raises:
+        TypeError: if they have no order, or are a single text.
+    """
+    classes = as_plain(classes)
+    check_order(classes)
+    return list(classes)
+
+
 class PairWords:
     """The words of A attributes and O objects, and the classes that are made of them.
 
@@ -64,6 +80,7 @@ class PairWords:
         self.attributes, self.objects = list(attributes), list(objects)
         self._attribute_ids = {word: index for index, word in enumerate(self.attributes)}
         self._object_ids = {word: index for index, word in enumerate(self.objects)}
+        self._longest = max(map(len, (*self.attributes, *self.objects)))
         self._may_be_ambiguous = any(" " in word for word in (*self.attributes, *self.objects))
 
     def ids(self, given: Any) -> PairIds:
@@ -75,6 +92,7 @@ class PairWords:
         """
         if isinstance(given, str):
             return self._read(given)
+        given = as_plain(given)
         parts = tuple(given) if isinstance(given, Sequence) else ()
         if len(parts) >= 2 and all(isinstance(part, str) for part in parts):
             *attributes, thing = parts
@@ -125,23 +143,39 @@ class PairWords:
 
     def _read(self, name: str) -> PairIds:
         """The class of a text; of several readings the one with the fewest words."""
-        readings = sorted(self._readings(name, ()), key=len)
+        readings = self._shortest(name)
         if not readings:
             raise ValueError(
-                f"{name!r} is no attribute and object of this adapter. Its attributes are {_shown(self.attributes)}; "
-                f"its objects {_shown(self.objects)}."
+                f"{name!r} is no attribute and object of this adapter. Its attributes are "
+                f"{_shown(self.attributes)}; its objects {_shown(self.objects)}."
             )
-        if len(readings) > 1 and len(readings[0]) == len(readings[1]):
-            first, second = map(self.words, readings[:2])
+        if len(readings) > 1:
+            first, second = map(self.words, readings)
             raise ValueError(f"{name!r} reads as {first} and as {second}: give the words apart, not as one text.")
         return readings[0]
 
-    def _readings(self, rest: str, before: PairIds) -> Iterator[PairIds]:
-        if before and rest in self._object_ids:
-            yield (*before, self._object_ids[rest])
-        for place, character in enumerate(rest):
-            if character == " " and rest[:place] in self._attribute_ids:
-                yield from self._readings(rest[place + 1 :], (*before, self._attribute_ids[rest[:place]]))
+    def _shortest(self, name: str) -> list[PairIds]:
+        """One or two of the readings of a text that have the fewest words; none where it has no reading."""
+        # Of what stands before each space, and ends there with an attribute: there are too many readings to try all.
+        before: dict[int, list[PairIds]] = {0: [()]}
+        whole: list[PairIds] = []
+        for end in (*(place for place, character in enumerate(name) if character == " "), len(name)):
+            is_last = end == len(name)
+            known = self._object_ids if is_last else self._attribute_ids
+            found = [
+                (*reading, known[name[start:end]])
+                for start in before
+                if end - start <= self._longest and name[start:end] in known
+                for reading in before[start]
+                if reading or not is_last
+            ]
+            fewest = min(map(len, found), default=0)
+            shortest = [reading for reading in found if len(reading) == fewest][:2]
+            if is_last:
+                whole = shortest
+            elif shortest:
+                before[end + 1] = shortest
+        return whole
 
 
 def _shown(words: Iterable[str], most: int = 8) -> str:
