@@ -34,14 +34,14 @@ WAYS: dict[str, dict[str, Any]] = {
 # Dataset, shots, seeds; the papers' epochs belong to the shots.
 FULL = [
     ("digits", 4, (1, 2, 3, 4, 5)),
+    ("digits", 16, (1, 2, 3)),
     ("shapes", 4, (1, 2, 3, 4, 5)),
     ("photographs", 4, (1, 2, 3, 4, 5)),
     ("photographs", 16, (1, 2, 3)),
-    ("digits", 16, (1, 2, 3)),
 ]
 SMOKE = [("digits", 1, (1, 2))]
-# Test images of each class of the photographs: the first by their names.
-TEST_SHARE = 100
+# So many test images of each class of the photographs: the first by their names.
+TEST_IMAGES = 100
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,7 +62,7 @@ def load(name: str, photographs: str | None) -> ImageData | None:
     data = load_data(photographs)
     labels, first = list(data.test["label"]), []
     for label in range(len(data.class_names)):
-        first += [index for index, other in enumerate(labels) if other == label][:TEST_SHARE]
+        first += [index for index, other in enumerate(labels) if other == label][:TEST_IMAGES]
     return replace(data, name=name, test=data.test.select(first))
 
 
