@@ -8,7 +8,6 @@ __all__ = [
     "AutoPeftModelForImageClassification",
     "LossPartsCallback",
     "PeftModelForImageClassification",
-    "PromptAggregation",
     "PromptClassifierOutput",
     "PromptTuner",
     "join_towers",
@@ -21,7 +20,7 @@ else:
     from . import czsl, methods
     from .czsl import *  # noqa: F403  the numbers of compositional zero-shot learning: NumPy alone, so no time
     from .methods import *  # noqa: F403  the config of every method, and what one is made of
-    from .models import LossPartsCallback, PromptAggregation, PromptClassifierOutput, PromptTuner
+    from .models import LossPartsCallback, PromptClassifierOutput, PromptTuner
     from .peft_model import AutoPeftModelForImageClassification, PeftModelForImageClassification
     from .registration import register, register_method
     from .towers import join_towers

@@ -13,7 +13,8 @@ POSITIONS = {position: {"class_token_position": position} for position in ("end"
 # What a step does with its images depends on the parts that they come in: each has a gradient that is projected.
 IN_PARTS = ("prograd",)
 PAIRS = ["striped cat", "running dog", "paper kite"]
-SHALLOW = {"replaced_layer": 1}  # as the tiny towers are
+# As the tiny towers are, and with few prompts for a teacher.
+SHALLOW = {"replaced_layer": 1, "teacher_templates": ["a photo of a {}.", "the {}."]}
 SPECIFIC = {"class_specific_context": True}
 FORMS = {
     **POSITIONS,

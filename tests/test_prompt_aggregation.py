@@ -10,7 +10,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from peft_coop import CoOpConfig, PromptAggregation
-from peft_coop.models.prompt_aggregation import FILE_NAME
+from peft_coop.methods.prompt_aggregation import FILE_NAME
 
 EPOCHS, MEAN, STD = 4, 2.0, 1.5
 EXACT = {"atol": 1e-12, "rtol": 0}

@@ -190,7 +190,7 @@ class PromptLearning(ComparedMethod):
             raise ValueError(
                 f"{self.name} takes no part in {protocol!r}: its classes are not plain names. It has {own}."
             )
-        papers = METHODS[self.key].fields(protocol)
+        papers = METHODS[self.key].fields(protocol, self.data)
         if CONTEXT_START & self.fields.keys():
             papers = {name: value for name, value in papers.items() if name not in CONTEXT_START}
         return replace(self, fields={**papers, **self.fields}, protocol=protocol)

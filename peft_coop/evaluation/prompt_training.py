@@ -14,6 +14,8 @@ from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerStat
 
 from ..data import AugmentationCallback
 from ..data.tower_inputs import TowerInputs
+from ..methods import METHODS, PromptAggregation
+from ..methods.prompt_aggregation import FILE_NAME as AGGREGATION
 from ..models import LossPartsCallback
 from ..progress import Stage, stage
 from ..recipes import Recipe
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 # How often in a training its state is saved, for a run that is killed.
 SAVES = 10
+TRAINER_STATE = "trainer_state.json"  # the last that the Trainer itself writes of a checkpoint
 BATCH_SIZE = 256  # features
 PIXEL_BATCH_SIZE = 64
 
@@ -77,16 +80,26 @@ def train_prompt(model: PeftModel, train: Any, recipe: Recipe, seed: int, folder
     trainer.remove_callback(ProgressCallback)
     LossPartsCallback().add_to(trainer)
     trainer.add_callback(AugmentationCallback)
+    config = model.active_peft_config
+    of_method = list(METHODS[config.method].callbacks_of(config, recipe))
+    for callback in of_method:
+        trainer.add_callback(callback)
+    last_written = AGGREGATION if any(isinstance(each, PromptAggregation) for each in of_method) else TRAINER_STATE
     with stage("training", total=1) as training:
         trainer.add_callback(StageCallback(training))
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder, last_written))
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The last checkpoint that was written to its end: the Trainer writes `trainer_state.json` last."""
+def last_checkpoint(folder: Path, last_written: str = TRAINER_STATE) -> str | None:
+    """The last checkpoint that was written to its end.
+
+    Args:
+        folder: of all checkpoints.
+        last_written: the name of the file that is written last.
+    """
     complete = {
         int(found[1]): state.parent
-        for state in folder.glob("checkpoint-*/trainer_state.json")
+        for state in folder.glob(f"checkpoint-*/{last_written}")
         if (found := re.fullmatch(r"checkpoint-(\d+)", state.parent.name))
     }
     return str(complete[max(complete)]) if complete else None

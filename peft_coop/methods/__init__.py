@@ -10,6 +10,8 @@ from .ivlp import IVLPConfig
 from .kgcoop import KgCoOpConfig
 from .maple import MaPLeConfig
 from .prograd import ProGradConfig
+from .prompt_aggregation import PromptAggregation
+from .promptsrc import PromptSRCConfig
 from .table import DEFAULT_METHOD, METHODS, find_method
 from .tcp import TCPConfig
 from .vpt import VPTConfig
@@ -29,7 +31,9 @@ __all__ = [
     "Method",
     "ProGradConfig",
     "Prompt",
+    "PromptAggregation",
     "PromptConfig",
+    "PromptSRCConfig",
     "Step",
     "TCPConfig",
     "VPTConfig",

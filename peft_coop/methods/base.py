@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from ..prompts import PromptSequences, check_class_names
 from ..recipes import PROTOCOLS, Recipe, coop_recipe
 from ..towers import NO_DEEP_VECTORS, DeepVectors, text_reader
 from .config import PromptConfig
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Step:
         dtype: what the text features were computed in: bfloat16 under autocast, for example.
         zero_shot_text_embeds: computes `[C, P]`, L2-normalised, of the frozen model with `zero_shot_template`; kept
             from step to step.
+        teacher_text_embeds: computes `[C, P]`, L2-normalised: of the frozen model with `Prompt.teacher_texts`, their
+            features averaged before they are normalised; kept from step to step.
         zero_shot_image_embeds: computes `[B, P]`, L2-normalised, of the frozen model.
         compare: logits `[B, C]` of image and text features.
     """
@@ -55,6 +60,7 @@ class Step:
     vectors: Tensor
     dtype: torch.dtype
     zero_shot_text_embeds: Callable[[], Tensor]
+    teacher_text_embeds: Callable[[], Tensor]
     zero_shot_image_embeds: Callable[[], Tensor]
     compare: Callable[[Tensor, Tensor], Tensor]
 
@@ -121,6 +127,14 @@ class Prompt(nn.Module, ABC):
             ValueError: if a prompt is too long.
         """
         return [self.reader.hand_written(class_names, template) for template in self.settings.templates]
+
+    def teacher_texts(self, class_names: Sequence[str]) -> list[PromptSequences]:
+        """The classes' prompts, by template, that the frozen model teaches with: see `Step.teacher_text_embeds`.
+
+        Raises:
+            ValueError: if a prompt is too long.
+        """
+        return self.hand_written(class_names)
 
     def class_names(self, classes: Sequence[Any]) -> list[str]:
         """The names of classes as a user gives them: names already, unless the method takes something else, too.
@@ -231,6 +245,8 @@ class Method:
             the config has and `PromptConfig` has not.
         colour: of its lines and bars, as "#rrggbb".
         protocols: the experiments that it takes part in: those whose classes it can have.
+        fields_of_data: further fields of the config that the papers have in a protocol, by it and the dataset's name.
+        callbacks_of: what the Trainer is to be given beside, by the config and the recipe.
     """
 
     key: str
@@ -244,6 +260,8 @@ class Method:
     settings: tuple[str, ...] | None = None
     colour: str | None = None
     protocols: tuple[str, ...] = PROTOCOLS
+    fields_of_data: Callable[[str, str | None], Mapping[str, Any]] = lambda protocol, data: {}
+    callbacks_of: Callable[[Any, Recipe], Sequence[TrainerCallback]] = lambda config, recipe: ()
 
     def recipe(self, num_shots: int, data: str | None = None, protocol: str = "few-shot") -> Recipe:
         """The settings that the paper trains with.
@@ -261,17 +279,18 @@ class Method:
             raise ValueError(f"`num_shots` must be 1 or more, got {num_shots}.")
         return self.recipe_of(num_shots, data, protocol)
 
-    def fields(self, protocol: str = "few-shot") -> dict[str, Any]:
+    def fields(self, protocol: str = "few-shot", data: str | None = None) -> dict[str, Any]:
         """The fields of the config that the papers have in a protocol, the context's length and start for example.
 
         Args:
             protocol: one of `PROTOCOLS`.
+            data: the dataset's name.
 
         Raises:
             ValueError: if there is no such protocol.
         """
         check_protocol(protocol)
-        return dict(self.fields_of(protocol))
+        return {**self.fields_of(protocol), **self.fields_of_data(protocol, data)}
 
     @property
     def own_settings(self) -> tuple[str, ...]:

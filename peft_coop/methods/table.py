@@ -8,13 +8,13 @@ from .ivlp import IVLP
 from .kgcoop import KGCOOP
 from .maple import MAPLE
 from .prograd import PROGRAD
+from .promptsrc import PROMPTSRC
 from .tcp import TCP
 from .vpt import VPT
 
 # Their titles stand in `titles.json` too, which the command line reads before it imports anything heavy.
-METHODS: dict[str, Method] = {
-    method.key: method for method in (COOP, COCOOP, KGCOOP, PROGRAD, TCP, MAPLE, IVLP, VPT, CSP)
-}
+EVERY = (COOP, COCOOP, KGCOOP, PROGRAD, TCP, MAPLE, IVLP, VPT, PROMPTSRC, CSP)
+METHODS: dict[str, Method] = {method.key: method for method in EVERY}
 
 # What is learned where no method is named.
 DEFAULT_METHOD = next(iter(METHODS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..methods import Prompt
@@ -34,14 +35,16 @@ class ClassTexts:
         zero_shot = prompt.hand_written(self.class_names)
         self.learned: PreparedPrompts = tower.prepare(learned)
         self.zero_shot: list[PreparedPrompts] = [tower.prepare(sequences) for sequences in zero_shot]
+        self._teacher: list[PreparedPrompts] = []
         self._learned_features: TextCache[Tensor] = TextCache()
+        self._teacher_features: TextCache[Tensor] = TextCache()
         self._zero_shot_features: TextCache[Tensor] = TextCache()
 
     def clear(self) -> None:
         """Forget all that is kept of these prompts."""
-        for features in (self._learned_features, self._zero_shot_features):
+        for features in (self._learned_features, self._teacher_features, self._zero_shot_features):
             features.clear()
-        for prompts in (self.learned, *self.zero_shot):
+        for prompts in (self.learned, *self._teacher, *self.zero_shot):
             prompts.clear()
 
     def learned_features(self, tower: TextTower, vectors: Sequence[Tensor], compute: Callable[[], Tensor]) -> Tensor:
@@ -53,6 +56,15 @@ class ClassTexts:
         return _own_copy(
             self._zero_shot_features, tower, (), lambda: average([tower.encode(each) for each in self.zero_shot])
         )
+
+    def teacher_features(self, prompt: Prompt, tower: TextTower) -> Tensor:
+        """The mean `[C, P]` over the teacher's templates of features that are not normalised; computed or kept."""
+
+        def compute() -> Tensor:
+            self._teacher = self._teacher or [tower.prepare(each) for each in prompt.teacher_texts(self.class_names)]
+            return torch.stack([tower.encode(each) for each in self._teacher]).mean(0)
+
+        return _own_copy(self._teacher_features, tower, (), compute)
 
 
 def _own_copy(

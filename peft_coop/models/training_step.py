@@ -51,8 +51,7 @@ def training_step(
     def zero_shot_image_embeds() -> Tensor:
         if not is_vision_frozen(model):
             warn_of_moving_base(model)
-        is_frozen = not (model.prompt_layer.prompt.settings.changes_vision or has_adapters_beside(model))
-        if pixel_values is None or is_frozen:
+        if pixel_values is None or not is_changed(model):
             return cast(Tensor, outputs.image_embeds).detach()
         with frozen_model(model):
             return normalize(image_features(model, pixel_values, **of_images))
@@ -65,6 +64,7 @@ def training_step(
         vectors=vectors,
         dtype=dtype,
         zero_shot_text_embeds=lambda: zero_shot_text_embeds(model, texts),
+        teacher_text_embeds=lambda: teacher_text_embeds(model, texts),
         zero_shot_image_embeds=zero_shot_image_embeds,
         compare=lambda images, texts: cosine_logits(images, texts, *scale_and_bias(model, images)),
     )
@@ -77,6 +77,15 @@ def zero_shot_text_embeds(model: PromptClassifierMixin, texts: ClassTexts) -> Te
         warn_of_moving_base(model)
     with frozen_model(model):
         return normalize(texts.zero_shot_features(text_tower(model)))
+
+
+@torch.no_grad()
+def teacher_text_embeds(model: PromptClassifierMixin, texts: ClassTexts) -> Tensor:
+    """Features `[C, P]` of classes in the frozen model with the method's teacher texts, L2-normalised."""
+    if not model.text_is_frozen:
+        warn_of_moving_base(model)
+    with frozen_model(model):
+        return normalize(texts.teacher_features(model.prompt_layer.prompt, text_tower(model)))
 
 
 @torch.no_grad()
@@ -94,10 +103,15 @@ def has_adapters_beside(model: PromptClassifierMixin) -> bool:
     return any(isinstance(module, kinds) and module is not model.prompt_layer for module in model.modules())
 
 
+def is_changed(model: PromptClassifierMixin) -> bool:
+    """Whether adapters change what the base model makes of a hand-written prompt or of an image."""
+    return model.prompt_layer.prompt.settings.changes_vision or has_adapters_beside(model)
+
+
 @contextmanager
 def frozen_model(model: PromptClassifierMixin) -> Iterator[None]:
     """The base model as it was before any adapter, for a while: what is trained beside the prompt drops nothing."""
-    if not has_adapters_beside(model):
+    if not is_changed(model):
         yield
         return
     in_training = [module for module in model.modules() if module.training]
