@@ -27,7 +27,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--classes",
         nargs="+",
-        help="of a class-specific context, those to look at; of CSP the words (default: all)",
+        help="of a class-specific context, those to look at; of learned words, these (default: all)",
     )
     parser.add_argument("--plot", type=Path, help="also draw them into this PNG")
     parser.add_argument("--json", action="store_true", help="print one JSON object a vector")
