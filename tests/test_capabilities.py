@@ -188,8 +188,9 @@ def two_processes(tried: Tried) -> bool:
 def from_and_to_the_original(tried: Tried) -> bool:
     model = tried.model()
     export_original(model, tried.folder / "original.pth.tar")
+    names = {} if tried.method.prompt.changes_text else {"class_names": NAMES}  # which no file has without a vector
     convert_original(
-        tried.folder / "original.pth.tar", tried.clip(), tried.folder / "converted", method=tried.method.key
+        tried.folder / "original.pth.tar", tried.clip(), tried.folder / "converted", method=tried.method.key, **names
     )
     converted = PeftModel.from_pretrained(tried.clip(), tried.folder / "converted").eval()
     assert converted.peft_config["default"].method == tried.method.key

@@ -61,7 +61,7 @@ def test_a_token_of_the_words_that_stands_before_the_name(tokenizer, tokenizer_p
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"method": "maple"}, r"`method` must be one of \('coop', 'cocoop', 'kgcoop', 'prograd'\), .* got 'maple'"),
+        ({"method": "mable"}, r"`method` must be one of \('coop', 'cocoop', 'kgcoop', 'prograd', .*\), .* got 'mable'"),
         ({"method": "cocoop"}, "is not of CoCoOp: it has no Meta-Net"),
         ({"method": "kgcoop", "class_token_position": "front"}, "KgCoOp cannot have the class name at the 'front'"),
         ({"method": "prograd", "class_token_position": "middle"}, "ProGrad cannot have .* it has 'end' and 'front'"),

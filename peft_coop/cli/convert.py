@@ -89,11 +89,11 @@ def _check_count(names: Sequence[str], options: argparse.Namespace) -> None:
     Raises:
         ValueError: if so; a file that keeps no class is for any.
     """
-    from ..hub import read_original
+    from ..hub.original import classes_in_original
 
-    suffix = read_original(options.source, options.method).token_suffix
-    if suffix is not None and len(suffix) != len(names):
+    count = classes_in_original(options.source, options.method)
+    if count is not None and count != len(names):
         raise ValueError(
-            f"{options.source} was learned with {len(suffix)} classes, got {len(names)} names: give all of them, in "
+            f"{options.source} was learned with {count} classes, got {len(names)} names: give all of them, in "
             "their order. For other classes convert it, and name these to `predict --class-names`."
         )

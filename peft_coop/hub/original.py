@@ -25,7 +25,8 @@ from ..prompts import PromptTokenizer, find_tokenizer
 from ..towers import find_family, projection_dim, text_limit, token_embedding
 from ..whole_files import written_whole
 from .card_sections import others_of
-from .original_file import OriginalCheckpoint, read_original
+from .original_deep import NAMES, check_deep_exportable, convert_deep, deep_state
+from .original_file import OriginalCheckpoint, load_state, read_original
 from .original_names import matching_token_embedding, name_token_ids, recover_class_names, spell
 
 __all__ = ["OriginalCheckpoint", "convert_original", "export_original", "read_original", "recover_class_names"]
@@ -47,9 +48,9 @@ def convert_original(
     method: str | None = None,
     class_names: Sequence[str] | None = None,
     class_token_position: str = "end",
-    class_template: str = CLASS_TEMPLATE,
+    class_template: str | None = None,
     tokenizer_name_or_path: str | None = None,
-) -> ContextConfig:
+) -> PromptConfig:
     """Turn a checkpoint of the original into an adapter that `PeftModel.from_pretrained(model, output_dir)` loads.
 
     Args:
@@ -58,12 +59,14 @@ def convert_original(
         output_dir: the folder for the adapter and its model card.
         method: whose code wrote it: "coop", "cocoop", "kgcoop" or "prograd"; None: CoOp or CoCoOp, as the file has a
             Meta-Net or not. What KgCoOp's files hold beside the context does nothing there, and is left out. ProGrad's
-            cannot be told from CoOp's.
+            cannot be told from CoOp's. Of "maple", "ivlp", "vpt" and "promptsrc", whose files hold the whole model, it
+            is what was learned that is taken.
         class_names: its classes, in the order of the labels; None: those that are in the file, see
-            `recover_class_names`. For a unified context they may be others.
+            `recover_class_names` (VPT's has none). For a unified context they may be others.
         class_token_position: as `TRAINER.COOP.CLASS_TOKEN_POSITION` in the original's config; the file does not say.
-        class_template: the fixed text behind the context. Another one than "{}." stands in files of ProGrad that began
-            with words of more tokens than words: for OxfordPets with 16 vectors it is "a {}.".
+        class_template: the fixed text behind the context; None: "{}.", and of MaPLe and IVLP what is left of "a photo
+            of a". Another one than "{}." stands in files of ProGrad that began with words of more tokens than words:
+            for OxfordPets with 16 vectors it is "a {}.".
         tokenizer_name_or_path: the model's tokenizer; None: the model's own name or path.
 
     Returns:
@@ -77,6 +80,14 @@ def convert_original(
     if isinstance(model, PeftModel):
         raise TypeError("`model` must be the CLIP without an adapter, got a PeftModel: give `model.get_base_model()`.")
     family = find_family(model)
+    if method in NAMES:
+        if class_token_position != "end":
+            raise ValueError(
+                f"{METHODS[method].title} puts the class name at the end: `class_token_position` must be 'end', got "
+                f"{class_token_position!r}."
+            )
+        return convert_deep(path, model, output_dir, method, class_names, class_template, tokenizer_name_or_path)
+    class_template = CLASS_TEMPLATE if class_template is None else class_template
     checkpoint = read_original(path, method)
     key = _settle_method(checkpoint, method, class_token_position)
     _check_fit(checkpoint, model, class_token_position)
@@ -102,6 +113,23 @@ def convert_original(
     return config
 
 
+def classes_in_original(path: str | os.PathLike, method: str | None = None) -> int | None:
+    """How many classes a checkpoint of the original was learned with; None where it does not say.
+
+    Args:
+        path: the file.
+        method: whose code wrote it, as for `convert_original`.
+
+    Raises:
+        OSError, ValueError: if it cannot be read.
+    """
+    if method in NAMES:
+        suffix = load_state(Path(path))[0].get("prompt_learner.token_suffix")
+    else:
+        suffix = read_original(path, method).token_suffix
+    return None if suffix is None else len(suffix)
+
+
 def _saved_name(config: PromptConfig, key: str) -> str:
     """The name in an adapter's file of what the original calls `key`."""
     return f"{config.peft_type.value.lower()}_{key.replace('meta_net.', 'meta_net_')}"
@@ -114,7 +142,8 @@ def _settle_method(checkpoint: OriginalCheckpoint, method: str | None, class_tok
         ValueError: if it has no such checkpoints, or the file is not one of them.
     """
     if method not in (None, *POSITIONS):
-        raise ValueError(f"`method` must be one of {tuple(POSITIONS)}, whose checkpoints can be read; got {method!r}.")
+        readable = (*POSITIONS, *NAMES)
+        raise ValueError(f"`method` must be one of {readable}, whose checkpoints can be read; got {method!r}.")
     in_file = "coop" if checkpoint.meta_net is None else "cocoop"
     if (method in ("coop", "cocoop") and method != in_file) or (method == "prograd" and in_file != "coop"):
         holds = "no Meta-Net" if in_file == "coop" else "a Meta-Net"
@@ -220,7 +249,8 @@ def export_original(model: PeftModel, path: str | os.PathLike, epoch: int = 0) -
     and `N_CTX` and `CSC` beside it.
 
     Args:
-        model: a CLIP with an adapter of CoOp, CoCoOp, KgCoOp or ProGrad, and its classes.
+        model: a CLIP with an adapter of CoOp, CoCoOp, KgCoOp, ProGrad, MaPLe, IVLP, VPT or PromptSRC, and its
+            classes.
         path: the file to write; the original looks for `prompt_learner/model.pth.tar-EPOCH`.
         epoch: which the original prints when it loads the file.
 
@@ -236,10 +266,16 @@ def export_original(model: PeftModel, path: str | os.PathLike, epoch: int = 0) -
     saved = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     learned = {key.rpartition(".embeddings.")[2]: value for key, value in saved.items()}
     table = token_embedding(model.get_base_model()).weight.detach()
-    prefix, suffix = _frozen_parts(layer.prompt, layer.texts.class_names, table)
-    state_dict = {"token_prefix": prefix, "token_suffix": suffix}
-    names = {key: _saved_name(config, key) for key in LEARNED}
-    state_dict |= {key: learned[ours] for key, ours in names.items() if ours in learned}
+    state_dict = {}
+    if layer.prompt.changes_text:
+        prefix, suffix = _frozen_parts(layer.prompt, layer.texts.class_names, table)
+        state_dict = {"token_prefix": prefix, "token_suffix": suffix}
+    if config.method in NAMES:
+        state_dict = {f"prompt_learner.{key}": value for key, value in state_dict.items()}
+        state_dict |= deep_state(learned, config)
+    else:
+        names = {key: _saved_name(config, key) for key in LEARNED}
+        state_dict |= {key: learned[ours] for key, ours in names.items() if ours in learned}
     state_dict = {key: value.detach().cpu().contiguous() for key, value in state_dict.items()}
     _write({"state_dict": state_dict, "epoch": epoch}, Path(path))
 
@@ -254,13 +290,16 @@ def _write(contents: dict[str, Any], path: Path) -> None:
 
 
 def _check_exportable(config: PromptConfig, width: int) -> None:
-    if config.method not in POSITIONS or not isinstance(config, ContextConfig):
+    if config.method not in (*POSITIONS, *NAMES):
         raise ValueError(
-            f"The checkpoints of original code that can be written are those of {', '.join(POSITIONS)}, and this "
-            f"adapter is of {config.method!r}: it cannot be exported."
+            f"The checkpoints of original code that can be written are those of {', '.join((*POSITIONS, *NAMES))}, and "
+            f"this adapter is of {config.method!r}: it cannot be exported."
         )
     if config.class_names is None:
         raise ValueError("The original's checkpoints have classes, and this adapter has none: call `set_classes`.")
+    if not isinstance(config, ContextConfig):
+        check_deep_exportable(config)
+        return
     position = config.class_token_position
     kinds = {
         f"the class name at the {position!r}": position not in POSITIONS[config.method],
@@ -291,7 +330,7 @@ def _check_nothing_else_is_needed(model: PeftModel, config: PromptConfig) -> Non
 def _frozen_parts(prompt: ContextPrompt, class_names: Sequence[str], table: Tensor) -> tuple[Tensor, Tensor]:
     """The embeddings `[V, D]` of BOS as `[C, 1, D]`, and of name, full stop, EOS and padding `[C, S, D]`."""
     tokenizer = prompt.reader.tokenizer
-    names = tokenizer.encode_names(class_names)
+    names = tokenizer.encode_names(class_names, prompt.settings.class_template)
     room = prompt.reader.max_length - 1 - prompt.n_ctx
     # The original pads with zeros, whatever the token 0 is.
     suffixes = [[*each.ids, *tokenizer.after, *[0] * room][:room] for each in names]

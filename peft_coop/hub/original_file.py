@@ -24,6 +24,8 @@ AXES = {
 }
 # What a method's file holds that its forward does not use.
 UNUSED = {"kgcoop": ("bias_vectors", "meta_net.")}
+# Of what later methods' files hold, which are those of whole models.
+WHOLE_MODEL = {"prompt_learner.ctx", "image_encoder.VPT"}
 CTX_AXES = {2: ("vectors", "width"), 3: ("classes", "vectors", "width")}
 
 # What lies beside the tensors: the scheduler's state holds a scheduler, and that an optimizer.
@@ -88,27 +90,38 @@ def read_original(path: str | os.PathLike, method: str | None = None) -> Origina
         ValueError: if it is not such a checkpoint, or its tensors do not fit together.
     """
     path = Path(path)
-    contents = _load(path)
-    state_dict = contents.get("state_dict") if isinstance(contents, dict) else None
-    if not isinstance(state_dict, dict):
-        held = ", ".join(map(str, contents)) if isinstance(contents, dict) else type(contents).__name__
-        raise ValueError(f"{path} is no checkpoint of CoOp: it has no `state_dict`, it holds {held or 'nothing'}.")
-    tensors = {str(key).removeprefix("module."): value for key, value in state_dict.items()}
+    tensors, epoch = load_state(path)
     unused = UNUSED.get(method or "", ())
     tensors = {key: value for key, value in tensors.items() if not key.startswith(unused)}
     _check_keys(tensors, path)
     tensors = {key: value.detach().float() for key, value in tensors.items()}
     _check_tensors(tensors, path)
     meta_net = {key: value for key, value in tensors.items() if key.startswith("meta_net.")}
-    epoch = contents.get("epoch")
     return OriginalCheckpoint(
         path=path,
         ctx=tensors["ctx"],
         token_prefix=tensors.get("token_prefix"),
         token_suffix=tensors.get("token_suffix"),
         meta_net=meta_net or None,
-        epoch=epoch if isinstance(epoch, int) else None,
+        epoch=epoch,
     )
+
+
+def load_state(path: Path) -> tuple[dict[str, Any], int | None]:
+    """A checkpoint's tensors by their names, and after how many epochs it was saved, if it says.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if it is not such a checkpoint.
+    """
+    contents = _load(path)
+    state_dict = contents.get("state_dict") if isinstance(contents, dict) else None
+    if not isinstance(state_dict, dict):
+        held = ", ".join(map(str, contents)) if isinstance(contents, dict) else type(contents).__name__
+        raise ValueError(f"{path} is no checkpoint of CoOp: it has no `state_dict`, it holds {held or 'nothing'}.")
+    epoch = contents.get("epoch")
+    tensors = {str(key).removeprefix("module."): value for key, value in state_dict.items()}
+    return tensors, epoch if isinstance(epoch, int) else None
 
 
 class _Ignored:
@@ -144,6 +157,11 @@ def _check_keys(tensors: dict[str, Any], path: Path) -> None:
     """Check that there are the tensors of CoOp or CoCoOp, and no others."""
     listed = ", ".join(sorted(tensors)) or "nothing"
     if "ctx" not in tensors:
+        if WHOLE_MODEL & tensors.keys():
+            raise ValueError(
+                f"{path} holds a whole model with prompts at its layers: say of which method it is, such as "
+                '`method="maple"`.'
+            )
         raise ValueError(f"{path} is no checkpoint of CoOp: its `state_dict` has no `ctx`, it holds {listed}.")
     unknown = sorted(key for key in tensors if key != "ctx" and key not in AXES)
     if unknown:

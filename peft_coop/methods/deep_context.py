@@ -95,6 +95,11 @@ class DeepContextPrompt(ContextPrompt):
         config.class_template = " ".join([*words[taken:], "{}."])
 
 
+def words_behind(n_ctx: int) -> str:
+    """The class template that the words leave of which the first start the vectors, a word each."""
+    return " ".join([*CONTEXT_WORDS.split()[n_ctx:], "{}."])
+
+
 def settle_depth(given: int | None, default: int, n_layers: int, setting: str, tower: str) -> int:
     """How many layers read vectors of their own.
 
