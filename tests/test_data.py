@@ -287,6 +287,14 @@ def test_features_equal_the_towers(tmp_path, processor):
     assert features.features["label"] == data.train.features["label"]
 
 
+def test_features_draw_none_of_the_callers_random_numbers(tmp_path, processor):
+    """What is random behind them is the same whether they were kept from before or not."""
+    train, clip = load_data(f"folder:{draw(tmp_path)}").train, make_clip()
+    state = torch.get_rng_state()
+    with_image_embeds(train, clip, processor)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_features_are_computed_once(tmp_path, processor, monkeypatch):
     """A second run reads them; another tower, another processor or other data compute them anew."""
     draw(tmp_path / "images")

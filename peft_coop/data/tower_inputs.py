@@ -73,4 +73,5 @@ class TowerInputs(torch.utils.data.Dataset):
             num_workers: processes that read and cut images; 0: this one.
         """
         sampler = BatchSampler(SequentialSampler(self), batch_size, drop_last=False)
-        yield from DataLoader(self, batch_size=None, sampler=sampler, num_workers=num_workers)
+        own = torch.Generator()  # a loader draws a seed for its processes, and else takes it from everybody's numbers
+        yield from DataLoader(self, batch_size=None, sampler=sampler, num_workers=num_workers, generator=own)
