@@ -18,17 +18,21 @@ from peft_coop.demo import load_clip, load_processor, load_task
 from peft_coop.evaluation.baselines import (
     CLIPAdapter,
     ImageEncoderFineTuning,
+    LayerNormTuning,
     LinearProbe,
+    LoRATuning,
     PromptEnsemble,
     TextBias,
     TextTransform,
     TipAdapterF,
+    TwoStage,
     ZeroShot,
     all_baselines,
     training_loop,
 )
 from peft_coop.evaluation.baselines.hand_written_prompts import text_features, text_logits
 from peft_coop.evaluation.baselines.linear_probe import raw_features, search_exponent
+from peft_coop.evaluation.baselines.training_pixels import training_pixels
 from peft_coop.evaluation.compared_methods import LabelledImages
 from peft_coop.evaluation.frozen_clip import FrozenCLIP
 from peft_coop.evaluation.scores import scores
@@ -36,7 +40,9 @@ from peft_coop.evaluation.templates import imagenet_templates
 from peft_coop.recipes import Recipe
 
 NEW_NAMES = ["circle", "square"]
-GRADIENT_METHODS = [TextTransform, TextBias, CLIPAdapter, TipAdapterF, ImageEncoderFineTuning]
+ON_FEATURES = [TextTransform, TextBias, CLIPAdapter, TipAdapterF]
+ON_PIXELS = [ImageEncoderFineTuning, LoRATuning, LayerNormTuning, TwoStage]
+GRADIENT_METHODS = [*ON_FEATURES, *ON_PIXELS]
 
 every_gradient_method = pytest.mark.parametrize("method_class", GRADIENT_METHODS)
 
@@ -317,9 +323,9 @@ def training_loss(classifier, images: LabelledImages) -> float:
 @every_gradient_method
 def test_learning_lowers_the_training_loss(frozen, images, tmp_path, method_class):
     rates = {TextTransform: 0.02, TextBias: 0.5, CLIPAdapter: 0.2, TipAdapterF: 0.001, ImageEncoderFineTuning: 1e-4}
-    rate = rates[method_class]
+    rate, num_epochs = rates.get(method_class, 2e-3), 8 if method_class in ON_PIXELS else 20
     before = training_loss(ZeroShot().fit(frozen, images, 1, tmp_path), images)
-    learned = method_class(rate, num_epochs=20).fit(frozen, images, 1, tmp_path)
+    learned = method_class(rate, num_epochs=num_epochs).fit(frozen, images, 1, tmp_path)
     assert training_loss(learned, images) < before - 0.02
 
 
@@ -369,13 +375,13 @@ def test_only_the_image_encoder_changes(frozen, images, tmp_path):
     assert not any(weight.requires_grad for weight in tuned.parameters())
 
 
-def test_the_image_encoder_trains_on_what_the_processor_gives_or_on_random_parts(frozen, images):
+def test_pixels_are_what_the_processor_gives_or_random_parts(frozen, images):
     indices = torch.tensor([3, 1])
-    plain = ImageEncoderFineTuning()._pixels(frozen, images.train, seed=1)
+    plain = training_pixels(frozen, images.train, seed=1)
     pictures = [images.train[index]["image"] for index in (3, 1)]
     expected = frozen.processor(images=pictures, return_tensors="pt")["pixel_values"]
     assert torch.equal(plain(indices, 0)["pixel_values"], expected)
-    augmented = ImageEncoderFineTuning(augment=True)._pixels(frozen, images.train, seed=1)
+    augmented = training_pixels(frozen, images.train, seed=1, augment=True)
     first, second, again = (augmented(indices, epoch)["pixel_values"] for epoch in (0, 1, 0))
     assert first.shape == expected.shape
     assert torch.equal(first, again)
@@ -397,7 +403,7 @@ def test_what_is_learned_follows_from_the_seed(frozen, images, test_images, tmp_
     assert not np.array_equal(logits(2, "c", 5), first)
 
 
-@every_gradient_method
+@pytest.mark.parametrize("method_class", [each for each in GRADIENT_METHODS if each is not TwoStage])
 def test_a_killed_training_goes_on(frozen, images, test_images, tmp_path, monkeypatch, method_class):
     method = method_class(0.01, num_epochs=4, batch_size=10)
     whole = method.fit(frozen, images, 1, tmp_path / "whole").logits(test_images, images.class_names)
@@ -476,6 +482,9 @@ def test_the_list_of_baselines():
         "clip-adapter",
         "linear-probe",
         "tip-adapter-f",
+        "layer-norm",
+        "two-stage",
+        "lora",
         "image-encoder",
     ]
     assert {key for key, method in methods.items() if not method.learns} == set(list(methods)[:3])
@@ -485,6 +494,9 @@ def test_the_list_of_baselines():
     assert methods["image-encoder"].settings()["learning_rate"] == 1e-5
     assert methods["image-encoder"].settings()["batch_size"] == 32
     assert methods["clip-adapter"].settings()["learning_rate"] == 0.02
+    for key in ("lora", "layer-norm", "two-stage"):
+        assert methods[key].settings()["learning_rate"] == 2e-4
+        assert methods[key].changes_vision
     assert methods["tip-adapter-f"].settings()["learning_rate"] == 0.001
     assert methods["tip-adapter-f"].settings()["batch_size"] == 256
     for key in ("text-transform", "clip-adapter", "tip-adapter", "tip-adapter-f", "gda"):
@@ -549,10 +561,18 @@ def test_the_list_passes_the_recipe_on(key, rate):
     ],
 )
 def test_the_list_passes_the_augmentation_on(given, expected):
-    encoder = all_baselines(**given)[-1]
-    assert (encoder.augment, encoder.flip) == (given.get("augment", False), given.get("flip", True))
-    settings = encoder.settings()
-    assert {name: settings[name] for name in ("augment", "flip") if name in settings} == expected
+    methods = {method.key: method for method in all_baselines(**given)}
+    for each in (methods[key] for key in ("image-encoder", "lora", "layer-norm", "two-stage")):
+        assert (each.augment, each.flip) == (given.get("augment", False), given.get("flip", True))
+        settings = each.settings()
+        assert {name: settings[name] for name in ("augment", "flip") if name in settings} == expected
+
+
+@pytest.mark.parametrize("key", ["lora", "layer-norm", "two-stage"])
+def test_the_list_passes_the_recipe_of_towers_on(key):
+    methods = {each.key: each for each in all_baselines(num_epochs=3, batch_size=8, tower_learning_rate=0.01)}
+    settings = methods[key].settings()
+    assert [settings[name] for name in ("num_epochs", "batch_size", "learning_rate")] == [3, 8, 0.01]
 
 
 def test_the_list_refuses_wrong_numbers():

@@ -70,8 +70,8 @@ def test_views_with_what_changes_the_vision_tower(tmp_path, capsys):
     _, told = run(capsys, *command, "maple", code=2)
     assert "and maple would change the vision tower" in told
     printed, told = run(capsys, *command, "all")
-    assert "> left out image-encoder, maple, ivlp, vpt: --views 2 computes image features once, and" in told
-    for title, listed in {"text bias": True, "image encoder": False, "CoOp": True, "MaPLe": False}.items():
+    assert re.search("> left out image-encoder, layer-norm, two-stage, lora, maple, .*: --views 2 computes image", told)
+    for title, listed in {"text bias": True, "LoRA": False, "CoOp": True, "MaPLe": False}.items():
         assert (f" {title} " in printed) == listed
     command = ["train", *SHORT, "--method", "maple", "--views", "2", "--output", tmp_path / "prompt"]
     _, told = run(capsys, *command, code=2)
@@ -108,11 +108,12 @@ def test_options_of_the_training_that_a_method_has_no_use_for(tmp_path, capsys, 
 
 @pytest.mark.parametrize(
     ("method", "unheeded"),
-    [("text-bias", {"augment"}), ("gda", {"augment", "epochs"}), ("image-encoder", {"learning-rate"})],
+    [("text-bias", {"augment"}), ("gda", {"augment", "epochs"})]
+    + [(key, {"learning-rate"}) for key in ("image-encoder", "layer-norm", "two-stage", "lora")],
 )
 def test_random_crops_that_a_method_has_no_use_for(tmp_path, capsys, method, unheeded):
     command = [*benchmark(tmp_path, "few-shot", "--methods", method), "--augment", "--dry-run"]
-    _, told = run(capsys, *command, *(["--learning-rate", "0.01"] if method == "image-encoder" else []))
+    _, told = run(capsys, *command, *(["--learning-rate", "0.01"] if "learning-rate" in unheeded else []))
     assert set(re.findall("> --([a-z-]+) has no effect", told)) == unheeded
 
 

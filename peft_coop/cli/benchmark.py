@@ -39,6 +39,9 @@ BASELINES = (
     "tip-adapter-f",
     "clip-adapter",
     "gda",
+    "layer-norm",
+    "two-stage",
+    "lora",
 )
 EXAMPLES = """\
 examples:

@@ -31,6 +31,7 @@ HEEDED = {
     "tip-adapter-f": (*IN_STEPS, *OF_VIEWS),
     "clip-adapter": (*IN_STEPS, "learning_rate", *OF_VIEWS),
     "gda": OF_VIEWS,
+    **dict.fromkeys(("layer-norm", "two-stage", "lora"), (*IN_STEPS, "augment", "no_flip")),
 }
 # Values of options that were not given, or say what holds anyway.
 UNSET: dict[str, tuple[Any, ...]] = {

@@ -18,6 +18,7 @@ from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, PreparedPrompts
 from .similarity import computing_dtype, cosine_logits, normalize, scale_and_bias
 from .text_cache import TextCache
 from .text_tower import TextTower, average, encode_templates, text_reader, text_tower
+from .tuned_modules import attention_projections, layer_norms
 from .vision_tower import (
     check_image_inputs,
     close_vision_tower,
@@ -37,6 +38,7 @@ __all__ = [
     "SplicedEmbeddings",
     "TextCache",
     "TextTower",
+    "attention_projections",
     "average",
     "check_image_inputs",
     "close_vision_tower",
@@ -49,6 +51,7 @@ __all__ = [
     "image_features",
     "is_vision_frozen",
     "join_towers",
+    "layer_norms",
     "normalize",
     "open_vision_tower",
     "projection_dim",

@@ -8,12 +8,16 @@ from .hand_written_prompts import PromptEnsemble, TextClassifier, ZeroShot
 from .linear_probe import LinearProbe
 from .tip_adapter import TipAdapter, TipAdapterF
 from .tip_values import TipValues
+from .tower_tuning import LayerNormTuning, LoRATuning, TowerTuning
+from .two_stage import TwoStage
 
 __all__ = [
     "CLIPAdapter",
     "GaussianDiscriminant",
     "ImageEncoderFineTuning",
+    "LayerNormTuning",
     "LinearProbe",
+    "LoRATuning",
     "PromptEnsemble",
     "TextBias",
     "TextClassifier",
@@ -21,6 +25,8 @@ __all__ = [
     "TipAdapter",
     "TipAdapterF",
     "TipValues",
+    "TowerTuning",
+    "TwoStage",
     "ZeroShot",
     "all_baselines",
 ]

@@ -8,11 +8,9 @@ Reference: CoOp (arXiv:2109.01134), "Comparison with other fine-tuning methods".
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +18,6 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from ...data import AugmentedImages
-from ...data.images import ImageRows
-from ...data.preparation import prepare_inputs
 from ...recipes import make_optimizer
 from ...towers import vision_parts
 from ..compared_methods import LabelledImages
@@ -30,9 +25,7 @@ from ..frozen_clip import FrozenCLIP
 from .gradient_method import FeatureMethod, GradientMethod, training_labels
 from .hand_written_prompts import TextClassifier, text_features, text_logits
 from .training_loop import train
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from .training_pixels import training_pixels
 
 ENCODER_LEARNING_RATE = 1e-5
 ENCODER_WEIGHT_DECAY = 0.1
@@ -157,15 +150,14 @@ class ImageEncoderFineTuning(GradientMethod):
         labels = training_labels(self, images).to(clip.device)
         recipe = self.make_recipe(images.num_shots)
         features = text_features(clip, images.class_names, [images.zero_shot_template])
-        pixels_of = self._pixels(clip, images.train, seed)
+        pixels_of = training_pixels(clip, images.train, seed, self.augment, self.flip)
         model = deepcopy(clip.model).float().requires_grad_(False)
         parameters = [weight for part in vision_parts(model) for weight in part.parameters()]
         for parameter in parameters:
             parameter.requires_grad_(True)
 
         def loss_of(indices: Tensor, epoch: int) -> Tensor:
-            pixels = {name: each.to(clip.device) for name, each in pixels_of(indices, epoch).items()}
-            image_embeds = F.normalize(model.get_image_features(**pixels).pooler_output, dim=-1)
+            image_embeds = F.normalize(model.get_image_features(**pixels_of(indices, epoch)).pooler_output, dim=-1)
             return F.cross_entropy(text_logits(clip, image_embeds, features), labels[indices])
 
         optimizer = AdamW(parameters, lr=recipe.learning_rate, weight_decay=ENCODER_WEIGHT_DECAY)
@@ -173,18 +165,3 @@ class ImageEncoderFineTuning(GradientMethod):
         train(loss_of, len(labels), recipe, (optimizer, CosineAnnealingLR(optimizer, total_steps)), seed, folder)
         tuned = FrozenCLIP(model.requires_grad_(False), clip.processor, clip.name, clip.batch_size)
         return TextClassifier(tuned, [images.zero_shot_template])
-
-    def _pixels(self, clip: FrozenCLIP, train_images: Dataset, seed: int) -> Callable[[Tensor, int], dict[str, Tensor]]:
-        """What gives the vision tower's inputs of the images at some indices in an epoch."""
-        processor = clip.processor.image_processor
-        if not self.augment:
-            rows = ImageRows(train_images)
-            return lambda indices, epoch: prepare_inputs([rows[index] for index in indices.tolist()], processor)
-        augmented = AugmentedImages(train_images, processor, seed, flip=self.flip)
-
-        def draw(indices: Tensor, epoch: int) -> dict[str, Tensor]:
-            augmented.set_epoch(epoch)
-            views = [augmented[index]["pixel_values"] for index in indices.tolist()]
-            return {"pixel_values": torch.stack(views)}
-
-        return draw

@@ -21,6 +21,9 @@ BASELINES = {
     "tip-adapter-f": "#e31a8c",
     "clip-adapter": "#8a8d0f",
     "gda": "#7bc62d",
+    "layer-norm": "#6a51a3",
+    "two-stage": "#a6761d",
+    "lora": "#1b4f72",
 }
 YELLOW = "#f0e442"  # hard to see on white: nobody's own
 MARKERS = "osD^vPX<>"
