@@ -81,6 +81,17 @@ def test_a_name_that_merges_with_the_full_stop(prompt_tokenizer, tokenizer, name
     assert prompt == (49406, *tokens.ids, VOCAB, VOCAB + 1, 49407)
 
 
+def test_many_texts_are_tokenised_in_parts(tokenizer, monkeypatch):
+    texts = ["a photo of a cat", "dog", "", "a moss-covered car", "wet"]
+    expected = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    prompt_tokenizer, sizes = PromptTokenizer(tokenizer), []
+    prompt_tokenizer.tokenizer = lambda some, **options: sizes.append(len(some)) or tokenizer(some, **options)
+    monkeypatch.setattr("peft_coop.prompts.tokens.TEXTS_AT_ONCE", 2, raising=False)
+    assert prompt_tokenizer.encode(texts) == expected
+    assert sizes == [2, 2, 1]
+    assert prompt_tokenizer.encode([]) == []
+
+
 def test_class_specific_rows_follow_each_other(prompt_tokenizer):
     names = prompt_tokenizer.encode_names(NAMES)
     sequences = context_sequences(names, prompt_tokenizer, VOCAB, 3, "middle", class_specific=True)

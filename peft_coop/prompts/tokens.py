@@ -28,6 +28,8 @@ class NameTokens:
 
 
 SAMPLE = "a photo of a"  # words that every vocabulary can spell
+# Texts that are tokenised at once: a tokenizer makes kilobytes of each, which is too much of hundreds of thousands.
+TEXTS_AT_ONCE = 4096
 
 
 class PromptTokenizer:
@@ -92,7 +94,11 @@ class PromptTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of every text, without BOS and EOS."""
-        return self.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        every: list[list[int]] = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            some = list(texts[start : start + TEXTS_AT_ONCE])
+            every += self.tokenizer(some, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        return every
 
     def encode_behind(self, texts: Sequence[str]) -> list[list[int]]:
         """The same of texts that stand behind others: some vocabularies have other tokens behind a space."""
