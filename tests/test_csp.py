@@ -1,7 +1,10 @@
 """CSP: pairs of an attribute and an object, whose words are vectors."""
 
 import json
+import re
 import warnings
+from contextlib import nullcontext
+from itertools import product
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainingArguments
 
 from peft_coop import METHODS, CoCoOpConfig, CoOpConfig, CSPConfig
+from peft_coop.progress import show_progress, stage
 from peft_coop.prompts import PairWords
 from peft_coop.towers import text_tower
 
@@ -265,12 +269,79 @@ def test_dropout_leaves_out_elements_of_the_table_in_training_only(make_model, i
     assert prompt.training
 
 
-def test_pairs_are_encoded_in_parts_of_any_size(make_model):
-    every = [(attribute, thing) for thing in range(3) for attribute in range(3)]
-    expected = make_model().encode_pairs(every)
-    assert not expected.requires_grad
-    for size in (1, 2, 4, 100):
-        torch.testing.assert_close(make_model(text_chunk_size=size).encode_pairs(every), expected, **EXACT)
+@pytest.mark.parametrize("disabled", [False, True])
+def test_pairs_are_encoded_in_parts_of_any_size_and_in_any_order(make_model, disabled):
+    every = [*product(range(3), range(3)), *product(range(3), range(3), range(3))]
+    shuffled = [every[index] for index in np.random.default_rng(0).integers(len(every), size=30)]  # some twice
+    model = make_model()
+    with model.disable_adapter() if disabled else nullcontext():
+        expected = {pair: model.encode_pairs([pair])[0] for pair in set(shuffled)}
+        for size in (1, 2, 7, 29, 30, 100):
+            model.prompt_layer.prompt.settings.text_chunk_size = size
+            features = model.encode_pairs(shuffled)
+            assert not features.requires_grad
+            torch.testing.assert_close(features, torch.stack([expected[pair] for pair in shuffled]), **EXACT)
+
+
+@pytest.mark.parametrize(("size", "attributes_of_parts"), [(100, [3]), (6, [2, 1]), (4, [2, 2, 1])])
+def test_a_part_computes_its_nodes_once(make_model, size, attributes_of_parts):
+    """BOS and "a photo of" once a part, each of its attributes once, of each pair the object and EOS."""
+    model = make_model(text_chunk_size=size)
+    positions = []
+    layer = model.get_base_model().text_model.encoder.layers[0]
+    layer.mlp.register_forward_hook(lambda module, inputs, output: positions.append(inputs[0].shape[:-1].numel()))
+    pairs = [(attribute, thing) for thing in range(3) for attribute in range(3)]  # those of an attribute stand apart
+    model.encode_pairs(pairs)
+    assert len(positions) == len(attributes_of_parts)
+    assert sum(positions) == sum(4 + attributes for attributes in attributes_of_parts) + 2 * len(pairs)
+
+
+def test_encoding_pairs_shows_a_bar_if_asked(make_model, capsys):
+    show_progress(True)
+    model = make_model(text_chunk_size=4)
+    pairs = [(attribute, thing) for thing in range(3) for attribute in range(3)]
+    model.encode_pairs(pairs)
+    assert capsys.readouterr().err == ""
+    model.encode_pairs(pairs, progress=True)
+    shown = capsys.readouterr().err
+    assert re.search(r"Encoding classes: 100%\|.*class 9/9\]", shown)
+    assert shown.count("\n") == 1
+    with stage("runs", 2, "run") as runs:
+        model.encode_pairs(pairs, progress=True)
+        assert runs._bar.n == 0.5  # the bar of all that is under way has got on by this step
+    assert "run 0/2, Encoding classes class 9/9" in capsys.readouterr().err
+
+
+def test_a_model_whose_encoding_was_interrupted_is_as_before(make_model, images):
+    model = make_model(text_chunk_size=4, embed_dropout=0.5)
+    pairs = [(attribute, thing) for thing in range(3) for attribute in range(3)]
+    expected = model.encode_pairs(pairs)
+    inner = model.get_base_model()
+    getattr(inner, "activation_checkpointing_enable", inner.gradient_checkpointing_enable)()  # renamed in 5.x
+    model.train()
+    layers = inner.text_model.encoder.layers
+    assert all(layer.gradient_checkpointing for layer in layers)
+    before = [(layer.gradient_checkpointing, layer.training) for layer in layers]
+    parts = []
+
+    def interrupt(module, inputs, output):
+        parts.append(output)
+        if len(parts) == 2:
+            raise KeyboardInterrupt
+
+    handle = layers[0].mlp.register_forward_hook(interrupt)
+    with stage("runs", 1, shown=False) as runs:
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+            model.encode_pairs(pairs, progress=True)
+        with stage("next", 2) as following:
+            assert following._parent is runs
+    handle.remove()
+    assert [(layer.gradient_checkpointing, layer.training) for layer in layers] == before
+    assert torch.is_grad_enabled()
+    assert model.prompt_layer.prompt.training
+    torch.testing.assert_close(model.encode_pairs(pairs), expected, **EXACT)
+    model(image_embeds=images, labels=torch.tensor([0, 1, 2, 3])).loss.backward()
+    assert table_of(model).grad.abs().sum() > 0
 
 
 def test_several_attributes_before_an_object(make_model, tokenizer, images):

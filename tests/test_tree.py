@@ -99,6 +99,16 @@ def test_few_and_many_classes(n_cls):
         assert path_to_leaf(tree, index) == ids[index]
 
 
+@pytest.mark.parametrize(("n_attributes", "n_objects"), [(7, 11), (3, 400), (413, 5)])
+def test_all_pairs_of_words_are_two_nodes_each_one_per_first_word_and_a_trunk(n_attributes, n_objects):
+    first, second = range(100, 100 + n_attributes), range(1000, 1000 + n_objects)
+    pairs = [(0, 1, 2, 3, attribute, thing, 5) for thing in second for attribute in first]
+    tree = build_tree(PromptSequences(tuple(pairs), 100))
+    assert tree.n_nodes == 4 + n_attributes + 2 * len(pairs)
+    assert tree.trunk.tolist() == [0, 1, 2, 3]
+    assert tree.n_nodes <= tree.n_computed < 1.1 * tree.n_nodes  # what rows repeat, and their padding
+
+
 def test_a_long_prompt_has_a_row_of_its_own():
     long = tuple(range(300))
     tree = build_tree(PromptSequences((long, (0, 500, 1), (0, 501, 1)), 10_000), row_size=16)
