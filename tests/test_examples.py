@@ -108,10 +108,16 @@ def test_benchmark_measures_three_forms_and_two_sources_of_features(tmp_path):
     for cached in results["cached"]:
         assert cached["ratio"] == pytest.approx(cached["pixels_seconds"] / cached["cached_seconds"])
         assert cached["head_seconds"] > 0
+    run("benchmark/compositions.py", "--smoke", "--output", tmp_path / "results.json")
+    compositions = json.loads((tmp_path / "results.json").read_text())["compositions"]
+    assert compositions["evaluation"]["nodes"] == 4 + 7 + 2 * 7 * 9
+    assert max(compositions[kind]["difference"] for kind in ("evaluation", "training")) < 1e-4
+    assert compositions["world"]["bank_bytes"] == 7 * 9 * 64 * 4
     run("benchmark/report.py", "--folder", tmp_path)
     written = (tmp_path / "results.md").read_text()
     assert "| OxfordPets (5), unified, end, M = 4 | 385 | 50 | 25 | 25 |" in written
     assert "| from pixels | from features computed once | ratio | linear head on these |" in written
+    assert "| all pairs, no gradient | 63 | 137 | 4,851 | 504 |" in written
 
 
 def test_few_shot_on_a_folder_learns_saves_and_loads(tmp_path):

@@ -27,14 +27,15 @@ REFERENCE_IMAGES = 2  # CoCoOp's padded form is timed on so many images and mult
 COMPARED = 100  # classes whose features are compared between the forms
 
 
-def make_clip() -> CLIPModel:
-    """ViT-B/16's text tower with random weights, and a vision tower of no size."""
+def make_clip(width: int = WIDTH, layers: int = LAYERS) -> CLIPModel:
+    """CLIP's text tower with random weights, ViT-B/16's unless told otherwise, and a vision tower of no size."""
     torch.manual_seed(0)
-    text = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_attention_heads=8, num_hidden_layers=LAYERS)
+    text = dict(hidden_size=width, intermediate_size=4 * width, num_attention_heads=width // 64)
+    text |= dict(num_hidden_layers=layers)
     vision = dict(
         hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=8
     )
-    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH))
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=width))
     clip.eval().requires_grad_(False)
     text_tower(clip).install()
     return clip

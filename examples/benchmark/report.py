@@ -49,6 +49,7 @@ def table(results: dict) -> str:
             "vision tower takes (ViT-B/32, 102 classes, median of 7).",
         ]
     lines += cached_table(results.get("cached", []))
+    lines += composition_table(results["compositions"]) if "compositions" in results else []
     return "\n".join(lines) + "\n"
 
 
@@ -69,6 +70,48 @@ def cached_table(rows: list[dict]) -> list[str]:
         seconds = f"{row['pixels_seconds']:.2f} s | {row['cached_seconds']:.3f} s | **{row['ratio']:.1f}**"
         lines.append(f"| {name} | {seconds} | {row['head_seconds'] * 1000:.2f} ms |")
     return lines if rows else []
+
+
+def composition_table(results: dict) -> list[str]:
+    """All pairs of an open world, and a training step of pairs: padded, padded to 8, and as a tree."""
+    lines = [
+        "",
+        f"`compositions.py`: {results['threads']} thread, width {results['width']}, {results['layers']} layers; CPU "
+        "seconds, in brackets those of the clock, on a machine that did other work, too. Italic: extrapolated from a "
+        "share.",
+        "",
+        "| CSP | pairs | nodes | positions: padded | to 8 | seconds: padded | to 8 | tree | padded / tree "
+        "| to 8 / tree | peak memory: padded | to 8 | tree |",
+        f"|---|{'--:|' * 12}",
+    ]
+    for kind in ("evaluation", "training"):
+        row = results[kind]
+        names = ("padded", "trimmed", "tree")
+        seconds = {name: f"{row['seconds'][name]:,.0f} ({row['clock_seconds'][name]:,.0f})" for name in names}
+        extrapolated = names if kind == "evaluation" else names[:2]
+        cells = [
+            "all pairs, no gradient" if kind == "evaluation" else f"training step, batch {row['batch']}",
+            *(f"{row[name]:,}" for name in ("pairs", "nodes")),
+            *(f"{results['lengths'][name] * row['pairs']:,}" for name in names[:2]),
+            *(f"*{seconds[name]}*" if name in extrapolated else seconds[name] for name in names),
+            *(f"**{row['ratios'][name]:.1f}**" for name in names[:2]),
+            *(f"{row['peak_bytes'][name] / 2**30:.2f} GiB" for name in names),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    evaluated, trained, world = results["evaluation"], results["training"], results["world"]
+    lines += [
+        "",
+        f"Timed shares: {evaluated['share']} pairs in all forms; of the training step {trained['share']} pairs in the "
+        "padded forms, and all in the tree. Peak memory is that of what was timed at once, so of all pairs for the "
+        f"tree's training step, and of {trained['share']} for the padded ones.",
+        "",
+        f"All {evaluated['pairs']:,} pairs by `encode_pairs`, in parts of 256, through one layer (without a gradient, "
+        f"layers add none): peak memory {world['peak_bytes'] / 2**30:.2f} GiB above the model, of which "
+        f"{world['bank_bytes'] / 2**30:.2f} GiB are their features. {world['scored']:,} images scored against them in "
+        f"parts: {world['score_seconds']:.1f} s ({world['score_clock_seconds']:.1f}), "
+        f"{world['score_peak_bytes'] / 2**30:.2f} GiB more.",
+    ]
+    return lines
 
 
 def plot_growth(rows: list[dict], path: Path) -> None:
