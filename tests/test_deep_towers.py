@@ -17,7 +17,7 @@ from peft import LoraConfig, get_peft_model
 from test_prompts import NAMES, VOCAB
 from tiny_families import FAMILIES
 
-from peft_coop import IVLPConfig, MaPLeConfig, VPTConfig
+from peft_coop import CoOpConfig, IVLPConfig, MaPLeConfig, VPTConfig
 from peft_coop.prompts import TextReader
 from peft_coop.prompts.sequences import context_sequences
 from peft_coop.towers import FAMILIES as ROWS
@@ -401,3 +401,23 @@ def test_a_lora_in_both_towers_stands_beside(make_model, pixel_values):
     with model.disable_adapter():
         expected = make_clip().double().get_image_features(pixel_values=pixel_values.double()).pooler_output
         assert_same(model.get_image_features(pixel_values=pixel_values.double()).pooler_output, expected)
+
+
+def test_vision_prompts_that_no_layer_would_read_are_refused(clip):
+    open_vision_tower(clip)
+    images = {"pixel_values": torch.randn(2, 3, 16, 16, dtype=torch.float64)}
+    for counts in ([3, 3, 3], [3, 2]):
+        prompts = [draw(count, 32) for count in counts]
+        message = (
+            rf"each of the 2 layers of this vision tower, .* got {len(counts)} prompts of \[{counts[0]}, {counts[1]}"
+        )
+        with pytest.raises(ValueError, match=message):
+            image_features(clip, prompts=prompts, **images)
+
+
+def test_a_config_and_a_prompt_that_do_not_agree_on_the_vision_tower_are_refused(make_model, monkeypatch):
+    for config_class, answer, has in ((VPTConfig, False, 2), (CoOpConfig, True, 0)):
+        monkeypatch.setattr(config_class, "changes_vision", answer)
+        message = f"`changes_vision` of {config_class.__name__} is {answer}, and .* has {has} prompts of the vision"
+        with pytest.raises(ValueError, match=message):
+            make_model("vpt" if has else "coop")

@@ -55,14 +55,30 @@ def vision_prompts(model: nn.Module, prompts: Sequence[Tensor]) -> Iterator[None
             behind the last of them, hidden states go on as they are. None for images without prompts.
 
     Raises:
+        ValueError: if there are more of them than layers, or not as many vectors in each.
         RuntimeError: if something stands in the place of an opened module.
     """
     if not prompts:
         yield
         return
     layers = vision_layers(model)
+    check_vision_prompts(prompts, len(layers))
     with changing(RowsAtTheEnd(prompts, len(layers))), _checkpointing(layers, model.training):
         yield
+
+
+def check_vision_prompts(prompts: Sequence[Tensor], n_layers: int) -> None:
+    """Check that every prompt has a layer, and takes the place of the one before.
+
+    Raises:
+        ValueError: see `vision_prompts`.
+    """
+    counts = [len(each) for each in prompts]
+    if len(counts) > n_layers or len(set(counts)) > 1:
+        raise ValueError(
+            f"Prompts can stand before each of the {n_layers} layers of this vision tower, with as many vectors before "
+            f"one as before another; got {len(counts)} prompts of {counts} vectors."
+        )
 
 
 @contextmanager
