@@ -136,10 +136,11 @@ def test_a_split_file_that_does_not_fit(change, message, tmp_path):
         load_data(made.source)
 
 
-def test_a_split_file_that_is_no_json(tmp_path):
+@pytest.mark.parametrize(("text", "what"), [("<html>", "Expecting value"), ("[" * 100_000, "maximum recursion depth")])
+def test_a_split_file_that_is_no_json(text, what, tmp_path):
     made = make_coop_layout(tmp_path, "food101")
-    (made.folder / "split_zhou_Food101.json").write_text("<html>")
-    with pytest.raises(ValueError, match=r"split_zhou_Food101\.json is no JSON file: Expecting value"):
+    (made.folder / "split_zhou_Food101.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"split_zhou_Food101\.json is no JSON file: {what}"):
         load_data(made.source)
 
 

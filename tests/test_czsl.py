@@ -287,6 +287,7 @@ REFUSED = {
     "one axis of scores": ({"scores": np.zeros(30)}, r"a row for each of the 30 labels and .* 20 pairs, got .*\(30,\)"),
     "too few columns": ({"scores": np.zeros((30, 19))}, r"for each of the 20 pairs, got the shape \(30, 19\)"),
     "words": ({"scores": [["a"] * 20] * 30}, "must be real numbers, got the type <U1"),
+    "an array with a mask": ({"scores": np.ma.masked_array(np.zeros((30, 20)), True)}, "Arrays with a mask"),
     "no image": ({"scores": np.zeros((0, 20)), "labels": []}, "`labels` is empty"),
     "labels of two axes": ({"labels": np.zeros((30, 1), dtype=int)}, r"`labels` must have 1 axes, got .*\(30, 1\)"),
     "labels of halves": ({"labels": np.full(30, 0.5)}, "`labels` must be whole numbers, got the type float64"),

@@ -197,6 +197,14 @@ def test_nothing_in_the_metadata_is_run(tmp_path, old_format):
     assert trace.exists()
 
 
+@pytest.mark.parametrize(("text", "what"), [("<html>", "Expecting value"), ("[" * 100_000, "maximum recursion depth")])
+def test_metadata_that_are_no_json_are_told(text, what, tmp_path):
+    made = make_czsl(tmp_path)
+    made.metadata.with_suffix(".json").write_text(text)
+    with pytest.raises(ValueError, match=rf"split-natural\.json is no JSON file: {what}"):
+        load_compositions(made.source)
+
+
 @pytest.mark.parametrize("old_format", [False, True])
 @pytest.mark.parametrize("share", [0, 0.05, 0.5, 0.97])
 def test_truncated_metadata_are_told(tmp_path, share, old_format):

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 
 def as_array(values: Any) -> NDArray:
-    """A tensor, wherever it lies and whatever its type, an array or nested lists as an array."""
+    """A tensor, wherever it lies and whatever its type, an array or nested lists as an array.
+
+    Raises:
+        ValueError: for an array with a mask, which would not be looked at.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise ValueError("Arrays with a mask are not taken: give `array.filled(...)`, and `candidates` for columns.")
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         values = values.float() if values.dtype == torch.bfloat16 else values  # NumPy has no such type

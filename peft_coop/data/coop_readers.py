@@ -30,7 +30,7 @@ def read_split_file(folder: Path, images: Path, file_name: str) -> ImageList:
     path = existing(folder / file_name)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON file: {error}") from error
     if not isinstance(content, dict) or any(not isinstance(content.get(split), list) for split in SPLITS):
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
