@@ -213,6 +213,23 @@ def test_only_the_words_that_a_step_uses_have_a_gradient(make_model, images):
     ]
 
 
+def test_another_forward_pass_before_the_backward_pass_under_ddp(make_model, images):
+    """Every forward pass of DDP writes the buffers anew, with what they hold already."""
+    model = make_model().train()
+    loss = model(image_embeds=images, labels=torch.tensor([0, 1, 2, 3])).loss
+    for buffer in model.buffers():
+        buffer.copy_(buffer.clone())
+    loss.backward()
+    assert (table_of(model).grad.abs().sum(1) > 0).tolist() == [True, True, True, True, False, True]
+
+
+def test_saving_changes_nothing_that_is_as_it_should_be(make_model, tmp_path):
+    with torch.inference_mode():  # nothing may be written into its tensors afterwards
+        model = make_model()
+    model.save_pretrained(tmp_path)
+    assert torch.equal(load_file(tmp_path / "adapter_model.safetensors")[KEY], table_of(model))
+
+
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
 def test_words_without_a_training_pair_stay_bit_identical(make_model, images, optimizer, tmp_path):
     model = make_model().train()
@@ -368,6 +385,16 @@ def test_words_stand_where_the_template_has_them(make_model, tokenizer, template
         torch.testing.assert_close(model.encode_pairs([(0, 0)]), written(model, tokenizer, [text]), **EXACT)
 
 
+@pytest.mark.parametrize("template", [None, "the {}."])
+def test_a_word_that_looks_like_a_place_is_a_word(make_model, tokenizer, template):
+    words = ["{object}", "{}", "{attribute}"]
+    model = make_model(attributes=words, train_pairs=[[words[0], "car"]], zero_shot_template=template)
+    texts = [f"a photo of {word} car" if template is None else f"the {word} car." for word in words]
+    with model.disable_adapter():
+        features = model.encode_pairs([(word, "car") for word in words])
+    torch.testing.assert_close(features, written(model, tokenizer, texts), **EXACT)
+
+
 def test_a_hand_written_prompt_of_ones_own(make_model, tokenizer):
     model = make_model(zero_shot_template=["the {}.", "a bad photo of a {}."])
     texts = [written(model, tokenizer, [text]) for text in ("the wet dog.", "a bad photo of a wet dog.")]
@@ -509,6 +536,31 @@ def test_compiled_it_takes_pairs_that_are_new(make_model):
     for names in (["old car", "red cat"], ["wet dog"]):
         texts = compiled(text_tower(model.get_base_model()), {"pair_ids": names})
         assert texts.class_names == names
+
+
+def test_of_thousands_of_words_those_that_differ_are_named(make_model, config, tmp_path):
+    words = [f"word{number}" for number in range(2000)]
+    other = [*words[:1500], "another", *words[1501:]]
+    pairs = {"train_pairs": [["word0", "car"], ["word1", "dog"]]}
+    message = config(attributes=words, **pairs).first_difference(config(attributes=other, **pairs))
+    place = "a list of 2,000 with"
+    assert message == f"`attributes` is {place} 'another' at index 1500 there and {place} 'word1500' at index 1500 here"
+    message = config(attributes=words, **pairs).first_difference(config(attributes=words[:-1], **pairs))
+    assert "is a list of 1,999 with none at index 1999 there" in message
+    model = make_model(attributes=words[:100], **pairs)
+    model.peft_config["default"].attributes = words[:99]
+    with pytest.warns(
+        UserWarning, match="changed in its config to a list of 99 with none at index 99, which"
+    ) as caught:
+        model.save_pretrained(tmp_path)
+    assert all(len(str(each.message)) < 400 for each in caught)
+
+
+def test_its_card_counts_what_is_learned_and_says_what_else_can_be_asked_for(make_model, tmp_path):
+    make_model().save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "5 learned vectors for attributes and objects, 4 classes" in card
+    assert "old car · red car · old dog · wet dog\n\nOthers can be any pairs of the attributes and objects" in card
 
 
 def test_other_methods_have_no_pairs(tokenizer_path, images):

@@ -59,7 +59,7 @@ def render(model: PeftModel, adapter_id: str, results: Sequence[EvalResult]) -> 
         sections.append(beside_the_prompt(others))
     for name, config in prompts.items():
         of_adapter = f" of {code(name)}" if len(prompts) > 1 else ""
-        sections += [f"## Classes{of_adapter}\n\n{class_list(config.class_names)}"]
+        sections += [f"## Classes{of_adapter}\n\n{classes_of(config)}"]
         sections += [f"## Settings{of_adapter}\n\n{settings_table(config)}"]
     return "\n\n".join(section.strip() for section in sections)
 
@@ -109,8 +109,8 @@ def beside_the_prompt(others: Mapping[str, PeftConfig]) -> str:
 
 def summary(config: PromptConfig) -> str:
     """The method and the number of vectors and classes, in a few words."""
-    method, n_ctx = METHODS[config.method], getattr(config, "n_ctx", None)
-    vectors = "learned vectors" if n_ctx is None else f"{n_ctx} learned {'vector' if n_ctx == 1 else 'vectors'}"
+    method, n_vectors = METHODS[config.method], config.n_vectors
+    vectors = "learned vectors" if n_vectors is None else f"{n_vectors} learned vector{'' if n_vectors == 1 else 's'}"
     of_what = " per class" if config.belongs_to_its_classes else ""
     n_cls = len(config.class_names or ())
     classes = f"{n_cls:,} {'class' if n_cls == 1 else 'classes'}" if n_cls else "no classes yet"
@@ -185,6 +185,11 @@ def results_table(results: Sequence[EvalResult]) -> str:
         shown = f"{value:.4f}" if isinstance(value, float) else escape(str(value))
         rows.append((escape(result.metric_name or result.metric_type) + on_what, shown))
     return "## Results\n\n" + table(("Metric", "Value"), rows)
+
+
+def classes_of(config: PromptConfig) -> str:
+    """The classes, and which others there can be."""
+    return "\n\n".join(filter(None, [class_list(config.class_names), METHODS[config.method].other_classes]))
 
 
 def class_list(class_names: Sequence[str] | None) -> str:

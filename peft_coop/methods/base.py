@@ -241,6 +241,7 @@ class Method:
         recipe_of: see `recipe`; takes the number of shots, the dataset's name or None, and the protocol. CoOp's if not
             given.
         fields_of: see `fields`; takes the protocol. What the config has by default if not given.
+        other_classes: which other classes a trained prompt can have, a sentence of the model card; may be empty.
         settings: fields of the config, beside those of the context, that tell one prompt from another; None: all that
             the config has and `PromptConfig` has not.
         colour: of its lines and bars, as "#rrggbb".
@@ -257,6 +258,7 @@ class Method:
     recipe_of: Callable[[int, str | None, str], Recipe] = coop_recipe
     fields_of: Callable[[str], Mapping[str, Any]] = lambda protocol: {}
     summary: str = ""
+    other_classes: str = ""
     settings: tuple[str, ...] | None = None
     colour: str | None = None
     protocols: tuple[str, ...] = PROTOCOLS

@@ -14,6 +14,7 @@ from ..prompts import check_class_names, check_template
 from ..towers import FAMILIES
 
 LOSS_TYPES = ("softmax", "sigmoid")
+SHOWN_ENTRIES = 8  # of a list of settings, in a message
 
 
 @dataclass(eq=False)
@@ -130,8 +131,14 @@ class PromptConfig(PeftConfig):
         for name in ("peft_type", *self.shaping, *(["class_names"] if self.belongs_to_its_classes else [])):
             here, there = getattr(self, name), getattr(other, name, None)
             if here != there:
-                return f"`{name}` is {there!r} there and {here!r} here"
+                shown, shown_here = shown_apart(there, here)
+                return f"`{name}` is {shown} there and {shown_here} here"
         return None
+
+    @property
+    def n_vectors(self) -> int | None:
+        """How many vectors are learned, of each class where it has its own; None where the settings do not say."""
+        return getattr(self, "n_ctx", None)
 
     @property
     def belongs_to_its_classes(self) -> bool:
@@ -147,6 +154,21 @@ class PromptConfig(PeftConfig):
         return isinstance(other, PromptConfig) and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def shown_apart(one: Any, other: Any) -> tuple[str, str]:
+    """Two values that differ, as a message shows them: of long lists the first entries that do."""
+    is_long = isinstance(one, list) and isinstance(other, list) and max(len(one), len(other)) > SHOWN_ENTRIES
+    if not is_long:
+        return repr(one), repr(other)
+    differs = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    place = min(len(one), len(other)) if differs is None else differs
+
+    def shown(entries: list[Any]) -> str:
+        entry = f"{entries[place]!r} at index {place}" if place < len(entries) else f"none at index {place}"
+        return f"a list of {len(entries):,} with {entry}"
+
+    return shown(one), shown(other)
 
 
 def raise_if_unregistered(error: KeyError, adapter: Any) -> None:

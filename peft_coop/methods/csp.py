@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from .base import Method, Prompt, VectorName
 from .config import PromptConfig, check_count
 
 SLOTS = ("{attribute}", "{object}")
+PLACES = re.compile("|".join(map(re.escape, (*SLOTS, "{}"))))
 STARTS = ("mean_token",)
 
 
@@ -104,6 +106,11 @@ class CSPConfig(PromptConfig):
         if self.attributes is None or self.objects is None:
             return None
         return PairWords(self.attributes, self.objects)
+
+    @property
+    def n_vectors(self) -> int | None:
+        """See `PromptConfig.n_vectors`."""
+        return sum(map(len, self.trained)) or None
 
     @property
     def trained(self) -> tuple[set[str], set[str]]:
@@ -271,21 +278,23 @@ class CSPPrompt(Prompt):
 
     def vectors(self, image_embeds: Tensor | None = None) -> Tensor:
         """See `Prompt.vectors`: the table `[A+O, D]`, some of its elements left out in training."""
-        table = self.table
-        if len(self.idle_rows):
-            table = table.index_copy(0, self.idle_rows, self.idle_start.to(table))
-        return nn.functional.dropout(table, self.settings.embed_dropout, self.training)
+        return nn.functional.dropout(self._as_read(), self.settings.embed_dropout, self.training)
 
     def named_vectors(self, class_names: Sequence[str]) -> tuple[list[VectorName], Tensor]:
         """See `Prompt.named_vectors`: each stands for a word, those of the attributes first."""
         kinds = {"attribute": self.words.attributes, "object": self.words.objects}
         names = [VectorName(index, kind, word) for kind, words in kinds.items() for index, word in enumerate(words)]
-        return names, self.table.index_copy(0, self.idle_rows, self.idle_start.to(self.table))
+        return names, self._as_read()
 
+    def _as_read(self) -> Tensor:
+        """The table `[A+O, D]`, with the rows that are not learned as they start."""
+        # The backward pass needs the rows' numbers, and DDP writes all buffers anew in every forward pass.
+        return self.table.index_copy(0, self.idle_rows.clone(), self.idle_start.to(self.table))
+
+    @torch.no_grad()
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        if not self.table.is_meta:
-            with torch.no_grad():
-                self.table[self.idle_rows] = self.idle_start.to(self.table)
+        if not self.table.is_meta and not torch.equal(self.table, read := self._as_read()):
+            self.table.copy_(read)
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
 
@@ -298,8 +307,8 @@ def _around_slots(template: str) -> list[str]:
 def _written(template: str, words: Sequence[str]) -> str:
     """A pair's words, cleaned, put into a template with two places, or with one for both."""
     *attributes, thing = words
-    with_words = template.replace(SLOTS[0], " ".join(attributes)).replace(SLOTS[1], thing)
-    return with_words.replace("{}", " ".join(words))
+    in_place = {SLOTS[0]: " ".join(attributes), SLOTS[1]: thing, "{}": " ".join(words)}
+    return PLACES.sub(lambda place: in_place[place.group()], template)  # at once: a word may look like a place
 
 
 def recipe(num_shots: int, data: str | None, protocol: str) -> Recipe:
@@ -320,6 +329,8 @@ CSP = Method(
     recipe_of=recipe,
     fields_of=lambda protocol: {"embed_dropout": 0.3},
     summary="for attributes and objects",
+    other_classes="Others can be any pairs of the attributes and objects that `adapter_config.json` names, also pairs "
+    "that it was never trained on: `model.set_classes([(attribute, object), ...])`.",
     settings=("embed_dropout",),
     colour="#1b7f79",
     protocols=("composition",),

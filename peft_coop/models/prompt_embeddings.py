@@ -14,6 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ..methods import Prompt
+from ..methods.config import shown_apart
 from ..towers import SplicedEmbeddings, TextTower
 from .class_texts import ClassTexts
 from .label_names import LabelNames
@@ -187,10 +188,11 @@ class PromptEmbeddings(SplicedEmbeddings, BaseTunerLayer):
             for setting in own_settings(made_of):
                 now, then = getattr(config, setting), getattr(made_of, setting)
                 if now != then:
+                    shown, shown_then = shown_apart(now, then)
                     way = "`set_classes`" if setting == "class_names" else "an adapter of its own"
                     warnings.warn(
-                        f"`{setting}` of adapter {name!r} was changed in its config to {now!r}, which the model does "
-                        f"not follow: saved is {then!r}, as the model has it. What changes it is {way}.",
+                        f"`{setting}` of adapter {name!r} was changed in its config to {shown}, which the model does "
+                        f"not follow: saved is {shown_then}, as the model has it. What changes it is {way}.",
                         stacklevel=4,
                     )
                     setattr(config, setting, deepcopy(then))
