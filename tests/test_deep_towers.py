@@ -409,7 +409,7 @@ def test_vision_prompts_that_no_layer_would_read_are_refused(clip):
     for counts in ([3, 3, 3], [3, 2]):
         prompts = [draw(count, 32) for count in counts]
         message = (
-            rf"each of the 2 layers of this vision tower, .* got {len(counts)} prompts of \[{counts[0]}, {counts[1]}"
+        message = rf"each of the 2 layers of this vision tower, .* got {len(counts)} prompts of \[3, {counts[1]}"
         )
         with pytest.raises(ValueError, match=message):
             image_features(clip, prompts=prompts, **images)

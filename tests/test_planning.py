@@ -9,7 +9,18 @@ from peft_coop.cli import main
 from peft_coop.cli.dry_run import duration
 from peft_coop.data import load_data
 from peft_coop.demo import load_clip, load_processor
-from peft_coop.evaluation import FrozenCLIP, LinearProbe, PromptLearning, ZeroShot, few_shot, planning
+from peft_coop.evaluation import (
+    FrozenCLIP,
+    ImageEncoderFineTuning,
+    LayerNormTuning,
+    LinearProbe,
+    LoRATuning,
+    PromptLearning,
+    TwoStage,
+    ZeroShot,
+    few_shot,
+    planning,
+)
 from peft_coop.evaluation.planning import images_to_encode, only_listed
 
 SHORT = {"num_epochs": 2, "learning_rate": 0.02}
@@ -58,12 +69,36 @@ def test_what_is_listed_is_what_is_done(clip, digits, tmp_path, monkeypatch):
 
 
 def test_an_estimate_is_steps_times_what_one_takes(clip, digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(planning, "seconds_per_step", lambda method, clip, names, batch: batch + len(names))
+    measured = iter([20.0, 42.0, 21.0, 43.0])
+    monkeypatch.setattr(planning, "seconds_of", lambda step, device: next(measured))
     monkeypatch.setattr(planning, "seconds_per_image", lambda clip: 100.0)
     augmented = PromptLearning("coop", {"n_ctx": 2, "ctx_init": None}, SHORT, augment=True)
     with only_listed() as runs:
         few_shot(clip, digits, [*methods()[2:], augmented], tmp_path, (1, 16), (1,))
-    assert [run.seconds for run in runs] == [2 * 20, 10 * 42, 2 * (20 + 1000), 10 * (42 + 3200)]
+    assert [run.seconds for run in runs] == [2 * 20, 10 * 42, 2 * (21 + 1000), 10 * (43 + 3200)]
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_steps_through_the_vision_tower_are_measured_with_it(clip, digits, tmp_path, monkeypatch, augment):
+    """Each kind once, by steps that go backwards through it; the second of two stages takes next to nothing."""
+    shapes = []
+
+    def seconds_of(step, device):
+        with monkeypatch.context() as patch:
+            backward = torch.Tensor.backward
+            patch.setattr(torch.Tensor, "backward", lambda loss: shapes.append(loss.requires_grad) or backward(loss))
+            step()
+        return 1.0
+
+    monkeypatch.setattr(planning, "seconds_of", seconds_of)
+    short = {"num_epochs": 5, "augment": augment}
+    tuned = [LoRATuning(**short), LayerNormTuning(**short), TwoStage(**short), ImageEncoderFineTuning(**short)]
+    with only_listed() as runs:
+        few_shot(clip, digits, tuned, tmp_path, (1, 16), (1, 2))
+    assert [run.seconds for run in runs] == [5, 5, 25, 25] * 2 + [3, 3, 15, 15] + [5, 5, 25, 25]
+    assert [run.num_steps for run in runs] == [5, 5, 25, 25] * 4
+    assert shapes == [True] * 8
+    assert images_to_encode(runs) == 16 * len(digits.test)  # each by a tower of its own
 
 
 def test_every_view_is_an_image_to_encode(clip, digits, tmp_path):

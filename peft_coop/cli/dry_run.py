@@ -32,8 +32,8 @@ def format_plan(runs: Sequence[PlannedRun], seconds_per_image: float) -> str:
             *lines,
             "",
             f"{len(runs):,} runs: {len(runs) - len(open_runs):,} finished, {len(open_runs):,} to do, about "
-            f"{duration(steps + encoded * seconds_per_image)} on this machine: {duration(steps)} for the steps of "
-            f"prompts, {duration(encoded * seconds_per_image)} for the features of {encoded:,} images, where they are "
+            f"{duration(steps + encoded * seconds_per_image)} on this machine: {duration(steps)} for training steps, "
+            f"{duration(encoded * seconds_per_image)} for the features of {encoded:,} images, where they are "
             "not kept from before.",
             f"Not in it: reading the images{', and ' + ', '.join(unknown) if unknown else ''}.",
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,23 @@ class Classifier(ABC):
         """Write what is worth keeping into a folder."""
 
 
+@dataclass(frozen=True)
+class TimedSteps:
+    """The steps of a training that take most of its time, for estimates of it.
+
+    Attributes:
+        count: how many of them there are.
+        batch: images in each.
+        make_step: gives a step without its optimizer, on inputs that no image is read for.
+        encodes_images: whether a batch's images also pass through the frozen vision tower, which is not in that step.
+    """
+
+    count: int
+    batch: int
+    make_step: Callable[[], Callable[[], None]]
+    encodes_images: bool = False
+
+
 class ComparedMethod(ABC):
     """A way to learn a classifier.
 
@@ -108,6 +125,10 @@ class ComparedMethod(ABC):
     def training_steps(self, images: LabelledImages) -> int | None:
         """Optimizer steps of a fit on these images; None where nothing is trained in steps."""
         return None if self.learns else 0
+
+    def timed_steps(self, clip: FrozenCLIP, images: LabelledImages) -> TimedSteps | None:
+        """What a fit on these images takes long for; None where that is not known."""
+        return None
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPProcessor
 
 from ..data import AugmentedFeatures, with_image_embeds
 from ..data.features import images_version
+from ..data.preparation import prepare_inputs
 from ..demo import MODEL_PATH
 from ..towers import device_of
 from .pretrained import DEMO, load_dual_encoder
@@ -79,6 +81,12 @@ class FrozenCLIP:
         image_processor = self.processor.image_processor
         augmentation: dict[str, Any] = {"views": views, "seed": seed, "flip": flip, "num_workers": num_workers}
         return AugmentedFeatures(images, self.model, image_processor, **augmentation, **self._at_once())
+
+    def blank_images(self, count: int) -> dict[str, Tensor]:
+        """What the vision tower takes of so many images, all black, on the model's device."""
+        picture = Image.new("RGB", (64, 64))
+        inputs = prepare_inputs([picture] * count, self.processor.image_processor)
+        return {name: each.to(self.device) for name, each in inputs.items()}
 
     def image_features(self, images: Dataset) -> Tensor:
         """`[N, P]`, not normalised, float32, on the model's device."""

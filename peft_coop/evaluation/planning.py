@@ -7,17 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
-from peft import get_peft_model
-from torch import Tensor
 
-from ..towers import dtype_of, projection_dim
 from .compared_methods import ComparedMethod, LabelledImages
 from .frozen_clip import FrozenCLIP
-from .prompt_learning import PromptLearning
 from .run_folders import RunKey
 
 MEASURED_STEPS = 3  # the first of them, which prepares what the others reuse, does not count
@@ -75,15 +70,13 @@ class Estimator:
         self._known: dict[str, float] = {}
 
     def seconds(self, method: ComparedMethod, images: LabelledImages) -> float | None:
-        """What the steps of a run take; None for what is no prompt. Reading images is not in it."""
-        steps = method.training_steps(images)
-        if not isinstance(method, PromptLearning) or steps is None:
+        """What the steps of a run take; None where that is not known. Reading images is not in it."""
+        timed = method.timed_steps(self._clip, images)
+        if timed is None:
             return None
-        batch = min(method.recipe_for(images.num_shots).batch_size, len(images.train))
-        settings = json.dumps([method.key, method.settings(), batch, images.class_names])
-        step = self._once(settings, lambda: seconds_per_step(method, self._clip, images.class_names, batch))
-        computes_features = method.augment and not method.changes_vision
-        return steps * (step + (batch * self.seconds_per_image() if computes_features else 0.0))
+        settings = json.dumps([method.key, method.settings(), timed.batch, images.class_names])
+        step = self._once(settings, lambda: seconds_of(timed.make_step(), self._clip.device))
+        return timed.count * (step + (timed.batch * self.seconds_per_image() if timed.encodes_images else 0.0))
 
     def seconds_per_image(self) -> float:
         """What the vision tower takes for an image."""
@@ -95,41 +88,19 @@ class Estimator:
         return self._known[what]
 
 
-def seconds_per_step(method: PromptLearning, clip: FrozenCLIP, class_names: Sequence[str], batch: int) -> float:
-    """What a training step takes: forwards and backwards through the text tower, on random image features.
-
-    With prompts of the vision tower: through both, on images.
-    """
-    model = get_peft_model(deepcopy(clip.model), method.make_config(class_names=list(class_names))).train()
-    base = model.get_base_model()
-    dtype, width = dtype_of(base), projection_dim(base)
-    if method.changes_vision:
-        images = {"pixel_values": blank_images(clip, batch)}
-    else:
-        generator = torch.Generator(clip.device)
-        images = {"image_embeds": torch.randn(batch, width, device=clip.device, dtype=dtype, generator=generator)}
-    labels = torch.zeros(batch, dtype=torch.long, device=clip.device)
-    return _measured(lambda: model(**images, labels=labels).loss.backward(), clip.device)
-
-
-def blank_images(clip: FrozenCLIP, count: int) -> Tensor:
-    """`pixel_values` `[count, 3, H, W]` of the size that the vision tower takes."""
-    size = clip.model.config.vision_config.image_size
-    return torch.zeros(count, 3, size, size, device=clip.device, dtype=clip.model.dtype)
-
-
 def seconds_per_image(clip: FrozenCLIP, batch: int = 8) -> float:
     """What the vision tower takes for an image, of a batch."""
-    pixel_values = blank_images(clip, batch)
+    images = clip.blank_images(batch)
 
     def step() -> None:
         with torch.no_grad():
-            clip.model.get_image_features(pixel_values)
+            clip.model.get_image_features(**images)
 
-    return _measured(step, clip.device) / batch
+    return seconds_of(step, clip.device) / batch
 
 
-def _measured(step: Callable[[], None], device: torch.device) -> float:
+def seconds_of(step: Callable[[], None], device: torch.device) -> float:
+    """What a step takes: the mean of some."""
     step()
     started = time.monotonic()
     for _ in range(MEASURED_STEPS - 1):

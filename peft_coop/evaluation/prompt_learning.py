@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from peft import PeftModel, get_peft_model
 from transformers import set_seed
 
@@ -18,7 +19,8 @@ from ..data.features import check_views
 from ..methods import DEFAULT_METHOD, METHODS, PromptConfig, find_method
 from ..methods.context import DEFAULT_N_CTX
 from ..recipes import Recipe
-from .compared_methods import Classifier, ComparedMethod, LabelledImages, columns_of, in_words
+from ..towers import dtype_of, projection_dim
+from .compared_methods import Classifier, ComparedMethod, LabelledImages, TimedSteps, columns_of, in_words
 from .experiment_tracking import reporting, reporting_arguments
 from .frozen_clip import FrozenCLIP
 from .prompt_training import (
@@ -222,6 +224,22 @@ class PromptLearning(ComparedMethod):
         recipe = self.recipe_for(images.num_shots)
         return math.ceil(recipe.num_epochs * recipe.steps_per_epoch(len(images.train)))
 
+    def timed_steps(self, clip: FrozenCLIP, images: LabelledImages) -> TimedSteps:
+        """Forwards and backwards through the text tower, on random image features.
+
+        With prompts of the vision tower: through both, on images.
+        """
+        batch = min(self.recipe_for(images.num_shots).batch_size, len(images.train))
+
+        def make_step() -> Callable[[], None]:
+            model = get_peft_model(deepcopy(clip.model), self.make_config(class_names=images.class_names)).train()
+            labels = torch.zeros(batch, dtype=torch.long, device=clip.device)
+            inputs = clip.blank_images(batch) if self.changes_vision else {"image_embeds": random_embeds(clip, batch)}
+            return lambda: model(**inputs, labels=labels).loss.backward()
+
+        encodes = self.augment and not self.changes_vision
+        return TimedSteps(self.training_steps(images), batch, make_step, encodes_images=encodes)
+
     def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> PromptClassifier:
         """See `ComparedMethod.fit`."""
         set_seed(seed)
@@ -269,3 +287,9 @@ class PromptLearning(ComparedMethod):
         if self.changes_vision:
             return PreparedImages(train, clip.processor.image_processor)
         return clip.with_image_embeds(train)
+
+
+def random_embeds(clip: FrozenCLIP, count: int) -> torch.Tensor:
+    """`[count, P]`, in place of image features."""
+    numbers: dict[str, Any] = {"device": clip.device, "generator": torch.Generator(clip.device)}
+    return torch.randn(count, projection_dim(clip.model), dtype=dtype_of(clip.model), **numbers)

@@ -78,12 +78,18 @@ def _planned(
     for plan, key in zip(plans, keys, strict=True):
         finished, train = is_finished(key, output), plan.images.train
         seconds = None if finished else estimator.seconds(plan.method, plan.images)
-        images = {test.images._fingerprint: len(test.images) for test in plan.tests.values()}
-        views = plan.method.views
-        images[train._fingerprint if views is None else f"{train._fingerprint}, {views} views"] = len(train) * (
-            views or 1
-        )
+        images = _images_to_encode(plan, str(key.folder(output)))
         yield PlannedRun(key, finished, len(train), plan.method.training_steps(plan.images), seconds, images)
+
+
+def _images_to_encode(plan: PlannedFit, run: str) -> dict[str, int]:
+    """How many images of each dataset; those that a vision tower of the run's own encodes are the run's alone."""
+    tests = {test.images._fingerprint: len(test.images) for test in plan.tests.values()}
+    if plan.method.changes_vision:
+        return {f"{name}, {run}": count for name, count in tests.items()}
+    train, views = plan.images.train, plan.method.views
+    name = train._fingerprint if views is None else f"{train._fingerprint}, {views} views"
+    return {**tests, name: len(train) * (views or 1)}
 
 
 def _run(clip: FrozenCLIP, plan: PlannedFit, key: RunKey, output: Path, wait: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Reference: CoOp (arXiv:2109.01134), "Comparison with other fine-tuning methods".
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ...recipes import make_optimizer
 from ...towers import vision_parts
-from ..compared_methods import LabelledImages
+from ..compared_methods import LabelledImages, TimedSteps
 from ..frozen_clip import FrozenCLIP
 from .gradient_method import FeatureMethod, GradientMethod, training_labels
 from .hand_written_prompts import TextClassifier, text_features, text_logits
@@ -151,10 +152,7 @@ class ImageEncoderFineTuning(GradientMethod):
         recipe = self.make_recipe(images.num_shots)
         features = text_features(clip, images.class_names, [images.zero_shot_template])
         pixels_of = training_pixels(clip, images.train, seed, self.augment, self.flip)
-        model = deepcopy(clip.model).float().requires_grad_(False)
-        parameters = [weight for part in vision_parts(model) for weight in part.parameters()]
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+        model, parameters = self.trained_copy(clip)
 
         def loss_of(indices: Tensor, epoch: int) -> Tensor:
             image_embeds = F.normalize(model.get_image_features(**pixels_of(indices, epoch)).pooler_output, dim=-1)
@@ -165,3 +163,21 @@ class ImageEncoderFineTuning(GradientMethod):
         train(loss_of, len(labels), recipe, (optimizer, CosineAnnealingLR(optimizer, total_steps)), seed, folder)
         tuned = FrozenCLIP(model.requires_grad_(False), clip.processor, clip.name, clip.batch_size)
         return TextClassifier(tuned, [images.zero_shot_template])
+
+    def timed_steps(self, clip: FrozenCLIP, images: LabelledImages) -> TimedSteps:
+        """Forwards and backwards through the vision tower."""
+        batch = min(self.batch_size, len(images.train))
+
+        def make_step() -> Callable[[], None]:
+            (model, _), pixels = self.trained_copy(clip), clip.blank_images(batch)
+            return lambda: model.get_image_features(**pixels).pooler_output.sum().backward()
+
+        return TimedSteps(self.training_steps(images), batch, make_step)
+
+    def trained_copy(self, clip: FrozenCLIP) -> tuple[nn.Module, list[nn.Parameter]]:
+        """A copy of the model in float32, and its weights that are trained, those of the vision side."""
+        model = deepcopy(clip.model).float().requires_grad_(False)
+        parameters = [weight for part in vision_parts(model) for weight in part.parameters()]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        return model, parameters

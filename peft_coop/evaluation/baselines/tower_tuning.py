@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from peft import LNTuningConfig, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -32,7 +32,7 @@ from ...towers import (
     text_tower,
     token_embedding,
 )
-from ..compared_methods import ComparedMethod, LabelledImages, identifying_fields
+from ..compared_methods import ComparedMethod, LabelledImages, TimedSteps, identifying_fields
 from ..frozen_clip import FrozenCLIP
 from .gradient_method import training_labels
 from .hand_written_prompts import TextClassifier, text_logits
@@ -93,6 +93,17 @@ class TowerTuning(ComparedMethod):
             return self.steps_per_shot * images.num_shots
         return self.num_epochs * self._recipe(1).steps_per_epoch(len(images.train))
 
+    def timed_steps(self, clip: FrozenCLIP, images: LabelledImages) -> TimedSteps:
+        """Forwards and backwards through both towers."""
+        batch = min(self.batch_size, len(images.train))
+
+        def make_step() -> Callable[[], None]:
+            base, pixels = self.wrap(clip, seed=0).get_base_model(), clip.blank_images(batch)
+            texts, labels = class_texts(base, clip, images), torch.zeros(batch, dtype=torch.long, device=clip.device)
+            return lambda: F.cross_entropy(text_logits(clip, embeds(base, pixels), texts()), labels).backward()
+
+        return TimedSteps(self.training_steps(images), batch, make_step)
+
     def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> TunedClassifier:
         """Tune a copy of the model.
 
@@ -109,14 +120,15 @@ class TowerTuning(ComparedMethod):
         pixels_of = training_pixels(clip, images.train, seed, self.augment, self.flip)
         model = self.wrap(clip, seed)
         base = model.get_base_model()
-        with class_texts(base, clip, images) as texts:
+        texts = class_texts(base, clip, images)
 
-            def loss_of(indices: Tensor, epoch: int) -> Tensor:
-                features = base.get_image_features(**pixels_of(indices, epoch)).pooler_output
-                return F.cross_entropy(text_logits(clip, normalize(features), texts()), labels[indices])
+        def loss_of(indices: Tensor, epoch: int) -> Tensor:
+            image_embeds = embeds(base, pixels_of(indices, epoch))
+            return F.cross_entropy(text_logits(clip, image_embeds, texts()), labels[indices])
 
-            optimizers = self.optimizers(trainable(model.parameters()), num_steps)
-            self.run(loss_of, len(labels), optimizers, seed, folder, num_steps)
+        optimizers = self.optimizers(trainable(model.parameters()), num_steps)
+        self.run(loss_of, len(labels), optimizers, seed, folder, num_steps)
+        text_tower(base).remove()
         return model.eval().requires_grad_(False)
 
     def wrap(self, clip: FrozenCLIP, seed: int) -> PeftModel:
@@ -221,12 +233,11 @@ class LayerNormTuning(TowerTuning):
         return LNTuningConfig(target_modules=layer_norms(model))
 
 
-@contextmanager
-def class_texts(model: nn.Module, clip: FrozenCLIP, images: LabelledImages) -> Iterator[Callable[[], Tensor]]:
-    """What encodes the classes' texts, `[K, P]`, not normalised, by the towers as they are, with gradients.
+def class_texts(model: nn.Module, clip: FrozenCLIP, images: LabelledImages) -> Callable[[], Tensor]:
+    """What encodes the classes' texts, `[K, P]`, not normalised, by the tower as it is, with gradients.
 
     Args:
-        model: a dual encoder of one's own, whose text tower is made ready for it, and left as it was.
+        model: a dual encoder of one's own; its text tower is made ready for it until `remove` is called.
         clip: whose tokenizer reads the texts.
         images: with the class names and the template.
 
@@ -236,10 +247,12 @@ def class_texts(model: nn.Module, clip: FrozenCLIP, images: LabelledImages) -> I
     reader, tower = text_reader(model, clip.processor.tokenizer.name_or_path or None), text_tower(model)
     prompts = tower.prepare(reader.hand_written(images.class_names, images.zero_shot_template))
     tower.install()
-    try:
-        yield lambda: tower.encode(prompts)
-    finally:
-        tower.remove()
+    return lambda: tower.encode(prompts)
+
+
+def embeds(model: nn.Module, pixels: dict[str, Tensor]) -> Tensor:
+    """Normalised image features `[B, P]`, by the tower as it is."""
+    return normalize(model.get_image_features(**pixels).pooler_output)
 
 
 class TunedClassifier(TextClassifier):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...towers import normalize
-from ..compared_methods import LabelledImages
+from ..compared_methods import LabelledImages, TimedSteps
 from ..frozen_clip import FrozenCLIP
 from .gradient_method import training_labels
 from .hand_written_prompts import text_features, text_logits
-from .tower_tuning import LayerNormTuning, TunedClassifier, tuned_clip
+from .tower_tuning import LayerNormTuning, TunedClassifier, embeds, tuned_clip
 from .training_pixels import training_pixels
 
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ class TwoStage(LayerNormTuning):
         first = max(1, int(every * self.first_share))
         return first, max(1, every - first)
 
+    def timed_steps(self, clip: FrozenCLIP, images: LabelledImages) -> TimedSteps:
+        """Those of the first stage: in the second, nothing but a matrix learns."""
+        return replace(super().timed_steps(clip, images), count=self.steps_of_stages(images)[0])
+
     def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> TwoStageClassifier:
         """Tune a copy of the towers, and then learn the classes.
 
@@ -106,7 +110,7 @@ class TwoStage(LayerNormTuning):
 
         @torch.no_grad()
         def embed(indices: Tensor, epoch: int) -> Tensor:
-            return normalize(tuned.model.get_image_features(**pixels_of(indices, epoch)).pooler_output)
+            return embeds(tuned.model, pixels_of(indices, epoch))
 
         return embed
 
