@@ -87,7 +87,6 @@ def test_the_list_is_taken_where_the_table_is_not_imported(throwaway, monkeypatc
     ("arguments", "word"),
     [
         ([], "ThrowAway"),
-        (["demo"], "ThrowAway"),
         (["train"], KEY),
         (["benchmark", "few-shot"], KEY),
         (["benchmark", "ablation"], KEY),

@@ -33,12 +33,12 @@ RECIPE: dict[str, Any] = {}
 
 def add_commands(commands: Any) -> None:
     """Add `demo`."""
-    first, *_ = titles = method_titles().values()
+    first, *_ = method_titles().values()
     parser = commands.add_parser(
         "demo",
         help="learn prompts from a few images per class and compare them with zero-shot CLIP",
-        description=f"Learn {first} from 1, 4 and 16 images per class, {' and '.join(titles)} on base classes to try "
-        "on new ones, save the adapter, load it again, classify a picture and draw the accuracies. Without options it "
+        description=f"Learn {first} from 1, 4 and 16 images per class, it and the other methods that leave the image encoder "
+        "alone on base classes to try on new ones, save the adapter, load it again, classify a picture and draw the accuracies. Without options it "
         "needs no download: a tiny CLIP and small tasks ship with the package.",
     )
     add_model(parser)
@@ -84,7 +84,7 @@ def run_demo(options: argparse.Namespace) -> None:
     methods = [
         PromptLearning(key, recipe=recipe | _larger_batch(method))
         for key, method in METHODS.items()
-        if "base-to-new" in method.protocols
+        if "base-to-new" in method.protocols and not method.config().changes_vision  # those train on pixels: minutes
     ]
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
