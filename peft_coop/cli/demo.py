@@ -37,9 +37,9 @@ def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
         help="learn prompts from a few images per class and compare them with zero-shot CLIP",
-        description=f"Learn {first} from 1, 4 and 16 images per class, it and the other methods that leave the image encoder "
-        "alone on base classes to try on new ones, save the adapter, load it again, classify a picture and draw the accuracies. Without options it "
-        "needs no download: a tiny CLIP and small tasks ship with the package.",
+        description=f"Learn {first} from 1, 4 and 16 images per class, it and the other methods that leave the image "
+        "encoder alone on base classes to try on new ones, save the adapter, load it again, classify a picture and "
+        "draw the accuracies. Without options it needs no download: a tiny CLIP and small tasks ship with the package.",
     )
     add_model(parser)
     parser.add_argument(
