@@ -408,10 +408,8 @@ def test_vision_prompts_that_no_layer_would_read_are_refused(clip):
     images = {"pixel_values": torch.randn(2, 3, 16, 16, dtype=torch.float64)}
     for counts in ([3, 3, 3], [3, 2]):
         prompts = [draw(count, 32) for count in counts]
-        message = (
-        message = rf"each of the 2 layers of this vision tower, .* got {len(counts)} prompts of \[3, {counts[1]}"
-        )
-        with pytest.raises(ValueError, match=message):
+        given = rf"got {len(counts)} prompts of \[3, {counts[1]}"
+        with pytest.raises(ValueError, match=rf"each of the 2 layers of this vision tower, .* {given}"):
             image_features(clip, prompts=prompts, **images)
 
 
