@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ IMAGENET_EPOCHS = 50
 CONTEXT_WORDS = "a photo of a"
 # The protocols in which CoOp starts from random vectors; in the others, which CoCoOp's paper has, from the words.
 RANDOM_START = ("few-shot", "ablation")
-PROTOCOLS = (*RANDOM_START, "base-to-new", "cross-dataset", "domain")
+PROTOCOLS = (*RANDOM_START, "base-to-new", "cross-dataset", "domain", "composition")
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,26 @@ def coop_recipe(num_shots: int, data: str | None = None, protocol: str = "few-sh
     Reference: CoOp (arXiv:2109.01134).
     """
     return Recipe(epochs_by_shots(num_shots, data), batch_size=32)
+
+
+def composition_recipe(data: str | None = None) -> Recipe:
+    """CSP's: Adam, 20 epochs at one learning rate, batches of 128; UT-Zappos has ten times the learning rate.
+
+    Args:
+        data: the dataset's name.
+
+    Reference: CSP (arXiv:2204.03574), which trains CoOp for comparison in the same way.
+    """
+    rate = 5e-4 if data == "ut-zappos" else 5e-5
+    return Recipe(20, batch_size=128, learning_rate=rate, optimizer="adam", weight_decay=1e-5, schedule="constant")
+
+
+# How every method is trained in a protocol that says so itself, by the dataset's name.
+PROTOCOL_RECIPES: dict[str, Callable[[str | None], Recipe]] = {"composition": composition_recipe}
+# Fields of a config in such a protocol, where a method has them: CoOp's there starts as the zero-shot prompt.
+PROTOCOL_FIELDS: dict[str, dict[str, Any]] = {
+    "composition": {"n_ctx": None, "ctx_init": "a photo of", "class_template": "{}"}
+}
 
 
 def learning_rate(epoch: int, num_epochs: int, base: float = LEARNING_RATE) -> float:

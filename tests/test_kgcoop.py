@@ -169,7 +169,7 @@ def test_a_longer_context_needs_another_start(make_model):
     assert make_model(n_ctx=16, ctx_init=None).prompt_layer.prompt.ctx.shape == (16, 24)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", [each for each in PROTOCOLS if each != "composition"])
 def test_the_papers_recipe(protocol):
     method = METHODS["kgcoop"]
     assert method.recipe(16, "imagenet", protocol) == Recipe(100, 128, 0.002)

@@ -153,7 +153,7 @@ def test_a_run_with_another_template_of_a_target_is_another_run(clip, digits, tm
     cross_dataset(clip, digits, [shapes], [ZeroShot()], tmp_path)
     other = replace(shapes, zero_shot_template="a drawing of a {}.")
     with pytest.raises(
-        ValueError, match=r"result.json was done with other images, classes or zero-shot prompt to test on"
+        ValueError, match=r"result.json was done with other images, classes, zero-shot prompt or settings to test on"
     ):
         cross_dataset(clip, digits, [other], [ZeroShot()], tmp_path)
 
@@ -308,7 +308,8 @@ def test_images_of_another_dataset_with_this_name_are_not_taken_for_these(clip, 
     few_shot(clip, digits, [ZeroShot()], tmp_path)
     other = replace(digits, test=digits.test.select(range(30)))
     with pytest.raises(
-        ValueError, match=r"result.json was done with other images, classes or zero-shot prompt to test on, in 'test'"
+        ValueError,
+        match=r"done with other images, classes, zero-shot prompt or settings to test on, in 'test'",
     ):
         few_shot(clip, other, [ZeroShot()], tmp_path)
 

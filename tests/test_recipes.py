@@ -66,6 +66,11 @@ def test_the_papers_recipes(method, num_shots, data, num_epochs, batch_size):
 def test_the_papers_context_vectors(protocol):
     """Those of the original's scripts, which have a configuration file for each."""
     words = {"n_ctx": None, "ctx_init": "a photo of a"}
+    if protocol == "composition":  # all methods start as the zero-shot prompt, and are trained as CSP is
+        words = {"n_ctx": None, "ctx_init": "a photo of", "class_template": "{}"}
+        assert METHODS["cocoop"].recipe(16, "mit-states", protocol) == Recipe(20, 128, 5e-5, "adam", 1e-5, "constant")
+        assert METHODS["coop"].recipe(16, "ut-zappos", protocol) == Recipe(20, 128, 5e-4, "adam", 1e-5, "constant")
+        assert METHODS["csp"].fields(protocol) == {"embed_dropout": 0.3}
     random = protocol in ("few-shot", "ablation")
     assert METHODS["coop"].fields(protocol) == ({"n_ctx": 16, "ctx_init": None} if random else words)
     assert METHODS["cocoop"].fields(protocol) == words

@@ -15,7 +15,8 @@ from peft_coop.evaluation.reports.formats import escape_latex, latex, markdown
 from peft_coop.evaluation.reports.grouped_runs import make_lines
 from peft_coop.evaluation.reports.paper_tables import PaperTable, make_paper_tables
 from peft_coop.evaluation.reports.published import published, published_base_to_new
-from peft_coop.evaluation.reports.tables import Table, make_tables
+from peft_coop.evaluation.reports.table_rows import Table
+from peft_coop.evaluation.reports.tables import make_tables
 
 VIT_B16 = "openai/clip-vit-base-patch16"
 NAMES = {"zero-shot": "zero-shot CLIP", "linear-probe": "linear probe", "coop": "CoOp", "cocoop": "CoCoOp"}

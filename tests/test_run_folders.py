@@ -103,7 +103,7 @@ def test_checkpoints_of_another_run_are_not_taken(tmp_path):
     "changed, reason",
     [
         ({"weights": "w2"}, "another model of this name"),
-        ({"tests": {"test": "t2"}}, "other images, classes or zero-shot prompt to test on"),
+        ({"tests": {"test": "t2"}}, "other images, classes, zero-shot prompt or settings to test on"),
         ({"pool": "p2"}, "other images or classes to draw from"),
         ({"images": "4567"}, "other images or classes to learn from"),
     ],
@@ -118,7 +118,7 @@ def test_a_result_holds_what_it_depends_on(tmp_path, changed, reason):
     "changed, reason",
     [
         ({"weights": "w2"}, "another model of this name"),
-        ({"tests": {"test": "t2"}}, "other images, classes or zero-shot prompt to test on, in 'test'"),
+        ({"tests": {"test": "t2"}}, "other images, classes, zero-shot prompt or settings to test on, in 'test'"),
         ({"pool": "p2"}, "other images or classes to draw from"),
     ],
 )
@@ -149,7 +149,7 @@ def test_other_splits_of_the_same_images_are_comparable(tmp_path):
     both = replace(KEY, protocol="base-to-new", splits=["base", "new"], tests={"base": "b", "new": "n"})
     run_once(both, tmp_path, fit, lambda _: {"base": RESULTS["test"], "new": RESULTS["test"]})
     check_company([replace(both, method="linear-probe", splits=["base"], tests={"base": "b"})], tmp_path)
-    with pytest.raises(ValueError, match="other images, classes or zero-shot prompt to test on, in 'base'"):
+    with pytest.raises(ValueError, match="other images, classes, zero-shot prompt or settings to test on, in 'base'"):
         check_company([replace(both, method="linear-probe", splits=["base"], tests={"base": "c"})], tmp_path)
 
 

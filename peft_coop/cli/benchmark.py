@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..progress import stage
-from .loading import load_clip, load_images, tell_shots
+from .composition import add_composition, check_composition, word_vectors
+from .loading import load_clip, load_images, load_pairs, tell_shots
 from .messages import say
 from .method_options import make_prompt_learning, tell_unused
 from .offered_methods import default_method, method_titles
 from .options import (
+    COMPOSITIONS,
     DEMO,
+    IMAGES,
     add_context,
     add_data,
     add_device,
@@ -24,9 +27,10 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..data import ImageData
+    from ..data import CompositionData, ImageData
     from ..evaluation import ComparedMethod
 
+Data = TypeVar("Data", "ImageData", "CompositionData")
 BASELINES = (
     "zero-shot",
     "prompt-ensemble",
@@ -43,6 +47,9 @@ BASELINES = (
     "two-stage",
     "lora",
 )
+# Protocols that every method is asked for classes that it was not learned from in.
+OF_OTHER_CLASSES = ("cross-dataset", "composition")
+WHY_APART = {"composition": ": no way is known to learn unseen pairs with them"}
 EXAMPLES = """\
 examples:
   peft-coop benchmark few-shot --data demo:digits --output runs
@@ -52,6 +59,7 @@ examples:
   peft-coop benchmark cross-dataset --data coop:imagenet@DATA --targets coop:oxford_pets@DATA coop:dtd@DATA ...
   peft-coop benchmark domain --data coop:imagenet@DATA --targets coop:imagenetv2@DATA coop:imagenet_a@DATA ...
   peft-coop benchmark ablation --data demo:digits --lengths 4 8 16 --starts "a photo of a" --output runs
+  peft-coop benchmark composition --data demo:compositions --methods zero-shot coop csp --world both --output runs
 
 Every finished run is a folder below --output and is not done again: stop with Ctrl-C, go on with the same command.
 `peft-coop report runs` prints the tables again and draws the figures.
@@ -93,13 +101,21 @@ def add_commands(commands: Any) -> None:
     ablation.add_argument("--starts", nargs="+", default=[], help="words that further contexts start with")
     ablation.add_argument("--positions", nargs="+", default=["end"], help="of end, middle, front (default: end)")
     ablation.add_argument("--contexts", nargs="+", default=["unified"], choices=("unified", "class-specific"))
+    composition = _add_protocol(
+        protocols,
+        "composition",
+        "learn from pairs of attribute and object, recognise these and pairs that were never shown",
+        run_composition,
+        COMPOSITIONS,
+    )
+    add_composition(composition)
     for one in (base_to_new, cross, domain, ablation):
         one.add_argument("--shots", type=int, default=16, help="training images per class (default: 16)")
 
 
-def _add_protocol(protocols: Any, name: str, text: str, run: Callable) -> argparse.ArgumentParser:
+def _add_protocol(protocols: Any, name: str, text: str, run: Callable, data: str = IMAGES) -> argparse.ArgumentParser:
     parser = protocols.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    add_data(parser, several=True)
+    add_data(parser, several=True, text=data)
     if name == "ablation":
         parser.add_argument("--model", nargs="+", default=[DEMO], help="one or more models, as names or folders")
         add_device(parser)
@@ -177,6 +193,19 @@ def _run_on_each(options: argparse.Namespace, protocol: Callable) -> None:
         protocol(clip, data, *targets, methods, options.output, options.shots, options.seeds)
 
 
+def run_composition(options: argparse.Namespace) -> None:
+    """Seen and unseen pairs."""
+    from ..evaluation import composition
+
+    how = check_composition(options)
+    clip = load_clip(options.model, options)
+    loaded = [load_pairs(source, options) for source in options.data]
+    check_names(loaded)
+    for data in one_by_one(options, loaded):
+        methods, vectors = make_methods(options, data), word_vectors(options, data)
+        composition(clip, data, methods, options.output, options.seeds, word_vectors=vectors, **how)
+
+
 def run_ablation(options: argparse.Namespace) -> None:
     """Every combination of contexts and models."""
     from ..evaluation import ablation
@@ -204,6 +233,11 @@ def _grid(options: argparse.Namespace, data: ImageData) -> list[ComparedMethod]:
 def _one_by_one(options: argparse.Namespace) -> Iterator[ImageData]:
     """The datasets; where there are several, each with what is done with it as a step of the whole."""
     loaded = load_all(options.data, options)
+    yield from one_by_one(options, loaded)
+
+
+def one_by_one(options: argparse.Namespace, loaded: Sequence[Data]) -> Iterator[Data]:
+    """Datasets; where there are several, each with what is done with it as a step of the whole."""
     tell_unused(options, asked_methods(options))
     if len(loaded) == 1:
         yield from loaded
@@ -224,13 +258,22 @@ def load_all(sources: Sequence[str], options: argparse.Namespace) -> list[ImageD
     loaded = [load_images(source, options) for source in sources]
     for data in loaded:
         tell_shots(data, options.shots)
-    names = [data.name for data in loaded]
-    if len(set(names)) < len(names):
-        raise ValueError(f"Every dataset must have a name of its own, got {names}: results are filed under it.")
+    check_names(loaded)
     return loaded
 
 
-def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
+def check_names(loaded: Sequence[ImageData] | Sequence[CompositionData]) -> None:
+    """Refuse datasets whose results could not be told apart.
+
+    Raises:
+        ValueError: if two have one name.
+    """
+    names = [data.name for data in loaded]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Every dataset must have a name of its own, got {names}: results are filed under it.")
+
+
+def make_methods(options: argparse.Namespace, data: ImageData | CompositionData) -> list[Any]:
     """The methods that `--methods` names, in the order of the help."""
     from .. import demo
     from ..evaluation import all_baselines
@@ -253,9 +296,9 @@ def make_methods(options: argparse.Namespace, data: ImageData) -> list[Any]:
     if "all" in options.methods:
         apart = [method.name for method in methods if not method.takes_part_in(options.protocol)]
         if apart:
-            say(f"left out {', '.join(apart)}, whose classes are not plain names")
+            say(f"left out {', '.join(apart)}{WHY_APART.get(options.protocol, ', whose classes are not plain names')}")
         methods = [method for method in methods if method.takes_part_in(options.protocol)]
-    if "all" not in options.methods or options.protocol != "cross-dataset":
+    if "all" not in options.methods or options.protocol not in OF_OTHER_CLASSES:
         return methods
     unable = [method.name for method in methods if not method.takes_new_classes]
     if unable:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .messages import say
 from .options import DEMO
@@ -15,9 +15,10 @@ from .options import DEMO
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from ..data import ImageData
+    from ..data import CompositionData, ImageData
     from ..evaluation import FrozenCLIP
 
+Data = TypeVar("Data")
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 TEMPLATE_WITH_ADAPTER = "--template is for zero-shot CLIP, and --adapter has a prompt of its own: leave one out."
@@ -109,21 +110,35 @@ def is_prompt(peft_type: str) -> bool:
 
 def load_images(source: str, options: argparse.Namespace) -> ImageData:
     """The images of a `--data` argument, with the prompt of `--template` if that is given; what was read is told."""
-    from datasets import disable_progress_bars, enable_progress_bars
-
     from ..data import load_data
 
-    if not options.quiet:
-        enable_progress_bars()  # of downloads, which may be long
-    try:
-        data = load_data(source, skip_corrupt=options.skip_corrupt)
-    finally:
-        disable_progress_bars()
+    data = _loaded(load_data, source, options)
     if getattr(options, "template", None) is not None:
         data = replace(data, zero_shot_template=checked_template(options.template))
     for line in data.summary.lines():
         say(line)
     return data
+
+
+def load_pairs(source: str, options: argparse.Namespace) -> CompositionData:
+    """The images of compositions of a `--data` argument; what was read is told."""
+    from ..data import load_compositions
+
+    data = _loaded(load_compositions, source, options)
+    for line in data.summary.lines():
+        say(line)
+    return data
+
+
+def _loaded(load: Callable[..., Data], source: str, options: argparse.Namespace) -> Data:
+    from datasets import disable_progress_bars, enable_progress_bars
+
+    if not options.quiet:
+        enable_progress_bars()  # of downloads, which may be long
+    try:
+        return load(source, skip_corrupt=options.skip_corrupt)
+    finally:
+        disable_progress_bars()
 
 
 def tell_shots(data: ImageData, shots: int | Sequence[int] | None) -> None:

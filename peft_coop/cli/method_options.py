@@ -12,7 +12,7 @@ from .offered_methods import method_titles
 from .options import DEMO
 
 if TYPE_CHECKING:
-    from ..data import ImageData
+    from ..data import CompositionData, ImageData
     from ..evaluation import PromptLearning
 
 PROMPT_OPTIONS = (
@@ -61,7 +61,8 @@ def recipe_of(options: argparse.Namespace) -> dict[str, Any]:
     changes: dict[str, Any] = {"num_epochs": options.epochs, "batch_size": options.batch_size}
     changes["learning_rate"] = options.learning_rate
     if options.model == DEMO and options.learning_rate is None:
-        changes["learning_rate"] = demo.LEARNING_RATE
+        of_protocol = demo.PROTOCOL_LEARNING_RATES
+        changes["learning_rate"] = of_protocol.get(getattr(options, "protocol", ""), demo.LEARNING_RATE)
     return {name: value for name, value in changes.items() if value is not None}
 
 
@@ -122,7 +123,7 @@ def check_fields_given(options: argparse.Namespace, methods: Collection[str]) ->
             say(f"{option} has no effect for {', '.join(without)}, which have no such setting")
 
 
-def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData) -> PromptLearning:
+def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData | CompositionData) -> PromptLearning:
     """The method that the options describe.
 
     Args:

@@ -61,9 +61,12 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
-def add_data(parser: argparse.ArgumentParser, several: bool = False) -> None:
+IMAGES = "folder:PATH, hub:NAME, coop:NAME@DATA, demo:digits or demo:shapes"
+COMPOSITIONS = "pairs:PATH, czsl:NAME@DATA or demo:compositions"
+
+
+def add_data(parser: argparse.ArgumentParser, several: bool = False, text: str = IMAGES) -> None:
     """`--data`, and `--skip-corrupt`."""
-    text = "folder:PATH, hub:NAME, coop:NAME@DATA, demo:digits or demo:shapes"
     if several:
         parser.add_argument("--data", nargs="+", required=True, help=f"{text}; several are run one after the other")
     else:

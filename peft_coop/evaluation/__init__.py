@@ -28,6 +28,7 @@ from .baselines import (
     all_baselines,
 )
 from .compared_methods import Classifier, ComparedMethod, LabelledImages
+from .compositions import composition, draw_pairs
 from .confusion import format_confusion, format_per_class, write_confusion
 from .fingerprints import clip_fingerprint
 from .frozen_clip import FrozenCLIP
@@ -42,6 +43,7 @@ from .reports import (
     load_runs,
     plot_ablation,
     plot_base_to_new,
+    plot_composition,
     plot_few_shot,
     plot_transfer,
     write_report,
@@ -79,10 +81,12 @@ __all__ = [
     "base_to_new",
     "calibrate_scores",
     "clip_fingerprint",
+    "composition",
     "cross_dataset",
     "czsl_metrics",
     "domain_generalisation",
     "draw_images",
+    "draw_pairs",
     "feasibility",
     "feasibility_threshold",
     "few_shot",
@@ -96,6 +100,7 @@ __all__ = [
     "nearest_words",
     "plot_ablation",
     "plot_base_to_new",
+    "plot_composition",
     "plot_few_shot",
     "plot_transfer",
     "plot_words",

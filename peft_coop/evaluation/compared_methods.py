@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from .frozen_clip import FrozenCLIP
+
+
+# So many logits are looked at together, 32 MiB of them.
+CELLS = 2**23
+Scorer = Callable[["Dataset"], Iterator[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,8 @@ class LabelledImages:
         train: columns `image` and `label`, the few images of each class; no image for methods that learn nothing.
         val: the same columns, for choosing what a method has to choose; may have no image.
         data: the dataset's name.
+        made_of: what the classes are made of, by the fields of a config that take it, such as `attributes`, `objects`
+            and `train_pairs`; a method whose config has no such field knows the classes by their names alone.
     """
 
     class_names: list[str]
@@ -33,6 +40,7 @@ class LabelledImages:
     train: Dataset
     val: Dataset
     data: str | None = None
+    made_of: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_shots(self) -> int:
@@ -60,6 +68,23 @@ class Classifier(ABC):
         Raises:
             ValueError: if the method cannot classify into these classes.
         """
+
+    def scorer(self, class_names: Sequence[str]) -> Scorer:
+        """What gives the logits of images over many classes in parts, so that all of them never exist at once.
+
+        Args:
+            class_names: K classes, as for `logits`.
+
+        Returns:
+            What takes images and gives their logits `[n, K]`, some images after the other; what it has computed of the
+            classes it keeps.
+        """
+
+        def logits_of(images: Dataset) -> Iterator[np.ndarray]:
+            for part in row_parts(len(images), len(class_names)):
+                yield self.logits(images.select(part), class_names)
+
+        return logits_of
 
     def for_data(self, data: str, zero_shot_template: str) -> Classifier:
         """What classifies another dataset's images; itself, unless its prompt is written by hand for each dataset.
@@ -114,13 +139,16 @@ class ComparedMethod(ABC):
         """The method as the papers have it in a protocol; itself, unless what it leaves open depends on that.
 
         Args:
-            protocol: "few-shot", "base-to-new", "cross-dataset", "domain" or "ablation".
+            protocol: "few-shot", "base-to-new", "cross-dataset", "domain", "ablation" or "composition".
         """
         return self
 
     def takes_part_in(self, protocol: str) -> bool:
-        """Whether it can have a protocol's classes."""
-        return True
+        """Whether it can have a protocol's classes, and is known to learn from its images.
+
+        Of compositions, with thousands of images and pairs that are never shown, that is known of prompts only.
+        """
+        return protocol != "composition" or not self.learns
 
     def training_steps(self, images: LabelledImages) -> int | None:
         """Optimizer steps of a fit on these images; None where nothing is trained in steps."""
@@ -157,6 +185,13 @@ def identifying_fields(method: Any) -> dict[str, Any]:
     if not fields.get("views"):
         left_out |= {"views"} if fields.get("augment") else {"views", "flip"}
     return {name: value for name, value in fields.items() if name not in left_out}
+
+
+def row_parts(num_rows: int, num_columns: int) -> Iterator[range]:
+    """The rows of a matrix in parts of at most `CELLS` numbers, or of one row."""
+    size = max(1, CELLS // max(1, num_columns))
+    for start in range(0, num_rows, size):
+        yield range(start, min(start + size, num_rows))
 
 
 def in_words(num_shots: int) -> str:

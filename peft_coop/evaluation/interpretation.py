@@ -84,7 +84,7 @@ def nearest_words(
 
     Raises:
         TypeError: if the model has no learned prompt.
-        ValueError: if no adapter is active or it learned nothing among words, a class or word is not one of the
+        ValueError: if no adapter is active or it learned nothing among words, a class or word is none of the
             adapter's, or there are not as many words.
     """
     layer, adapter = prompt_in_use(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -12,15 +12,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from peft import PeftModel, get_peft_model
+from torch import Tensor
 from transformers import set_seed
 
 from ..data import AugmentedImages, PreparedImages
 from ..data.features import check_views
 from ..methods import DEFAULT_METHOD, METHODS, PromptConfig, find_method
 from ..methods.context import DEFAULT_N_CTX
+from ..progress import stage
 from ..recipes import Recipe
-from ..towers import dtype_of, projection_dim
-from .compared_methods import Classifier, ComparedMethod, LabelledImages, TimedSteps, columns_of, in_words
+from ..towers import cosine_logits, dtype_of, normalize, projection_dim, scale_and_bias
+from .compared_methods import (
+    Classifier,
+    ComparedMethod,
+    LabelledImages,
+    Scorer,
+    TimedSteps,
+    columns_of,
+    in_words,
+    row_parts,
+)
 from .experiment_tracking import reporting, reporting_arguments
 from .frozen_clip import FrozenCLIP
 from .prompt_training import (
@@ -62,6 +73,38 @@ class PromptClassifier(Classifier):
             if self.learned_names:
                 self.model.set_classes(self.learned_names)
 
+    def scorer(self, class_names: Sequence[str]) -> Scorer:
+        """See `Classifier.scorer`: text features are computed once, in parts, unless each image has its own."""
+        config, prompt = self.model.active_peft_config, self.model.prompt_layer.prompt
+        if prompt.needs_images or config.changes_vision or config.belongs_to_its_classes:
+            return super().scorer(class_names)
+        texts, base = self._text_features(list(class_names)), self.model.get_base_model()
+
+        @torch.no_grad()
+        def logits_of(images: Dataset) -> Iterator[np.ndarray]:
+            embeds = self.clip.image_embeds(images)
+            scale, bias = scale_and_bias(base, embeds)
+            for rows in row_parts(len(embeds), len(texts)):
+                yield cosine_logits(embeds[rows.start : rows.stop], texts, scale, bias).cpu().numpy()
+
+        return logits_of
+
+    @torch.no_grad()
+    def _text_features(self, class_names: Sequence[str]) -> Tensor:
+        """`[K, P]`, float32, L2-normalised, some classes after the other; the adapter keeps its own."""
+        self.model.eval()
+        parts = []
+        try:
+            with stage("text features", len(class_names), "class") as progress:
+                for start in range(0, len(class_names), CLASSES_AT_ONCE):
+                    self.model.set_classes(class_names[start : start + CLASSES_AT_ONCE])
+                    parts.append(normalize(self.model.get_base_model().get_text_features().pooler_output.float()))
+                    progress.update(len(parts[-1]))
+        finally:
+            if self.learned_names:
+                self.model.set_classes(self.learned_names)
+        return torch.cat(parts)
+
     def _logits(self, images: Dataset) -> np.ndarray:
         size = self.clip.batch_size
         if not self.model.active_peft_config.changes_vision:
@@ -74,6 +117,8 @@ class PromptClassifier(Classifier):
         self.model.save_pretrained(folder)
 
 
+# Of so many classes the prompts are read together, where features are wanted of more.
+CLASSES_AT_ONCE = 1024
 # The fields that tell one prompt from another, where a method's config has them.
 CONTEXT_FIELDS = ("n_ctx", "class_token_position", "class_specific_context", "ctx_init")
 # Those that say what the vectors start as: one follows from the other.
@@ -181,6 +226,12 @@ class PromptLearning(ComparedMethod):
         """Its config, with further fields."""
         return METHODS[self.key].config(**self.fields, **more)
 
+    def config_for(self, images: LabelledImages) -> PromptConfig:
+        """Its config for the classes of these images, and for what they are made of where it has the fields."""
+        known = {each.name for each in fields(METHODS[self.key].config)}
+        made_of = {name: value for name, value in images.made_of.items() if name in known - self.fields.keys()}
+        return self.make_config(class_names=images.class_names, zero_shot_template=images.zero_shot_template, **made_of)
+
     def for_protocol(self, protocol: str) -> PromptLearning:
         """With the papers' fields and recipe for a protocol, but for the fields that it has been given.
 
@@ -232,7 +283,7 @@ class PromptLearning(ComparedMethod):
         batch = min(self.recipe_for(images.num_shots).batch_size, len(images.train))
 
         def make_step() -> Callable[[], None]:
-            model = get_peft_model(deepcopy(clip.model), self.make_config(class_names=images.class_names)).train()
+            model = get_peft_model(deepcopy(clip.model), self.config_for(images)).train()
             labels = torch.zeros(batch, dtype=torch.long, device=clip.device)
             inputs = clip.blank_images(batch) if self.changes_vision else {"image_embeds": random_embeds(clip, batch)}
             return lambda: model(**inputs, labels=labels).loss.backward()
@@ -243,8 +294,7 @@ class PromptLearning(ComparedMethod):
     def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> PromptClassifier:
         """See `ComparedMethod.fit`."""
         set_seed(seed)
-        config = self.make_config(class_names=images.class_names, zero_shot_template=images.zero_shot_template)
-        model = get_peft_model(deepcopy(clip.model), config)
+        model = get_peft_model(deepcopy(clip.model), self.config_for(images))
         train = self._training_images(clip, images.train, seed)
         run_name = f"{self.name} on {images.data}, {in_words(images.num_shots)}, seed {seed}"
         reads_pixels = self.augment or self.changes_vision

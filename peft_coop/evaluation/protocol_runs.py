@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data import ImageData, images_fingerprint
 from ..data.features import PREPARATION
 from ..progress import stage
-from .compared_methods import Classifier, ComparedMethod, LabelledImages, in_words
+from .compared_methods import Classifier, ComparedMethod, LabelledImages, Scorer, in_words
 from .fingerprints import clip_fingerprint
 from .folder_locks import BusyError
 from .frozen_clip import FrozenCLIP
@@ -27,8 +28,39 @@ if TYPE_CHECKING:
 Records = list[dict[str, Any]]
 
 
+ScorerOf = Callable[[Sequence[str]], Scorer]
+Fingerprint = Callable[["Dataset", Sequence[str]], str]
+
+
+class Measured(ABC):
+    """What a split is measured on.
+
+    Attributes:
+        images: what is looked at.
+    """
+
+    images: Dataset
+
+    @abstractmethod
+    def measure(self, classifier: Classifier, scorer_of: ScorerOf) -> dict[str, Any]:
+        """The scores of what was learned, as JSON.
+
+        Args:
+            classifier: what was learned.
+            scorer_of: its `scorer`; the latest is kept from split to split.
+        """
+
+    @abstractmethod
+    def identity(self, fingerprint: Fingerprint) -> list[Any]:
+        """What the numbers depend on beside what was learned, as JSON.
+
+        Args:
+            fingerprint: of images and the names of their classes.
+        """
+
+
 @dataclass(frozen=True)
-class MeasuredSplit:
+class MeasuredSplit(Measured):
     """What a split is measured on: images, their classes, and the name and zero-shot prompt of their dataset."""
 
     images: Dataset
@@ -36,28 +68,83 @@ class MeasuredSplit:
     data: str
     zero_shot_template: str
 
+    def identity(self, fingerprint: Fingerprint) -> list[Any]:
+        """See `Measured.identity`."""
+        return [fingerprint(self.images, self.class_names), self.zero_shot_template]
+
+    def measure(self, classifier: Classifier, scorer_of: ScorerOf) -> dict[str, Any]:
+        """The scores, as `scores` computes them."""
+        own = classifier.for_data(self.data, self.zero_shot_template)
+        return scores(own.logits(self.images, self.class_names), self.images["label"])
+
 
 @dataclass(frozen=True)
 class PlannedFit:
-    """A run of a protocol: what is learned from what, and the images and classes of each split it is measured on."""
+    """A run of a protocol: what is learned from what, and what each split is measured on.
+
+    Attributes:
+        method: the way.
+        num_shots: images of the class that has most.
+        seed: of the draw and of the training.
+        images: what is learned from.
+        tests: by the split's name.
+        of_images: how the images were drawn, where that is to be told from other ways.
+    """
 
     method: ComparedMethod
     num_shots: int
     seed: int
     images: LabelledImages
-    tests: Mapping[str, MeasuredSplit]
+    tests: Mapping[str, Measured]
+    of_images: Mapping[str, Any] = field(default_factory=dict)
+
+    def measure(self, classifier: Classifier) -> Results:
+        """What was learned, on each split."""
+        scorer_of = _keeping_the_latest(classifier.scorer)
+        return {split: test.measure(classifier, scorer_of) for split, test in self.tests.items()}
 
 
-def run_all(clip: FrozenCLIP, data: ImageData, plans: Sequence[PlannedFit], output: Path, protocol: str) -> Records:
+def _keeping_the_latest(scorer_of: ScorerOf) -> ScorerOf:
+    """The same, without computing again what was asked for just before."""
+    kept: list[tuple[list[str], Scorer]] = []
+
+    def scorer(class_names: Sequence[str]) -> Scorer:
+        if not kept or kept[0][0] != list(class_names):
+            kept.clear()  # the features of many classes are large
+            kept.append((list(class_names), scorer_of(class_names)))
+        return kept[0][1]
+
+    return scorer
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where the images of runs are drawn from.
+
+    Attributes:
+        name: of the data.
+        content: what there is to draw from, but for the images' bytes, as JSON.
+    """
+
+    name: str
+    content: list[Any]
+
+    @classmethod
+    def of(cls, data: ImageData) -> Pool:
+        """The pool of images with labels."""
+        return cls(data.name, [data.class_names, *(list(map(int, part["label"])) for part in (data.train, data.val))])
+
+
+def run_all(clip: FrozenCLIP, pool: Pool, plans: Sequence[PlannedFit], output: Path, protocol: str) -> Records:
     """Do the runs that nobody else is doing, and then wait for the others."""
-    keys = _run_keys(clip, data, plans, protocol)
+    keys = _run_keys(clip, pool, plans, protocol)
     check_company(keys, output)
     listed = listed_runs()
     if listed is not None:
         listed += _planned(clip, plans, keys, output)
         return []
     records: dict[int, dict[str, Any]] = {}
-    with stage(f"{protocol} on {data.name}", len(plans), "run") as progress:
+    with stage(f"{protocol} on {pool.name}", len(plans), "run") as progress:
         for wait in (False, True):
             for number in [number for number in range(len(plans)) if number not in records]:
                 plan = plans[number]
@@ -96,19 +183,10 @@ def _run(clip: FrozenCLIP, plan: PlannedFit, key: RunKey, output: Path, wait: bo
     def fit(folder: Path) -> Classifier:
         return plan.method.fit(clip, plan.images, plan.seed, folder)
 
-    def measure(classifier: Classifier) -> Results:
-        return {
-            split: scores(
-                classifier.for_data(test.data, test.zero_shot_template).logits(test.images, test.class_names),
-                test.images["label"],
-            )
-            for split, test in plan.tests.items()
-        }
-
-    return run_once(key, output, fit, measure, wait)
+    return run_once(key, output, fit, plan.measure, wait)
 
 
-def _run_keys(clip: FrozenCLIP, data: ImageData, plans: Sequence[PlannedFit], protocol: str) -> list[RunKey]:
+def _run_keys(clip: FrozenCLIP, pool: Pool, plans: Sequence[PlannedFit], protocol: str) -> list[RunKey]:
     """What identifies the runs; every image that one depends on is read for it."""
     known: dict[tuple[str, ...], str] = {}
 
@@ -122,24 +200,24 @@ def _run_keys(clip: FrozenCLIP, data: ImageData, plans: Sequence[PlannedFit], pr
         parts = [fingerprint(part, images.class_names) for part in (images.train, images.val)]
         return _hash([*parts, images.zero_shot_template, PREPARATION])
 
-    def tested_on(test: MeasuredSplit) -> str:
-        return _hash([fingerprint(test.images, test.class_names), test.zero_shot_template, PREPARATION])
+    def tested_on(test: Measured) -> str:
+        return _hash([*test.identity(fingerprint), PREPARATION])
 
-    pool = _hash([data.class_names, *(list(map(int, part["label"])) for part in (data.train, data.val))])
+    drawn_from = _hash(pool.content)
     weights = clip_fingerprint(clip)
     return [
         RunKey(
             protocol,
-            data.name,
+            pool.name,
             clip.name,
             plan.method.key,
             plan.method.name,
-            {"num_shots": plan.num_shots, **plan.method.settings()},
+            {"num_shots": plan.num_shots, **plan.of_images, **plan.method.settings()},
             plan.seed,
             list(plan.tests),
             learned_from(plan.images),
             {split: tested_on(test) for split, test in plan.tests.items()},
-            pool,
+            drawn_from,
             weights,
             list(plan.images.shots_used),
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..data import ImageData, base_and_new_names, draw_indices, select_classes
 from .compared_methods import ComparedMethod, LabelledImages
 from .frozen_clip import FrozenCLIP
-from .protocol_runs import MeasuredSplit, PlannedFit, Records, run_all
+from .protocol_runs import MeasuredSplit, PlannedFit, Pool, Records, run_all
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = (1, 2, 3)
@@ -44,9 +44,9 @@ def few_shot(
     tests = {"test": _test_of(data)}
     plans = [
         PlannedFit(method, num_shots, seed, draw_images(data, num_shots, seed), tests)
-        for method, num_shots, seed in _each_fit(protocol, methods, shots, seeds)
+        for method, num_shots, seed in each_fit(protocol, methods, shots, seeds)
     ]
-    return run_all(clip, data, plans, output, protocol)
+    return run_all(clip, Pool.of(data), plans, output, protocol)
 
 
 def base_to_new(
@@ -93,9 +93,9 @@ def base_to_new(
             _only_base(draw_images(data, shots, seed), len(base)),
             splits if method.takes_new_classes else only_base,
         )
-        for method, shots, seed in _each_fit("base-to-new", methods, (num_shots,), seeds)
+        for method, shots, seed in each_fit("base-to-new", methods, (num_shots,), seeds)
     ]
-    return run_all(clip, data, plans, output, "base-to-new")
+    return run_all(clip, Pool.of(data), plans, output, "base-to-new")
 
 
 def cross_dataset(
@@ -210,16 +210,16 @@ def _transfer(
     tests = {data.name: _test_of(data) for data in (source, *targets)}
     plans = [
         PlannedFit(method, shots, seed, draw_images(source, shots, seed), tests)
-        for method, shots, seed in _each_fit(protocol, methods, (num_shots,), seeds)
+        for method, shots, seed in each_fit(protocol, methods, (num_shots,), seeds)
     ]
-    return run_all(clip, source, plans, output, protocol)
+    return run_all(clip, Pool.of(source), plans, output, protocol)
 
 
 def _test_of(data: ImageData) -> MeasuredSplit:
     return MeasuredSplit(data.test, data.class_names, data.name, data.zero_shot_template)
 
 
-def _each_fit(
+def each_fit(
     protocol: str, methods: Sequence[ComparedMethod], shots: Sequence[int], seeds: Sequence[int]
 ) -> Iterator[tuple[ComparedMethod, int, int]]:
     """Methods as the papers have them in a protocol, with shots and seeds; what learns nothing once, without shots."""

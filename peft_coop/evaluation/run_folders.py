@@ -29,7 +29,7 @@ OF_MEASURING = ("splits", "tests", "pool")
 # What is another one where a fingerprint differs, by the field of a `RunKey`.
 CHANGED = {
     "images": "other images or classes to learn from, or another zero-shot prompt",
-    "tests": "other images, classes or zero-shot prompt to test on",
+    "tests": "other images, classes, zero-shot prompt or settings to test on",
     "pool": "other images or classes to draw from",
     "weights": "another model of this name: its weights, tokenizer or image processor have changed",
 }
@@ -42,7 +42,7 @@ class RunKey:
     """What identifies a run.
 
     Attributes:
-        protocol: "few-shot", "base-to-new", "cross-dataset", "domain" or "ablation".
+        protocol: one of `peft_coop.recipes.PROTOCOLS`.
         data: the dataset's name.
         model: the pretrained model's Hub name or path.
         method: the method's key.

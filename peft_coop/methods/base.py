@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..prompts import PromptSequences, check_class_names
-from ..recipes import PROTOCOLS, Recipe, coop_recipe
+from ..recipes import PROTOCOL_FIELDS, PROTOCOL_RECIPES, PROTOCOLS, Recipe, coop_recipe
 from ..towers import NO_DEEP_VECTORS, DeepVectors, text_reader
 from .config import PromptConfig
 
@@ -266,7 +266,7 @@ class Method:
     callbacks_of: Callable[[Any, Recipe], Sequence[TrainerCallback]] = lambda config, recipe: ()
 
     def recipe(self, num_shots: int, data: str | None = None, protocol: str = "few-shot") -> Recipe:
-        """The settings that the paper trains with.
+        """The settings that the paper trains with; in a protocol that trains all methods alike, these.
 
         Args:
             num_shots: images per class.
@@ -279,6 +279,8 @@ class Method:
         check_protocol(protocol)
         if num_shots < 1:
             raise ValueError(f"`num_shots` must be 1 or more, got {num_shots}.")
+        if protocol in PROTOCOL_RECIPES:
+            return PROTOCOL_RECIPES[protocol](data)
         return self.recipe_of(num_shots, data, protocol)
 
     def fields(self, protocol: str = "few-shot", data: str | None = None) -> dict[str, Any]:
@@ -292,7 +294,9 @@ class Method:
             ValueError: if there is no such protocol.
         """
         check_protocol(protocol)
-        return {**self.fields_of(protocol), **self.fields_of_data(protocol, data)}
+        known = {each.name for each in fields(self.config)}
+        of_protocol = {name: value for name, value in PROTOCOL_FIELDS.get(protocol, {}).items() if name in known}
+        return {**self.fields_of(protocol), **of_protocol, **self.fields_of_data(protocol, data)}
 
     @property
     def own_settings(self) -> tuple[str, ...]:

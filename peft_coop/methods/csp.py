@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..prompts import PairWords, PromptSequences, check_template, check_words, clean_word
 from ..prompts.pairs import as_plain, in_order
 from ..prompts.sequences import check_lengths
-from ..recipes import Recipe
+from ..recipes import composition_recipe
 from ..towers import token_embedding
 from .base import Method, Prompt, VectorName
 from .config import PromptConfig, check_count
@@ -311,22 +311,13 @@ def _written(template: str, words: Sequence[str]) -> str:
     return PLACES.sub(lambda place: in_place[place.group()], template)  # at once: a word may look like a place
 
 
-def recipe(num_shots: int, data: str | None, protocol: str) -> Recipe:
-    """Adam, 20 epochs at one learning rate, batches of 128; UT-Zappos has ten times the learning rate.
-
-    Reference: CSP (arXiv:2204.03574).
-    """
-    rate = 5e-4 if data == "ut-zappos" else 5e-5
-    return Recipe(20, batch_size=128, learning_rate=rate, optimizer="adam", weight_decay=1e-5, schedule="constant")
-
-
 CSP = Method(
     key="csp",
     title="CSP",
     config=CSPConfig,
     prompt=CSPPrompt,
     reference="2204.03574",
-    recipe_of=recipe,
+    recipe_of=lambda num_shots, data, protocol: composition_recipe(data),
     fields_of=lambda protocol: {"embed_dropout": 0.3},
     summary="for attributes and objects",
     other_classes="Others can be any pairs of the attributes and objects that `adapter_config.json` names, also pairs "

@@ -5,7 +5,7 @@ Shapes: N images, K classes, P projection width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ...progress import stage
 from ...towers import cosine_logits, encode_templates, normalize, scale_and_bias, text_reader
-from ..compared_methods import Classifier, ComparedMethod, LabelledImages
+from ..compared_methods import Classifier, ComparedMethod, LabelledImages, Scorer, row_parts
 from ..frozen_clip import FrozenCLIP
 from ..templates import ensemble_templates, imagenet_templates
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+# Of so many classes the prompts are read together, where features are wanted of more.
+CLASSES_AT_ONCE = 1024
 
 
 def text_features(clip: FrozenCLIP, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
@@ -81,6 +86,24 @@ class TextClassifier(Classifier):
         """Logits `[N, K]` over any classes."""
         features = self.change(text_features(self.clip, class_names, self.templates))
         return text_logits(self.clip, self.clip.image_embeds(images), features).cpu().numpy()
+
+    @torch.no_grad()
+    def scorer(self, class_names: Sequence[str]) -> Scorer:
+        """See `Classifier.scorer`: the text features are computed once, in parts."""
+        parts = []
+        with stage("text features", len(class_names), "class") as progress:
+            for start in range(0, len(class_names), CLASSES_AT_ONCE):
+                names = class_names[start : start + CLASSES_AT_ONCE]
+                parts.append(self.change(text_features(self.clip, names, self.templates)))
+                progress.update(len(names))
+        features = torch.cat(parts)
+
+        def logits_of(images: Dataset) -> Iterator[np.ndarray]:
+            embeds = self.clip.image_embeds(images)
+            for rows in row_parts(len(embeds), len(features)):
+                yield text_logits(self.clip, embeds[rows.start : rows.stop], features).detach().cpu().numpy()
+
+        return logits_of
 
     def save(self, folder: Path) -> None:
         """Write what was learned, if anything was, to `change.safetensors`."""

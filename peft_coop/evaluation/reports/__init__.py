@@ -1,6 +1,6 @@
 """Tables and figures of finished runs."""
 
-from .figures import plot_ablation, plot_base_to_new, plot_few_shot, plot_transfer
+from .figures import plot_ablation, plot_base_to_new, plot_composition, plot_few_shot, plot_transfer
 from .finished_runs import Run, load_runs
 from .writing import format_report, write_report
 
@@ -10,6 +10,7 @@ __all__ = [
     "load_runs",
     "plot_ablation",
     "plot_base_to_new",
+    "plot_composition",
     "plot_few_shot",
     "plot_transfer",
     "write_report",

@@ -11,6 +11,7 @@ from .bars import base_to_new_figure, transfer_figure
 from .curves import few_shot_figure
 from .dots import ablation_figure
 from .finished_runs import Run
+from .trade_offs import composition_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,9 +20,11 @@ __all__ = [
     "FIGURES",
     "ablation_figure",
     "base_to_new_figure",
+    "composition_figure",
     "few_shot_figure",
     "plot_ablation",
     "plot_base_to_new",
+    "plot_composition",
     "plot_few_shot",
     "plot_transfer",
     "save_figure",
@@ -35,6 +38,7 @@ FIGURES: dict[str, Callable[[Sequence[Run], str], Figure]] = {
     "cross-dataset": transfer_figure,
     "domain": transfer_figure,
     "ablation": ablation_figure,
+    "composition": composition_figure,
 }
 
 
@@ -56,6 +60,11 @@ def plot_transfer(runs: Sequence[Run], path: str | os.PathLike, metric: str = "a
 def plot_ablation(runs: Sequence[Run], path: str | os.PathLike, metric: str = "accuracy") -> None:
     """Write `ablation_figure` to a file; its ending says which kind, such as ".png" or ".pdf"."""
     save_figure(ablation_figure(runs, metric), path)
+
+
+def plot_composition(runs: Sequence[Run], path: str | os.PathLike) -> None:
+    """Write `composition_figure` to a file; its ending says which kind, such as ".png" or ".pdf"."""
+    save_figure(composition_figure(runs), path)
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:

@@ -13,10 +13,28 @@ from typing import Any
 
 from ..run_folders import RESULT, differing, shared_traits
 
-# What must be measured, by protocol; the splits of the others are named after datasets.
-SPLITS = {"few-shot": ("test",), "base-to-new": ("base",), "cross-dataset": (), "domain": (), "ablation": ("test",)}
+# What must be measured, by protocol; the splits of the others are named after datasets or worlds.
+SPLITS: dict[str, tuple[str, ...]] = {
+    "few-shot": ("test",),
+    "base-to-new": ("base",),
+    "cross-dataset": (),
+    "domain": (),
+    "ablation": ("test",),
+    "composition": (),
+}
 # What is measured of each split, and as people read it.
 METRICS = {"accuracy": "accuracy", "macro_accuracy": "macro accuracy", "ece": "expected calibration error"}
+# What is measured of each world of a composition, all of it in one table; and the curve that its picture shows.
+COMPOSITION_METRICS = {
+    "best_seen": "seen",
+    "best_unseen": "unseen",
+    "best_hm": "HM",
+    "auc": "AUC",
+    "attr_acc": "attribute",
+    "obj_acc": "object",
+}
+MORE_OF_COMPOSITIONS = ("best_hm_seen", "best_hm_unseen")
+CURVE = ("seen", "unseen")
 TEXTS = ("protocol", "data", "model", "method", "method_name")
 
 
@@ -32,7 +50,7 @@ class Run:
         method_name: as tables print it.
         settings: the method's, with `num_shots`, as JSON.
         seed: of the drawn images and of the training.
-        results: by split, the metrics as fractions and `num_examples`.
+        results: by split, the metrics as fractions and `num_examples`; of compositions a curve, too.
         path: the file it was read from.
         shots_used: training images of the class that has fewest and of the one that has most; None in results of
             older versions.
@@ -95,6 +113,11 @@ def load_runs(paths: Iterable[str | os.PathLike] | str | os.PathLike, left_out: 
     return runs
 
 
+def metrics_of(protocol: str) -> dict[str, str]:
+    """What a protocol measures of each split, as fractions, and as people read it."""
+    return COMPOSITION_METRICS if protocol == "composition" else METRICS
+
+
 def check_metric(metric: str) -> None:
     """Check that a metric is one of `METRICS`.
 
@@ -148,7 +171,7 @@ def _make_run(record: Any, path: Path) -> Run:
     _check_type(_value(settings, "num_shots", "settings."), int, "`settings.num_shots`")
     _check_type(_value(record, "seed"), int, "`seed`")
     _check_type(results, dict, "`results`")
-    _check_results(results, SPLITS[record["protocol"]])
+    _check_results(results, record["protocol"])
     texts = {key: record[key] for key in TEXTS}
     identity = {name: record[name] for name in ("tests", "pool", "weights") if name in record}
     run = Run(**texts, settings=settings, seed=record["seed"], results=results, path=path, identity=identity)
@@ -167,17 +190,32 @@ def _shots_used(record: dict[str, Any]) -> tuple[int, int] | None:
     return fewest, most
 
 
-def _check_results(results: dict[str, Any], splits: tuple[str, ...]) -> None:
-    for split in splits:
+def _check_results(results: dict[str, Any], protocol: str) -> None:
+    for split in SPLITS[protocol]:
         _value(results, split, "results.")
     if not results:
         raise ValueError("`results` is empty: there must be a split or more.")
     for split, measured in results.items():
         place = f"results.{split}"
         _check_type(measured, dict, f"`{place}`")
-        for metric in METRICS:
+        for metric in metrics_of(protocol):
             _check_fraction(_value(measured, metric, f"{place}."), f"`{place}.{metric}`")
         _check_type(_value(measured, "num_examples", f"{place}."), int, f"`{place}.num_examples`")
+        if protocol == "composition":
+            _check_curve(measured, place)
+
+
+def _check_curve(measured: dict[str, Any], place: str) -> None:
+    for metric in MORE_OF_COMPOSITIONS:
+        _check_fraction(_value(measured, metric, f"{place}."), f"`{place}.{metric}`")
+    curve = _value(measured, "curve", f"{place}.")
+    _check_type(curve, dict, f"`{place}.curve`")
+    points = [_value(curve, name, f"{place}.curve.") for name in CURVE]
+    if not all(isinstance(each, list) for each in points) or len({len(each) for each in points}) > 1 or not points[0]:
+        raise ValueError(f"`{place}.curve` must have two lists of one length, got {curve!r}.")
+    for name, values in zip(CURVE, points, strict=True):
+        for value in values:
+            _check_fraction(value, f"a point of `{place}.curve.{name}`")
 
 
 def _value(record: dict[str, Any], key: str, place: str = "") -> Any:

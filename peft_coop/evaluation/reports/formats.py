@@ -13,10 +13,10 @@ from typing import Any
 from ...markdown import escape as escape_markdown
 from ...markdown import table_row
 from .averages import Value
-from .finished_runs import METRICS, TEXTS, Run
+from .finished_runs import TEXTS, Run, metrics_of
 from .grouped_runs import distinct
 from .paper_tables import PaperTable
-from .tables import Cell, Table
+from .table_rows import Cell, Table
 
 MISSING = "–"
 # Characters in a line of a column's heading in LaTeX.
@@ -114,7 +114,8 @@ def escape_latex(text: str) -> str:
 def runs_csv(runs: Sequence[Run]) -> str:
     """One row per run and split: what the run is, every metric as a fraction, every setting as `settings.NAME`."""
     names = distinct(name for run in runs for name in run.settings)
-    fields = [*TEXTS, "seed", "split", *METRICS, "num_examples", *(f"settings.{name}" for name in names)]
+    metrics = distinct(name for run in runs for name in metrics_of(run.protocol))
+    fields = [*TEXTS, "seed", "split", *metrics, "num_examples", *(f"settings.{name}" for name in names)]
     text = io.StringIO()
     writer = csv.DictWriter(text, fields, lineterminator="\n")
     writer.writeheader()
@@ -123,7 +124,7 @@ def runs_csv(runs: Sequence[Run]) -> str:
 
 
 def _csv_row(run: Run, split: str) -> dict[str, Any]:
-    measured = {name: run.results[split][name] for name in (*METRICS, "num_examples")}
+    measured = {name: run.results[split][name] for name in (*metrics_of(run.protocol), "num_examples")}
     settings = {f"settings.{name}": _csv_value(value) for name, value in run.settings.items()}
     return {name: getattr(run, name) for name in TEXTS} | {"seed": run.seed, "split": split} | measured | settings
 

@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .averages import Value, over_datasets
-from .finished_runs import METRICS, Run, check_metric
+from .averages import Value, over_datasets, over_seeds
+from .composition_tables import COMPOSITION_NOTE, composition_title, is_composition_as_published
+from .finished_runs import COMPOSITION_METRICS, METRICS, Run, check_metric
 from .grouped_runs import Line, distinct, make_lines, model_label
 from .missing_shots import shots_note
-from .published import paper_names, published, published_base_to_new
-from .tables import H_NOTE, base_and_new, is_as_published, runs_by_model, source_and_targets, transfer_title
+from .published import (
+    NOTHING_PUBLISHED,
+    PUBLISHED_METRICS,
+    paper_names,
+    published,
+    published_base_to_new,
+    published_compositions,
+    published_compositions_note,
+)
+from .tables import (
+    H_NOTE,
+    base_and_new,
+    is_as_published,
+    runs_by_model,
+    source_and_targets,
+    transfer_title,
+)
 
 Row = tuple[list[str], list[Value | None]]
 # A row's name, and the splits and datasets that it is the average of.
@@ -177,12 +193,40 @@ def _ablation(runs: Sequence[Run], metric: str) -> Iterator[PaperTable]:
     )
 
 
+def _composition(runs: Sequence[Run], metric: str) -> Iterator[PaperTable]:
+    """Methods as rows, all metrics as columns; a table for each dataset and world."""
+    for data, world in distinct((run.data, split) for run in runs for split in run.results):
+        lines = make_lines([run for run in runs if run.data == data and world in run.results])
+        paper = published_compositions(runs[0].model, data, world)
+        names = paper_names()
+        rows = []
+        for line in lines:
+            own = [over_seeds(line.by_seed(world, each)) for each in COMPOSITION_METRICS]
+            row = paper.get(names.get(line.method, "")) if is_composition_as_published(line) else None
+            rows.append(([line.label], [*own, *((row or NOTHING_PUBLISHED) if paper else [])]))
+        notes = [COMPOSITION_NOTE, published_compositions_note(data, world) if paper else ""]
+        title = f"{composition_title(data, world, runs[0].model)}."
+        yield PaperTable(
+            caption=_caption([run for line in lines for run in line.runs], title, *notes),
+            label=f"composition {data} {world} {model_label(runs[0].model)}",
+            headings=(
+                ["method"],
+                [*COMPOSITION_METRICS.values(), *(f"published: {name}" for name in PUBLISHED_METRICS if paper)],
+            ),
+            groups=[rows],
+            num_own=len(COMPOSITION_METRICS),
+            lowest=False,
+            by_column=True,
+        )
+
+
 BUILDERS: dict[str, Callable[[Sequence[Run], str], Iterator[PaperTable]]] = {
     "few-shot": _few_shot,
     "base-to-new": _base_to_new,
     "cross-dataset": _transfer,
     "domain": _transfer,
     "ablation": _ablation,
+    "composition": _composition,
 }
 
 

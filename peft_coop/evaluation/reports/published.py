@@ -14,6 +14,12 @@ from .averages import Value
 # The papers' model and shots.
 MODEL = "clip-vit-base-patch16"
 NUM_SHOTS = 16
+# The model of the papers on compositions, and what they report.
+COMPOSITION_MODEL = "clip-vit-large-patch14"
+PUBLISHED_METRICS = ("seen", "unseen", "HM", "AUC")
+NOTHING_PUBLISHED: list[Value | None] = [None] * len(PUBLISHED_METRICS)
+# Fields of a recipe, which are among a run's settings only where they are not the paper's.
+RECIPE_FIELDS = {"num_epochs", "batch_size", "learning_rate"}
 Row = tuple[Value, Value, Value]
 
 
@@ -39,6 +45,35 @@ def published_base_to_new(model: str, datasets: Sequence[str]) -> dict[str, Row]
     else:
         rows = {}
     return {name: _fractions(row) for name, row in rows.items()}
+
+
+def published_compositions(model: str, data: str, world: str) -> dict[str, list[Value]]:
+    """Seen and unseen accuracy, HM and AUC by the papers' name of a method, as fractions; none for others.
+
+    Args:
+        model: Hub name or path; the papers' is ViT-L/14.
+        data: the dataset's name.
+        world: "closed" or "open", calibrated or not.
+    """
+    if not model.rstrip("/").endswith(COMPOSITION_MODEL):
+        return {}
+    rows = published()["compositions"].get(data, {}).get(world.partition(",")[0], {})
+    return {name: [Value(number / 100) for number in row] for name, row in rows.items()}
+
+
+def published_compositions_note(data: str, world: str) -> str:
+    """Where the published numbers of a table are from."""
+    source = published()["source"]
+    names = published()["compositions"][data][world.partition(",")[0]]
+    parts = distinct_sources(names)
+    open_world = " In the open world they are with feasibility calibration." if world.startswith("open") else ""
+    return f"Published, all second-hand: {'; '.join(source[part] for part in parts)}.{open_world}"
+
+
+def distinct_sources(names: Sequence[str]) -> list[str]:
+    """The keys of the sources of some methods' numbers of compositions."""
+    keys = ["compositions_csp" if name == "CSP" else "compositions_others" for name in names]
+    return list(dict.fromkeys(keys))
 
 
 @cache

@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from ...methods import METHODS
 from ..scores import harmonic_mean
 from .averages import Value, over_datasets, over_seeds
+from .composition_tables import composition_tables
 from .finished_runs import METRICS, Run, check_metric
 from .grouped_runs import Line, distinct, make_lines
 from .missing_shots import shots_note
-from .published import NUM_SHOTS, Row, paper_names, published, published_base_to_new
+from .published import NUM_SHOTS, RECIPE_FIELDS, Row, paper_names, published, published_base_to_new
+from .table_rows import Cell, Table, make_table
 
-Cell = Value | str | None
-
-# Fields of a recipe, which are among a run's settings only where they are not the paper's.
-RECIPE_FIELDS = {"num_epochs", "batch_size", "learning_rate"}
 H_NOTE = "H is the harmonic mean of the means of base and new, as in the CoCoOp paper."
-
-
-@dataclass(frozen=True)
-class Table:
-    """What a report prints.
-
-    Attributes:
-        title: what was measured, on what.
-        columns: headings, the labels' included.
-        rows: a label and the cells after it; None where nothing was measured.
-        note: what has to be known to read it, or nothing.
-    """
-
-    title: str
-    columns: list[str]
-    rows: list[tuple[str, list[Cell]]]
-    note: str = ""
 
 
 def make_tables(runs: Sequence[Run], metric: str = "accuracy") -> list[Table]:
@@ -89,7 +69,7 @@ def _few_shot_table(runs: Sequence[Run], datasets: Sequence[str], metric: str) -
 
     title = f"Few-shot: {_where(metric, datasets, runs[0].model)}"
     lines = make_lines(own, across=("num_shots",))
-    return _table(
+    return make_table(
         title, list(map(str, shots)), lines, cells, _joined("Columns: training images per class.", shots_note(own))
     )
 
@@ -104,9 +84,9 @@ def _base_to_new_table(runs: Sequence[Run], datasets: Sequence[str], metric: str
     lines, used = make_lines(own), shots_note(own)
     title = f"Base to new: {_where(metric, datasets, runs[0].model)}"
     if metric == "ece":
-        return _table(title, ["base", "new"], lines, lambda line: base_and_new(line, datasets, metric), used)
+        return make_table(title, ["base", "new"], lines, lambda line: base_and_new(line, datasets, metric), used)
     note = _joined(H_NOTE, used)
-    table = _table(title, ["base", "new", "H"], lines, lambda line: base_and_new(line, datasets, metric), note)
+    table = make_table(title, ["base", "new", "H"], lines, lambda line: base_and_new(line, datasets, metric), note)
     paper = published_base_to_new(runs[0].model, datasets) if metric == "accuracy" else {}
     return _beside_published(table, lines, paper) if paper else table
 
@@ -173,7 +153,7 @@ def _transfer_table(runs: Sequence[Run], metric: str) -> Table:
     def cells(line: Line) -> list[Cell]:
         return [over_datasets([line.by_seed(split, metric) for split in splits]) for splits in columns.values()]
 
-    return _table(transfer_title(runs, metric), list(columns), make_lines(runs), cells, shots_note(runs))
+    return make_table(transfer_title(runs, metric), list(columns), make_lines(runs), cells, shots_note(runs))
 
 
 def transfer_title(runs: Sequence[Run], metric: str) -> str:
@@ -196,7 +176,7 @@ def _ablation_tables(runs: Sequence[Run], metric: str) -> Iterator[Table]:
         models = distinct(run.model for run in own)
         title = f"Ablation: {_where(metric, [data], *(models if len(models) == 1 else []))}"
         lines, note = make_lines(own), shots_note(own)
-        yield _table(title, [METRICS[metric]], lines, lambda line: [over_seeds(line.by_seed("test", metric))], note)
+        yield make_table(title, [METRICS[metric]], lines, lambda line: [over_seeds(line.by_seed("test", metric))], note)
 
 
 BUILDERS: dict[str, Callable[[Sequence[Run], str], Iterator[Table]]] = {
@@ -205,25 +185,12 @@ BUILDERS: dict[str, Callable[[Sequence[Run], str], Iterator[Table]]] = {
     "cross-dataset": _transfer_tables,
     "domain": _transfer_tables,
     "ablation": _ablation_tables,
+    "composition": composition_tables,
 }
-
-
-def _table(
-    title: str, headings: list[str], lines: Sequence[Line], cells: Callable[[Line], Sequence[Cell]], note: str = ""
-) -> Table:
-    measured = [(line.label, cells(line)) for line in lines]
-    rows = [(label, [*row, _seeds(row)]) for label, row in measured]
-    return Table(title, ["method", *headings, "seeds"], rows, note)
 
 
 def _joined(*sentences: str) -> str:
     return " ".join(filter(None, sentences))
-
-
-def _seeds(row: Sequence[Cell]) -> str:
-    """How many seeds the cells of a row have."""
-    counts = sorted({cell.num_seeds for cell in row if isinstance(cell, Value) and cell.num_seeds})
-    return f"{counts[0]}–{counts[-1]}" if len(counts) > 1 else "".join(map(str, counts))
 
 
 def _where(metric: str, datasets: Sequence[str], model: str = "") -> str:

@@ -13,7 +13,8 @@ from .finished_runs import Run, load_runs
 from .formats import latex, markdown, runs_csv, slug
 from .grouped_runs import distinct, model_label
 from .paper_tables import make_paper_tables
-from .tables import Table, make_tables, runs_by_model
+from .table_rows import Table
+from .tables import make_tables, runs_by_model
 
 __all__ = ["Run", "Table", "format_report", "load_runs", "make_tables", "write_report"]
 
@@ -90,7 +91,7 @@ def _write_figures(runs: Sequence[Run], folder: Path, metric: str) -> list[Path]
 def _runs_by_figure(runs: Sequence[Run], protocol: str) -> dict[str, list[Run]]:
     """The runs of each figure, by what its file's name ends with where there are several."""
     by_model = runs_by_model(runs, protocol)
-    if protocol in ("cross-dataset", "domain"):
+    if protocol in ("cross-dataset", "domain", "composition"):
         parts = [[run for run in own if run.data == data] for own in by_model for data in distinct(r.data for r in own)]
         names = [f"{own[0].data} {model_label(own[0].model)}" for own in parts]
     else:
