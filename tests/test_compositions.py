@@ -193,7 +193,8 @@ def test_classes_of_the_saved_adapters_are_the_pairs(data, records):
     assert (configs["coop"]["ctx_init"], configs["coop"]["class_template"]) == ("a photo of", "{}")
 
 
-@pytest.mark.parametrize("key", ["coop", "cocoop", "csp"])
+@pytest.mark.filterwarnings("ignore:This text tower has 2 layers")
+@pytest.mark.parametrize("key", list(METHODS))
 def test_scores_in_parts_are_the_logits(clip, data, monkeypatch, key):
     images, few = draw_pairs(data, ALL, 1), data.test.select(range(6))
     images = replace(images, train=images.train.select(range(4)))

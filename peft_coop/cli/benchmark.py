@@ -307,7 +307,7 @@ def make_methods(options: argparse.Namespace, data: ImageData | CompositionData)
 
 
 def _that_can_use_views(
-    options: argparse.Namespace, data: ImageData, baselines: Mapping[str, ComparedMethod]
+    options: argparse.Namespace, data: ImageData | CompositionData, baselines: Mapping[str, ComparedMethod]
 ) -> list[str]:
     """The keys of the methods that `--methods` names, without those of `all` that cannot do with `--views`.
 
