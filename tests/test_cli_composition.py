@@ -1,6 +1,7 @@
 """`peft-coop benchmark composition`, on pictures that are coloured one way above and another way below."""
 
 import csv
+import io
 import json
 
 import pytest
@@ -53,7 +54,7 @@ def test_tables_and_files_of_what_was_done(pairs, tmp_path, capsys):
         assert [row.split("|")[-2].strip() for row in rows] == [str(seeds)] * 2
     report = tmp_path / "runs" / "composition" / "report"
     assert {path.name for path in report.iterdir()} >= {"report.md", "report.csv", "report.tex", "composition.png"}
-    rows = list(csv.DictReader((report / "report.csv").open()))
+    rows = list(csv.DictReader(io.StringIO((report / "report.csv").read_text())))
     assert len(rows) == 2 * (1 + 2 + 2)
     assert all(0 <= float(row["auc"]) <= 1 for row in rows)
     results = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}

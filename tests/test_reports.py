@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from peft_coop.evaluation.reports import Run, format_report, load_runs, write_report
@@ -17,6 +18,8 @@ from peft_coop.evaluation.reports.paper_tables import PaperTable, make_paper_tab
 from peft_coop.evaluation.reports.published import published, published_base_to_new
 from peft_coop.evaluation.reports.table_rows import Table
 from peft_coop.evaluation.reports.tables import make_tables
+from peft_coop.evaluation.reports.trade_offs import composition_figure
+from peft_coop.methods import METHODS
 
 VIT_B16 = "openai/clip-vit-base-patch16"
 NAMES = {"zero-shot": "zero-shot CLIP", "linear-probe": "linear probe", "coop": "CoOp", "cocoop": "CoCoOp"}
@@ -671,3 +674,104 @@ class TestReport:
             report([])
         with pytest.raises(ValueError, match=r"`metric` must be one of \('accuracy', .*\), got 'f1'"):
             report([run()], metric="f1")
+
+
+class TestCompositions:
+    """Seen and unseen pairs: every metric in one table, and the curve."""
+
+    @staticmethod
+    def world(auc, curve=((0.4, 0.2, 0.0), (0.0, 0.3, 0.5))):
+        seen, unseen = map(list, curve)
+        numbers = {"best_seen": 0.4, "best_unseen": 0.5, "best_hm": 0.24, "auc": auc, "attr_acc": 0.3, "obj_acc": 0.6}
+        more = {"best_hm_seen": 0.2, "best_hm_unseen": 0.3, "num_examples": 8, "num_candidates": 12}
+        return {**numbers, **more, "curve": {"seen": seen, "unseen": unseen}}
+
+    def run(
+        self, method="csp", seed=1, aucs=(0.2, 0.1), data="mit-states", model="x/clip-vit-large-patch14", **settings
+    ):
+        own = METHODS[method].fields("composition") if method in METHODS else {}
+        results = {world: self.world(auc) for world, auc in zip(("closed", "open"), aucs, strict=False)}
+        of_images = {"num_shots": 9, "all_images": True} if method in METHODS else {"num_shots": 0}
+        name = {"csp": "CSP", "zero-shot": "zero-shot CLIP"}.get(method, method)
+        return Run("composition", data, model, method, name, {**of_images, **own, **settings}, seed, results)
+
+    def test_a_table_for_each_world_beside_published_numbers(self):
+        runs = [self.run("zero-shot", 0), self.run(seed=1), self.run(seed=2, aucs=(0.3, 0.2))]
+        closed, opened = make_tables(runs)
+        assert closed.columns == [
+            *("method", "seen", "unseen", "HM", "AUC", "attribute", "object"),
+            *("paper: seen", "paper: unseen", "paper: HM", "paper: AUC", "seeds"),
+        ]
+        assert cells_of(closed) == {
+            "zero-shot CLIP": [40, 50, 24, 20, 30, 60, 30.2, 46.0, 26.1, 11.0, "1"],
+            "CSP": [40, 50, 24, 25, 30, 60, 46.6, 49.9, 36.3, 19.4, "2"],
+            "CoOp": [*[None] * 6, 34.4, 47.6, 29.8, 13.5, ""],
+        }
+        assert closed.rows[1][1][3].std == pytest.approx(0.05 * 2**0.5)
+        assert cells_of(opened)["CSP"][6:10] == [46.3, 15.7, 17.4, 5.7]
+        assert cells_of(opened)["zero-shot CLIP"][6:10] == [None] * 4
+        assert closed.title == "Composition: accuracy in % on mit-states, closed world, model x/clip-vit-large-patch14"
+        assert "Published, all second-hand: " in closed.note
+        assert "feasibility calibration" in opened.note
+
+    @pytest.mark.parametrize(
+        "changed",
+        [{"embed_dropout": 0.1}, {"all_images": False}, {"learning_rate": 0.1}, {"model": "demo"}, {"data": "mine"}],
+    )
+    def test_published_numbers_are_beside_what_was_learned_so_only(self, changed):
+        closed, *_ = make_tables([self.run(**changed)])
+        cells = cells_of(closed)["CSP"]
+        assert len(cells) == 7 or cells[6:10] == [None] * 4
+
+    def test_latex_has_the_best_of_each_column(self):
+        closed, opened = make_paper_tables(
+            [self.run("zero-shot", 0, data="own"), self.run(aucs=(0.3, 0.1), data="own")]
+        )
+        assert closed.headings == (["method"], ["seen", "unseen", "HM", "AUC", "attribute", "object"])
+        assert (1, 3) in closed.best()
+        assert (0, 3) not in closed.best()
+        assert [table.label for table in (closed, opened)] == [
+            "composition own closed clip-vit-large-patch14",
+            "composition own open clip-vit-large-patch14",
+        ]
+
+    def test_files(self, tmp_path):
+        runs = [self.run(seed=1), self.run(seed=2, aucs=(0.3,)), self.run(data="own"), run()]
+        names = {path.name for path in write_report(runs, tmp_path)}
+        assert {"composition_1-mit-states-clip-vit-large-patch14.png", "few-shot.png"} <= names
+        rows = list(csv.DictReader(io.StringIO((tmp_path / "report.csv").read_text())))
+        assert [(row["split"], row["auc"], row["accuracy"]) for row in rows if row["data"] == "mit-states"] == [
+            *(("closed", "0.2", ""), ("open", "0.1", ""), ("closed", "0.3", "")),
+        ]
+        assert [row["accuracy"] for row in rows if row["protocol"] == "few-shot"] == ["0.5"]
+
+    def test_curves_are_averaged_over_seeds(self):
+        first, second = self.world(0.1, ((0.4, 0.2), (0.0, 0.4))), self.world(0.2, ((0.8, 0.0), (0.0, 0.8)))
+        runs = [replace(self.run(seed=seed), results={"closed": each}) for seed, each in ((1, first), (2, second))]
+        figure = composition_figure(runs)
+        [axes] = figure.axes
+        curve, point = axes.lines
+        x, y = curve.get_data()
+        assert np.interp([0, 20, 39], x, y) == pytest.approx([60, (30 + 60) / 2, (20.5 + 41) / 2], abs=0.2)
+        assert np.interp(60, x, y) == pytest.approx(10, abs=0.2)  # the first does not reach so far
+        assert (point.get_xdata()[0], point.get_ydata()[0]) == (pytest.approx(30), pytest.approx(20))
+        texts = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert texts == ["CSP: AUC 15.0 ± 7.1", "marks: the best harmonic mean"]
+        with pytest.raises(ValueError, match=r"A figure is of one dataset, got \['mit-states', 'own'\]"):
+            composition_figure([*runs, self.run(data="own")])
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"auc": 1.5}, r"`results.closed.auc` must be a number from 0 to 1, got 1.5"),
+            ({"curve": {"seen": [0.5]}}, "it has no `results.closed.curve.unseen`"),
+            ({"curve": {"seen": [0.5], "unseen": []}}, "must have two lists of one length"),
+            ({"curve": {"seen": ["a"], "unseen": [1]}}, "a point of `results.closed.curve.seen` must be a number"),
+            ({"best_hm_seen": None}, "`results.closed.best_hm_seen` must be a number from 0 to 1, got None"),
+        ],
+    )
+    def test_a_damaged_result_is_refused(self, tmp_path, wrong, message):
+        results = {"closed": {**self.world(0.2), **wrong}}
+        path = write(tmp_path / "kept.json", record(protocol="composition", results=results))
+        with pytest.raises(ValueError, match=message):
+            load_runs(path)
