@@ -80,6 +80,18 @@ def test_the_other_pages_snippets_run(capsys):
     assert "0.25" in capsys.readouterr().out  # |0.9 - 1| / 2 + |0.6 - 1| / 2
 
 
+def test_the_snippets_about_compositions_print_what_they_say(capsys):
+    page = (ROOT / "docs" / "composition.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(snippets) == 3
+    for snippet in snippets:
+        exec(compile(snippet, "docs/composition.md", "exec"), {})
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first == "0.6666666666666666 0.75 1.0"
+    assert second == "1.0"
+    assert 0 < float(third) < 1
+
+
 def test_the_page_of_methods(capsys):
     """Its snippet runs, and it has a section on each method with its paper and what the config is called."""
     page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")

@@ -71,6 +71,7 @@ def test_the_papers_context_vectors(protocol):
         assert METHODS["cocoop"].recipe(16, "mit-states", protocol) == Recipe(20, 128, 5e-5, "adam", 1e-5, "constant")
         assert METHODS["coop"].recipe(16, "ut-zappos", protocol) == Recipe(20, 128, 5e-4, "adam", 1e-5, "constant")
         assert METHODS["csp"].fields(protocol) == {"embed_dropout": 0.3}
+        assert METHODS["csp"].fields(protocol, "ut-zappos") == {"embed_dropout": 0.2}
     random = protocol in ("few-shot", "ablation")
     assert METHODS["coop"].fields(protocol) == ({"n_ctx": 16, "ctx_init": None} if random else words)
     assert METHODS["cocoop"].fields(protocol) == words

@@ -319,6 +319,7 @@ CSP = Method(
     reference="2204.03574",
     recipe_of=lambda num_shots, data, protocol: composition_recipe(data),
     fields_of=lambda protocol: {"embed_dropout": 0.3},
+    fields_of_data=lambda protocol, data: {"embed_dropout": 0.2} if data == "ut-zappos" else {},
     summary="for attributes and objects",
     other_classes="Others can be any pairs of the attributes and objects that `adapter_config.json` names, also pairs "
     "that it was never trained on: `model.set_classes([(attribute, object), ...])`.",

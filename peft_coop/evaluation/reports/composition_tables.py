@@ -77,7 +77,7 @@ def _is_composition_run_as_published(run: Run) -> bool:
     if run.method not in METHODS:
         return True
     method = METHODS[run.method]
-    default, published_with = method.config(), method.config(**method.fields("composition"))
+    default, published_with = method.config(), method.config(**method.fields("composition", run.data))
     names = ("class_token_position", "ctx_init", *method.own_settings)
     known = [name for name in names if hasattr(default, name)]
     prompt = all(run.settings.get(name, getattr(default, name)) == getattr(published_with, name) for name in known)
