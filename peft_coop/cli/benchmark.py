@@ -59,7 +59,7 @@ examples:
   peft-coop benchmark cross-dataset --data coop:imagenet@DATA --targets coop:oxford_pets@DATA coop:dtd@DATA ...
   peft-coop benchmark domain --data coop:imagenet@DATA --targets coop:imagenetv2@DATA coop:imagenet_a@DATA ...
   peft-coop benchmark ablation --data demo:digits --lengths 4 8 16 --starts "a photo of a" --output runs
-  peft-coop benchmark composition --data demo:compositions --methods zero-shot coop csp --world both --output runs
+  peft-coop benchmark composition --data demo:compositions --methods all --world both --output runs
 
 Every finished run is a folder below --output and is not done again: stop with Ctrl-C, go on with the same command.
 `peft-coop report runs` prints the tables again and draws the figures.

@@ -63,17 +63,11 @@ def published_compositions(model: str, data: str, world: str) -> dict[str, list[
 
 def published_compositions_note(data: str, world: str) -> str:
     """Where the published numbers of a table are from."""
-    source = published()["source"]
+    source, by_method = published()["source"], published()["source_of_compositions"]
     names = published()["compositions"][data][world.partition(",")[0]]
-    parts = distinct_sources(names)
+    parts = dict.fromkeys(by_method[name] for name in names)
     open_world = " In the open world they are with feasibility calibration." if world.startswith("open") else ""
     return f"Published, all second-hand: {'; '.join(source[part] for part in parts)}.{open_world}"
-
-
-def distinct_sources(names: Sequence[str]) -> list[str]:
-    """The keys of the sources of some methods' numbers of compositions."""
-    keys = ["compositions_csp" if name == "CSP" else "compositions_others" for name in names]
-    return list(dict.fromkeys(keys))
 
 
 @cache
