@@ -84,8 +84,13 @@ class MaPLePrompt(DeepContextPrompt):
     def vision_vectors(self) -> Sequence[Tensor]:
         """See `Prompt.vision_vectors`."""
         pairs = zip(self.deep_projections, self.deep_ctx, strict=True)
-        deep = [projection(rows) for projection, rows in list(pairs)[: self.n_vision_layers - 1]]
-        return (self.projection(self.ctx), *deep)
+        deep = [mapped(projection, rows) for projection, rows in list(pairs)[: self.n_vision_layers - 1]]
+        return (mapped(self.projection, self.ctx), *deep)
+
+
+def mapped(projection: nn.Linear, rows: Tensor) -> Tensor:
+    """Vectors `[n, W]` of the vision tower, of those `[n, D]` of the text tower, which have the type of their words."""
+    return projection(rows.to(projection.weight))
 
 
 def recipe(num_shots: int, data: str | None, protocol: str) -> Recipe:
