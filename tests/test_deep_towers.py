@@ -413,9 +413,20 @@ def test_vision_prompts_that_no_layer_would_read_are_refused(clip):
             image_features(clip, prompts=prompts, **images)
 
 
-def test_a_config_and_a_prompt_that_do_not_agree_on_the_vision_tower_are_refused(make_model, monkeypatch):
+def test_a_config_and_a_prompt_that_do_not_agree_on_the_vision_tower_are_refused(make_model, monkeypatch, pixel_values):
     for config_class, answer, has in ((VPTConfig, False, 2), (CoOpConfig, True, 0)):
         monkeypatch.setattr(config_class, "changes_vision", answer)
+        model = make_model("vpt" if has else "coop").eval()
         message = f"`changes_vision` of {config_class.__name__} is {answer}, and .* has {has} prompts of the vision"
         with pytest.raises(ValueError, match=message):
-            make_model("vpt" if has else "coop")
+            model(pixel_values=pixel_values.double())
+
+
+@pytest.mark.parametrize("method", ["maple", "ivlp", "vpt"])
+def test_a_model_in_another_precision_gets_a_prompt(tokenizer_path, pixel_values, method):
+    """What is learned beside vectors, MaPLe's linear maps, is made in float32 and then in the model's own."""
+    given = {"class_names": ["cat", "dog"], "tokenizer_name_or_path": tokenizer_path}
+    for dtype in (torch.float64, torch.bfloat16):
+        model = get_peft_model(make_clip().to(dtype), small_config(method, **given)).eval()
+        with torch.no_grad():
+            assert model(pixel_values=pixel_values.to(dtype)).logits.isfinite().all()

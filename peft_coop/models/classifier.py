@@ -199,9 +199,21 @@ class PromptClassifierMixin(AdapterFilesMixin):
             return super().get_image_features(pixel_values=pixel_values, **kwargs)
 
     def _vision_vectors(self) -> Sequence[Tensor]:
-        """The vision tower's prompts in use."""
+        """The vision tower's prompts in use.
+
+        Raises:
+            ValueError: if the adapter's settings say otherwise.
+        """
         layer = self.prompt_layer
-        return () if layer.disable_adapters or layer.current_adapter is None else layer.prompt.vision_vectors()
+        if layer.disable_adapters or layer.current_adapter is None:
+            return ()
+        vectors, settings = layer.prompt.vision_vectors(), layer.prompt.settings
+        if settings.changes_vision != bool(vectors):
+            raise ValueError(
+                f"`changes_vision` of {type(settings).__name__} is {settings.changes_vision}, and "
+                f"{type(layer.prompt).__name__} has {len(vectors)} prompts of the vision tower: they belong together."
+            )
+        return vectors
 
     def _embed_images(
         self, pixel_values: Tensor | None, image_embeds: Tensor | None, of_images: Mapping[str, Any]

@@ -108,12 +108,6 @@ class PromptTuner(BaseTuner):
         if not isinstance(layer, PromptEmbeddings):
             family = find_family(self.model)
             layer = PromptEmbeddings(target, family.token_embedding, LabelNames(self.model.config))
-        if peft_config.changes_vision != bool(prompt.vision_vectors()):
-            raise ValueError(
-                f"`changes_vision` of {type(peft_config).__name__} is {peft_config.changes_vision}, and "
-                f"{type(prompt).__name__} has {len(prompt.vision_vectors())} prompts of the vision tower: they belong "
-                "together."
-            )
         if peft_config.changes_vision:
             open_vision_tower(self.model)
         layer.update_layer(adapter_name, prompt, texts)
