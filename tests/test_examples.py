@@ -113,6 +113,10 @@ def test_benchmark_measures_three_forms_and_two_sources_of_features(tmp_path):
     assert compositions["evaluation"]["nodes"] == 4 + 7 + 2 * 7 * 9
     assert max(compositions[kind]["difference"] for kind in ("evaluation", "training")) < 1e-4
     assert compositions["world"]["bank_bytes"] == 7 * 9 * 64 * 4
+    run("benchmark/deep_prompts.py", "--smoke", "--output", tmp_path / "deep.json")  # compares what the forms compute
+    text, vision = json.loads((tmp_path / "deep.json").read_text()).values()
+    assert text["ours_gflop"] < text["hooks_gflop"] / 8
+    assert vision["ours_gflop"] == vision["hooks_gflop"] > vision["none_gflop"]
     run("benchmark/report.py", "--folder", tmp_path)
     written = (tmp_path / "results.md").read_text()
     assert "| OxfordPets (5), unified, end, M = 4 | 385 | 50 | 25 | 25 |" in written
