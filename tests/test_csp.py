@@ -563,6 +563,51 @@ def test_its_card_counts_what_is_learned_and_says_what_else_can_be_asked_for(mak
     assert "old car · red car · old dog · wet dog\n\nOthers can be any pairs of the attributes and objects" in card
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_has_words_that_are_not_learned(config, dtype, tmp_path):
+    model = get_peft_model(make_clip().to(dtype), config()).train()
+    assert table_of(model).dtype == torch.float32
+    model(image_embeds=torch.randn(4, 40, dtype=dtype), labels=torch.tensor([0, 1, 2, 3])).loss.backward()
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_clip().to(dtype), tmp_path)
+    pairs = [(0, 0), (0, 1), (2, 1)]
+    assert torch.equal(loaded.encode_pairs(pairs), model.encode_pairs(pairs))
+
+
+OTHERS = {
+    "attributes": ["red", "old", "wet"],
+    "objects": ["car", "cat", "ship", "dog"],
+    "train_pairs": PAIRS[:3],
+    "trainable_words": ["old"],
+    "template": "the {attribute} {object}",
+}
+
+
+@pytest.mark.parametrize("setting", OTHERS)
+def test_an_adapter_of_other_words_is_not_loaded_over_it(make_model, images, setting, tmp_path):
+    make_model(**{setting: OTHERS[setting]}).save_pretrained(tmp_path)
+    model = make_model()
+    before = model.encode_pairs([(0, 0), (2, 1)])
+    with pytest.raises(ValueError, match=f"does not fit adapter 'default': `{setting}` is"):
+        model.load_adapter(tmp_path, "default")
+    assert torch.equal(model.encode_pairs([(0, 0), (2, 1)]), before)
+    model.load_adapter(tmp_path, "other")
+
+
+def test_what_calls_have_chosen_is_forgotten_with_the_cache_and_with_the_adapter(make_model, config, images):
+    model, pairs = make_model(), [("old", "car"), ("wet", "dog")]
+    with torch.no_grad():
+        before = model(image_embeds=images, pair_ids=pairs).logits
+        model.get_base_model().text_projection.weight.data.copy_(torch.randn(40, 24))
+        model.clear_prompt_cache()
+        changed = model(image_embeds=images, pair_ids=pairs).logits
+        assert (changed - before).abs().max() > 1e-3
+        words = {"attributes": ATTRIBUTES[::-1], "objects": OBJECTS[::-1]}
+        with pytest.warns(UserWarning, match="second time"), pytest.warns(UserWarning, match="Already found"):
+            replaced = get_peft_model(model.get_base_model(), config(**words)).eval()
+        torch.testing.assert_close(replaced(image_embeds=images, pair_ids=pairs).logits, changed, **EXACT)
+
+
 def test_other_methods_have_no_pairs(tokenizer_path, images):
     for config in (CoOpConfig, CoCoOpConfig):
         model = get_peft_model(

@@ -39,6 +39,24 @@ def test_the_schedule_changes_per_epoch():
     assert [len(group["params"]) for group in optimizer.param_groups] == [1]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "kind", "more"),
+    [
+        (Recipe(2, 4, 3e-3, weight_decay=7e-5), torch.optim.SGD, {"momentum": 0.9}),
+        (Recipe(2, 4, 3e-3, "adam", 7e-5, "constant", 1e-4), torch.optim.Adam, {"betas": (0.9, 0.999), "eps": 1e-4}),
+    ],
+)
+def test_the_optimizer_has_all_numbers_of_the_recipe(recipe, kind, more, tmp_path):
+    model = torch.nn.Linear(2, 2)
+    arguments = recipe.arguments(str(tmp_path), 8, use_cpu=True)
+    optimizer, _ = recipe.optimizers(model, arguments, 8)
+    assert type(optimizer) is kind
+    expected = {"weight_decay": 7e-5, **more}
+    assert {name: optimizer.defaults[name] for name in expected} == expected
+    assert {name: optimizer.param_groups[0][name] for name in expected} == expected
+    assert optimizer.defaults["lr"] == 3e-3
+
+
 def test_nothing_to_train_is_an_error():
     with pytest.raises(ValueError, match="No parameter is trainable"):
         make_optimizer([torch.nn.Parameter(torch.ones(1), requires_grad=False)], 1, 1)

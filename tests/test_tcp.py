@@ -238,6 +238,19 @@ def test_saved_under_the_names_of_the_contract(make_model, tmp_path):
     torch.testing.assert_close(loaded(image_embeds=images).logits, model(image_embeds=images).logits, **EXACT)
 
 
+OTHERS = {"class_template": "{}, a pet.", "replaced_layer": 2, "zero_shot_template": "the {}."}
+
+
+@pytest.mark.parametrize("setting", OTHERS)
+@same_names
+def test_an_adapter_that_reads_its_weights_in_another_way_is_not_loaded_over_it(make_model, setting, tmp_path):
+    make_model(**{setting: OTHERS[setting]}).save_pretrained(tmp_path)
+    model = make_model()
+    with pytest.raises(ValueError, match=f"does not fit adapter 'default': `{setting}` is"):
+        model.load_adapter(tmp_path, "default")
+    model.load_adapter(tmp_path, "other")
+
+
 def test_the_layer_is_the_papers_or_the_last(make_model):
     names = {"class_names": ["cat", "dog"]}
     assert make_model(layers=10, replaced_layer=None, **names).peft_config["default"].replaced_layer == 8
