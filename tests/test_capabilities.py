@@ -39,6 +39,7 @@ class Tried:
         self.method = METHODS[key]
         self.tokenizer_path = tokenizer_path
         self.folder = folder
+        self.text: dict[str, int] = {}  # what its text tower has otherwise than the tiny ones
 
     def config(self, **settings):
         given = {"class_names": NAMES, "tokenizer_name_or_path": self.tokenizer_path, **settings}
@@ -49,7 +50,7 @@ class Tried:
         return setting in {each.name for each in fields(self.method.config)}
 
     def clip(self):
-        clip = make_clip().double()
+        clip = make_clip(**self.text).double()
         clip.name_or_path = self.tokenizer_path
         return clip
 
@@ -186,11 +187,16 @@ def two_processes(tried: Tried) -> bool:
 
 
 def from_and_to_the_original(tried: Tried) -> bool:
-    model = tried.model()
+    more = {}
+    if tried.has("replaced_layer"):  # which is a fixed one in the original
+        tried.text, more = {"num_hidden_layers": 9}, {"replaced_layer": 8}
+    model = tried.model(**more)
     export_original(model, tried.folder / "original.pth.tar")
-    names = {} if tried.method.prompt.changes_text else {"class_names": NAMES}  # which no file has without a vector
+    given = {"zero_shot_template": "a photo of a {}."}
+    if not tried.method.prompt.changes_text:  # no file has names without a vector
+        given["class_names"] = NAMES
     convert_original(
-        tried.folder / "original.pth.tar", tried.clip(), tried.folder / "converted", method=tried.method.key, **names
+        tried.folder / "original.pth.tar", tried.clip(), tried.folder / "converted", method=tried.method.key, **given
     )
     converted = PeftModel.from_pretrained(tried.clip(), tried.folder / "converted").eval()
     assert converted.peft_config["default"].method == tried.method.key

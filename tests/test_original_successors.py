@@ -1,4 +1,4 @@
-"""Checkpoints of KgCoOp's and ProGrad's own code become adapters with their numbers, and go back."""
+"""Checkpoints of KgCoOp's, ProGrad's and TCP's own code become adapters with their numbers, and go back."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from golden_cases import AFTER_STEPS, LOGITS, golden_case, golden_model
 from peft import PeftModel, get_peft_model
 from test_original import frozen_parts
 
-from peft_coop import CoOpConfig, KgCoOpConfig, ProGradConfig, demo
+from peft_coop import CoOpConfig, KgCoOpConfig, ProGradConfig, TCPConfig, demo
 from peft_coop.cli import main
 from peft_coop.hub.original import convert_original, export_original, read_original
 
@@ -39,6 +39,54 @@ def test_golden_numbers(method, key, when, tokenizer, tokenizer_path, tmp_path):
         logits = model(pixel_values=case.all["pixel_values"]).logits
     expected = case.tensors["logits" if when == "init" else "final.logits"]
     torch.testing.assert_close(logits, expected, **(LOGITS if when == "init" else AFTER_STEPS))
+
+
+@pytest.mark.parametrize("when", ["init", "final"])
+@pytest.mark.parametrize(
+    "key, template, teacher",
+    [
+        ("case0", "{}, a type of pet.", "a photo of a {}, a type of pet."),
+        ("case1", "person doing {}.", "a photo of a person doing {}."),
+    ],
+)
+def test_tcps_numbers(key, template, teacher, when, tokenizer, tokenizer_path, tmp_path):
+    """What stands behind the names is in the file, and says of which dataset, and so of which hand-written prompt."""
+    case, settings = golden_case("tcp", key), {"method": "tcp", "tokenizer_name_or_path": tokenizer_path}
+    clip, start = golden_model(case), f"{when}."
+    learned = {name.removeprefix(start): case.tensors[name] for name in case.tensors if name.startswith(start)}
+    learned = {name: value for name, value in learned.items() if "logits" not in name}
+    texts = [template.replace("{}", name).removesuffix(".") for name in case.class_names]
+    frozen, _ = frozen_parts(clip, tokenizer, texts, 4)
+    path = write(tmp_path / "model.pth.tar-50", learned, **frozen)
+    with pytest.raises(ValueError, match=r"width is 48 in `ctx`. TCP's files have that: give `method=\"tcp\"`"):
+        convert_original(path, clip, tmp_path / "adapter", tokenizer_name_or_path=tokenizer_path)
+    config = convert_original(path, clip, tmp_path / "adapter", **settings)
+    assert (config.class_template, config.zero_shot_template) == (template, teacher)
+    assert config.class_names == [name.lower().replace("_", " ") for name in case.class_names]
+    model = PeftModel.from_pretrained(golden_model(case), tmp_path / "adapter").eval()
+    with torch.no_grad():
+        logits = model(pixel_values=case.all["pixel_values"]).logits
+    expected = case.tensors["logits" if when == "init" else "final.logits"]
+    torch.testing.assert_close(logits, expected, **(LOGITS if when == "init" else AFTER_STEPS))
+    export_original(model, tmp_path / "again")
+    written = torch.load(tmp_path / "again", weights_only=True)["state_dict"]
+    assert set(written) == {*learned, *frozen}
+    assert all(torch.equal(written[name], value) for name, value in {**learned, **frozen}.items())
+
+
+def test_a_file_of_tcp_with_a_full_stop_alone_does_not_tell_its_hand_written_prompt(
+    tokenizer, tokenizer_path, tmp_path
+):
+    clip = make_clip(num_hidden_layers=9)
+    frozen, _ = frozen_parts(clip, tokenizer, ["cat", "great white shark"], 4)
+    sizes = {"linear1.weight": (10, 40), "linear1.bias": (10,), "linear2.weight": (96, 10), "linear2.bias": (96,)}
+    network = {f"meta_net.{name}": torch.randn(shape) for name, shape in sizes.items()}
+    path = write(tmp_path / "model.pth.tar-50", {"ctx": torch.randn(4, 24), **network, **frozen})
+    settings = {"method": "tcp", "tokenizer_name_or_path": tokenizer_path}
+    with pytest.raises(ValueError, match=r"give `zero_shot_template`, which is 'a centered satellite .* for EuroSAT"):
+        convert_original(path, clip, tmp_path / "adapter", **settings)
+    config = convert_original(path, clip, tmp_path / "adapter", zero_shot_template="a photo of a {}.", **settings)
+    assert (config.class_template, config.class_names) == ("{}.", ["cat", "great white shark"])
 
 
 def test_kgcoops_file_says_so_where_the_method_is_not_given(tmp_path):
@@ -81,6 +129,8 @@ def test_what_no_such_file_can_be(settings, message, tmp_path, tokenizer_path):
         (KgCoOpConfig, {"class_template": "a {}."}, r"The original's KgCoOp cannot have 'a {}\.' behind the context"),
         (KgCoOpConfig, {"class_token_position": "front"}, "KgCoOp cannot have the class name at the 'front'"),
         (ProGradConfig, {"class_token_position": "middle"}, "ProGrad cannot have the class name at the 'middle'"),
+        (TCPConfig, {"replaced_layer": 1}, "TCP cannot have vectors of the classes before layer 1"),
+        (TCPConfig, {"replaced_layer": 1, "class_template": "the {}."}, "TCP cannot have 'the {}.' behind the context"),
     ],
 )
 def test_what_cannot_be_exported(config_class, settings, message, tmp_path, tokenizer_path):

@@ -42,6 +42,10 @@ def add_commands(commands: Any) -> None:
         "--method", choices=tuple(method_titles()), help="whose code wrote it (default: the file tells)"
     )
     parser.add_argument("--class-template", help="the fixed text behind the vectors, {} for the name (default: '{}.')")
+    parser.add_argument(
+        "--template",
+        help="the hand-written prompt, {} for the name, of which TCP's vectors are made (default: as the file tells)",
+    )
     add_quiet(parser)
     parser.set_defaults(run=run_convert)
 
@@ -52,10 +56,11 @@ def run_convert(options: argparse.Namespace) -> None:
     from ..hub import convert_original, export_original
 
     if options.to_original:
-        if any((options.class_names, options.data, options.position, options.method, options.class_template)):
+        of_other = (options.class_names, options.data, options.position, options.method)
+        if any((*of_other, options.class_template, options.template)):
             raise ValueError(
-                "--class-names, --data, --position, --method and --class-template are for the other direction: an "
-                "adapter knows its own."
+                "--class-names, --data, --position, --method, --class-template and --template are for the other "
+                "direction: an adapter knows its own."
             )
         check_new(options.output)
         model, _ = load_adapter(options.source, options)
@@ -75,7 +80,7 @@ def run_convert(options: argparse.Namespace) -> None:
         _check_count(names, options)
     clip = load_clip(options.model, options)
     position = options.position or "end"
-    given = {"method": options.method, "class_template": options.class_template}
+    given = {"method": options.method, "class_template": options.class_template, "zero_shot_template": options.template}
     given = {name: value for name, value in given.items() if value is not None}
     convert_original(
         options.source, clip.model, options.output, class_names=names, class_token_position=position, **given

@@ -11,19 +11,21 @@ import errno
 import os
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import fields
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from ..methods import METHODS, ContextConfig, ContextPrompt, CoOpConfig, PromptConfig
+from ..methods import METHODS, ContextConfig, ContextPrompt, PromptConfig
 from ..models import prompt_in_use
 from ..prompts import PromptTokenizer, find_tokenizer
 from ..towers import find_family, projection_dim, text_limit, token_embedding
 from ..whole_files import written_whole
+from . import original_tcp
 from .card_sections import others_of
 from .original_deep import NAMES, check_deep_exportable, convert_deep, deep_state
 from .original_file import OriginalCheckpoint, load_state, read_original
@@ -34,10 +36,18 @@ __all__ = ["OriginalCheckpoint", "convert_original", "export_original", "read_or
 # The original's names of what is learned.
 LEARNED = ("ctx", *(f"meta_net.{linear}.{part}" for linear in ("linear1", "linear2") for part in ("weight", "bias")))
 # Where the class name can stand in the methods' own code; CoOp's is the one that has all three.
-POSITIONS = {"coop": ("end", "middle", "front"), "cocoop": ("end",), "kgcoop": ("end",), "prograd": ("end", "front")}
-# What the fixed text behind the context is in all of them.
+POSITIONS = {
+    "coop": ("end", "middle", "front"),
+    "cocoop": ("end",),
+    "kgcoop": ("end",),
+    "prograd": ("end", "front"),
+    "tcp": ("end",),
+}
+# What the fixed text behind the context can be, and is if nothing else is said.
 CLASS_TEMPLATE = "{}."
-META_NET_REDUCTION = 16
+CLASS_TEMPLATES = {"tcp": (CLASS_TEMPLATE, *original_tcp.TEMPLATES)}
+# Of those that have a network, by what it divides the projection's width.
+META_NET_REDUCTION = {"cocoop": 16, "tcp": original_tcp.META_NET_REDUCTION}
 
 
 def convert_original(
@@ -49,6 +59,7 @@ def convert_original(
     class_names: Sequence[str] | None = None,
     class_token_position: str = "end",
     class_template: str | None = None,
+    zero_shot_template: str | None = None,
     tokenizer_name_or_path: str | None = None,
 ) -> PromptConfig:
     """Turn a checkpoint of the original into an adapter that `PeftModel.from_pretrained(model, output_dir)` loads.
@@ -57,16 +68,18 @@ def convert_original(
         path: a file such as `prompt_learner/model.pth.tar-50`.
         model: the CLIP that it was learned with; it is copied, and left as it is.
         output_dir: the folder for the adapter and its model card.
-        method: whose code wrote it: "coop", "cocoop", "kgcoop" or "prograd"; None: CoOp or CoCoOp, as the file has a
-            Meta-Net or not. What KgCoOp's files hold beside the context does nothing there, and is left out. ProGrad's
-            cannot be told from CoOp's. Of "maple", "ivlp", "vpt" and "promptsrc", whose files hold the whole model, it
-            is what was learned that is taken.
+        method: whose code wrote it: "coop", "cocoop", "kgcoop", "prograd" or "tcp"; None: CoOp or CoCoOp, as the file
+            has a Meta-Net or not. What KgCoOp's files hold beside the context does nothing there, and is left out.
+            ProGrad's cannot be told from CoOp's. Of "maple", "ivlp", "vpt" and "promptsrc", whose files hold the whole
+            model, it is what was learned that is taken.
         class_names: its classes, in the order of the labels; None: those that are in the file, see
             `recover_class_names` (VPT's has none). For a unified context they may be others.
         class_token_position: as `TRAINER.COOP.CLASS_TOKEN_POSITION` in the original's config; the file does not say.
-        class_template: the fixed text behind the context; None: "{}.", and of MaPLe and IVLP what is left of "a photo
-            of a". Another one than "{}." stands in files of ProGrad that began with words of more tokens than words:
-            for OxfordPets with 16 vectors it is "a {}.".
+        class_template: the fixed text behind the context; None: "{}.", of MaPLe and IVLP what is left of "a photo
+            of a", and of TCP what the file shows. Another one than "{}." stands in files of ProGrad that began with
+            words of more tokens than words: for OxfordPets with 16 vectors it is "a {}.".
+        zero_shot_template: the hand-written prompt, which no file holds; None: "a photo of a {}.", and of TCP, which
+            makes the classes' vectors of it, the one of the dataset, if what stands behind the names tells that.
         tokenizer_name_or_path: the model's tokenizer; None: the model's own name or path.
 
     Returns:
@@ -86,25 +99,36 @@ def convert_original(
                 f"{METHODS[method].title} puts the class name at the end: `class_token_position` must be 'end', got "
                 f"{class_token_position!r}."
             )
-        return convert_deep(path, model, output_dir, method, class_names, class_template, tokenizer_name_or_path)
-    class_template = CLASS_TEMPLATE if class_template is None else class_template
+        given = {"zero_shot_template": zero_shot_template, "tokenizer_name_or_path": tokenizer_name_or_path}
+        given = {name: value for name, value in given.items() if value is not None}
+        return convert_deep(path, model, output_dir, method, class_names, class_template, given)
     checkpoint = read_original(path, method)
     key = _settle_method(checkpoint, method, class_token_position)
-    _check_fit(checkpoint, model, class_token_position)
+    _check_fit(checkpoint, model, key, class_token_position)
     tokenizer = find_tokenizer(tokenizer_name_or_path, getattr(model, "name_or_path", None))
-    of_meta_net: dict[str, Any] = {}
+    if key == "tcp":
+        if class_template is None:
+            has_names = checkpoint.token_suffix is not None
+            ids = name_token_ids(checkpoint, model, tokenizer.after[0]) if has_names else []
+            class_template = original_tcp.settle_class_template(ids, tokenizer)
+        zero_shot_template = original_tcp.settle_zero_shot_template(zero_shot_template, class_template, checkpoint)
+    class_template = CLASS_TEMPLATE if class_template is None else class_template
+    settings: dict[str, Any] = {
+        "n_ctx": checkpoint.n_ctx,
+        "ctx_init": None,
+        "class_names": _settle_names(checkpoint, model, tokenizer, class_names, class_template),
+        "class_template": class_template,
+        "class_token_position": class_token_position,
+        "class_specific_context": checkpoint.class_specific,
+        "replaced_layer": original_tcp.REPLACED_LAYER,
+        "tokenizer_name_or_path": tokenizer_name_or_path,
+    }
     if checkpoint.meta_net is not None:
-        of_meta_net["meta_net_reduction"] = _reduction(checkpoint)
-    config = METHODS[key].config(
-        n_ctx=checkpoint.n_ctx,
-        ctx_init=None,
-        class_names=_settle_names(checkpoint, model, tokenizer, class_names, class_template),
-        class_template=class_template,
-        class_token_position=class_token_position,
-        class_specific_context=checkpoint.class_specific,
-        **of_meta_net,
-        tokenizer_name_or_path=tokenizer_name_or_path,
-    )
+        settings["meta_net_reduction"] = _reduction(checkpoint, key)
+    if zero_shot_template is not None:
+        settings["zero_shot_template"] = zero_shot_template
+    known = {each.name for each in fields(METHODS[key].config)}
+    config = METHODS[key].config(**{name: value for name, value in settings.items() if name in known})
     adapter = get_peft_model(deepcopy(model), config)
     learned = {"ctx": checkpoint.ctx, **(checkpoint.meta_net or {})}
     prefix = f"base_model.model.{family.embeddings}."
@@ -145,7 +169,8 @@ def _settle_method(checkpoint: OriginalCheckpoint, method: str | None, class_tok
         readable = (*POSITIONS, *NAMES)
         raise ValueError(f"`method` must be one of {readable}, whose checkpoints can be read; got {method!r}.")
     in_file = "coop" if checkpoint.meta_net is None else "cocoop"
-    if (method in ("coop", "cocoop") and method != in_file) or (method == "prograd" and in_file != "coop"):
+    has_none = method in POSITIONS and method not in META_NET_REDUCTION
+    if (method in META_NET_REDUCTION and in_file == "coop") or (has_none and in_file != "coop"):
         holds = "no Meta-Net" if in_file == "coop" else "a Meta-Net"
         raise ValueError(f"{checkpoint.path} is not of {METHODS[str(method)].title}: it has {holds}.")
     key = method or in_file
@@ -162,7 +187,7 @@ def _check_position(key: str, class_token_position: str) -> None:
         )
 
 
-def _check_fit(checkpoint: OriginalCheckpoint, model: nn.Module, class_token_position: str) -> None:
+def _check_fit(checkpoint: OriginalCheckpoint, model: nn.Module, key: str, class_token_position: str) -> None:
     """Check a checkpoint's sizes against the base model's."""
     matching_token_embedding(checkpoint, model)
     limit = text_limit(model)
@@ -184,21 +209,19 @@ def _check_fit(checkpoint: OriginalCheckpoint, model: nn.Module, class_token_pos
         )
     if class_token_position != "end":
         raise ValueError(
-            f"{checkpoint.path} is of CoCoOp, which puts the class name at the end: `class_token_position` must be "
-            f"'end', got {class_token_position!r}."
+            f"{checkpoint.path} is of {METHODS[key].title}, which puts the class name at the end: "
+            f"`class_token_position` must be 'end', got {class_token_position!r}."
         )
 
 
-def _reduction(checkpoint: OriginalCheckpoint) -> int:
+def _reduction(checkpoint: OriginalCheckpoint, key: str) -> int:
     """By which whole number the Meta-Net divides P to get its hidden units."""
-    if checkpoint.meta_net is None:
-        return META_NET_REDUCTION
-    hidden, projection = checkpoint.meta_net["meta_net.linear1.weight"].shape
+    hidden, projection = cast(dict[str, Tensor], checkpoint.meta_net)["meta_net.linear1.weight"].shape
     reduction = projection // hidden if hidden else 0
     if not reduction or projection // reduction != hidden:
         raise ValueError(
             f"{checkpoint.path}: no `meta_net_reduction` gives {hidden} hidden units for image features of "
-            f"{projection} dimensions; the original's Meta-Net has {projection // META_NET_REDUCTION}."
+            f"{projection} dimensions; the original's Meta-Net has {projection // META_NET_REDUCTION[key]}."
         )
     return reduction
 
@@ -249,8 +272,8 @@ def export_original(model: PeftModel, path: str | os.PathLike, epoch: int = 0) -
     and `N_CTX` and `CSC` beside it.
 
     Args:
-        model: a CLIP with an adapter of CoOp, CoCoOp, KgCoOp, ProGrad, MaPLe, IVLP, VPT or PromptSRC, and its
-            classes.
+        model: a CLIP with an adapter of CoOp, CoCoOp, KgCoOp, ProGrad, TCP, MaPLe, IVLP, VPT or PromptSRC,
+            and its classes.
         path: the file to write; the original looks for `prompt_learner/model.pth.tar-EPOCH`.
         epoch: which the original prints when it loads the file.
 
@@ -297,18 +320,22 @@ def _check_exportable(config: PromptConfig, width: int) -> None:
         )
     if config.class_names is None:
         raise ValueError("The original's checkpoints have classes, and this adapter has none: call `set_classes`.")
-    if not isinstance(config, ContextConfig):
+    if config.method in NAMES:
         check_deep_exportable(config)
         return
-    position = config.class_token_position
+    context = cast(ContextConfig, config)
+    position, templates = context.class_token_position, CLASS_TEMPLATES.get(config.method, (CLASS_TEMPLATE,))
     kinds = {
         f"the class name at the {position!r}": position not in POSITIONS[config.method],
-        f"{config.class_template!r} behind the context": config.class_template != CLASS_TEMPLATE,
+        f"{context.class_template!r} behind the context": context.class_template not in templates,
     }
-    if isinstance(config, CoOpConfig) and config.meta_net:
-        units = width // config.meta_net_reduction
-        kinds["a class-specific context"] = config.class_specific_context
-        kinds[f"a Meta-Net of {units} hidden units for {width} dimensions"] = units != width // META_NET_REDUCTION
+    if config.method in META_NET_REDUCTION:
+        reductions = cast(Any, config).meta_net_reduction, META_NET_REDUCTION[config.method]
+        units, own = (width // each for each in reductions)
+        kinds["a class-specific context"] = context.class_specific_context
+        kinds[f"a Meta-Net of {units} hidden units for {width} dimensions"] = units != own
+    if config.method == "tcp":
+        kinds |= original_tcp.what_tcp_cannot_have(config)
     title = METHODS[config.method].title
     for kind, is_so in kinds.items():
         if is_so:

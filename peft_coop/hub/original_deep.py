@@ -76,7 +76,7 @@ def convert_deep(
     method: str,
     class_names: Sequence[str] | None,
     class_template: str | None,
-    tokenizer_name_or_path: str | None,
+    given: Mapping[str, Any],
 ) -> PromptConfig:
     """See `convert_original`, for one of `NAMES`.
 
@@ -87,7 +87,7 @@ def convert_deep(
     tensors, epoch = load_state(path)
     learned = learned_tensors(tensors, method)
     _check_learned(learned, path, method)
-    settings: dict[str, Any] = {"tokenizer_name_or_path": tokenizer_name_or_path}
+    settings = dict(given)
     fields = METHODS[method].config.__dataclass_fields__
     if "ctx" in learned:
         n_ctx = len(learned["ctx"])
@@ -98,7 +98,7 @@ def convert_deep(
         matching_token_embedding(checkpoint, model)
         settings |= {"n_ctx": n_ctx, "class_template": template, "prompt_depth": 1 + _count(learned, "deep_ctx")}
         if class_names is None:
-            tokenizer = find_tokenizer(tokenizer_name_or_path, getattr(model, "name_or_path", None))
+            tokenizer = find_tokenizer(given.get("tokenizer_name_or_path"), getattr(model, "name_or_path", None))
             class_names = recover_class_names(checkpoint, model, tokenizer, template)
     elif class_names is None:
         raise ValueError(f"{path} does not tell its classes: give `class_names`.")

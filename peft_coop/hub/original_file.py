@@ -6,6 +6,7 @@ Letters: C classes, M context vectors, S tokens of the suffix, D text width, P p
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ AXES = {
     "meta_net.linear1.bias": ("hidden units",),
     "meta_net.linear2.weight": ("width", "hidden units"),
     "meta_net.linear2.bias": ("width",),
+}
+# TCP's network makes all vectors of a class.
+AXES_OF = {
+    "tcp": {
+        "meta_net.linear2.weight": ("vectors times width", "hidden units"),
+        "meta_net.linear2.bias": ("vectors times width",),
+    }
 }
 # What a method's file holds that its forward does not use.
 UNUSED = {"kgcoop": ("bias_vectors", "meta_net.")}
@@ -56,7 +64,7 @@ class OriginalCheckpoint:
         ctx: `[M, D]`, or `[C, M, D]` when class-specific.
         token_prefix: `[C, 1, D]`, the embedding of BOS; None if the file has none.
         token_suffix: `[C, S, D]`, the embeddings of name, full stop, EOS and padding; None if the file has none.
-        meta_net: CoCoOp's four tensors by their names in the file; None in a checkpoint of CoOp.
+        meta_net: the four tensors of CoCoOp's or TCP's network by their names in the file; None in one of CoOp.
         epoch: after how many epochs it was saved; None if the file does not say.
     """
 
@@ -95,7 +103,7 @@ def read_original(path: str | os.PathLike, method: str | None = None) -> Origina
     tensors = {key: value for key, value in tensors.items() if not key.startswith(unused)}
     _check_keys(tensors, path)
     tensors = {key: value.detach().float() for key, value in tensors.items()}
-    _check_tensors(tensors, path)
+    _check_tensors(tensors, path, {**AXES, **AXES_OF.get(method or "", {})})
     meta_net = {key: value for key, value in tensors.items() if key.startswith("meta_net.")}
     return OriginalCheckpoint(
         path=path,
@@ -176,10 +184,10 @@ def _check_keys(tensors: dict[str, Any], path: Path) -> None:
             raise ValueError(f"{path} is no checkpoint of CoOp: `{key}` is no tensor but a {type(value).__name__}.")
 
 
-def _check_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+def _check_tensors(tensors: dict[str, Tensor], path: Path, axes_beside: Mapping[str, tuple[str, ...]]) -> None:
     """Check that every axis is as long as the same axis of the other tensors, and every number is one."""
-    sizes = {"BOS": (1, "every checkpoint")}
-    axes_of = {"ctx": CTX_AXES.get(tensors["ctx"].ndim, CTX_AXES[2]), **AXES}
+    sizes = {"BOS": (1, "every checkpoint"), "vectors times width": (tensors["ctx"].numel(), "`ctx`")}
+    axes_of = {"ctx": CTX_AXES.get(tensors["ctx"].ndim, CTX_AXES[2]), **axes_beside}
     for key in [key for key in axes_of if key in tensors]:
         shape, axes = tuple(tensors[key].shape), axes_of[key]
         if len(shape) != len(axes):
@@ -187,9 +195,11 @@ def _check_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         for axis, size in zip(axes, shape, strict=True):
             known, where = sizes.setdefault(axis, (size, f"`{key}`"))
             if size != known:
+                is_tcps = key.startswith("meta_net.linear2") and size == tensors["ctx"].numel()
+                hint = ' TCP\'s files have that: give `method="tcp"`.' if is_tcps else ""
                 raise ValueError(
                     f"{path}: `{key}` is {shape}, which stands for ({', '.join(axes)}), and {axis} is {known} in "
-                    f"{where}."
+                    f"{where}.{hint}"
                 )
         if not tensors[key].isfinite().all():
             raise ValueError(f"{path}: `{key}` holds numbers that are not finite: the training that wrote it diverged.")

@@ -107,9 +107,13 @@ def spell(
     Raises:
         ValueError: if no text was found that has these tokens.
     """
-    before, after = (part.strip() for part in template.split("{}"))
-    text = tokenizer.tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()
-    name = text.removeprefix(f"{before} ").removesuffix(after).strip()
+
+    def decoded(tokens: list[int]) -> str:
+        return tokenizer.tokenizer.decode(tokens, clean_up_tokenization_spaces=False).strip()
+
+    # As they are read back, with spaces between tokens: " , a type of pet ."
+    before, after = (decoded(tokens) for tokens in tokenizer.encode([part.strip() for part in template.split("{}")]))
+    name = decoded(ids).removeprefix(f"{before} ").removesuffix(after).strip()
     closer = name
     for spaced, put_together in SPACES:
         closer = re.sub(spaced, put_together, closer)
