@@ -71,12 +71,8 @@ class Stage:
 
     def write(self, line: str) -> None:
         """Print a line of the output above the bar."""
-        bar = self._root._bar
-        if bar is not None:
-            bar.clear()
-        print(line, flush=True)  # noqa: T201  the caller's output, not the library's
-        if bar is not None:
-            bar.refresh()
+        with bar_aside():
+            print(line, flush=True)  # noqa: T201  the caller's output, not the library's
 
     def close(self) -> None:
         """The end, also after an error; `stage` calls it."""
@@ -133,6 +129,21 @@ def stage(name: str, total: int, unit: str = "step", counts: bool = True, shown:
     finally:
         _innermost.set(parent)
         opened.close()
+
+
+@contextmanager
+def bar_aside() -> Iterator[None]:
+    """Inside it the bar is off its line, so that what is printed has one of its own; it is drawn again below that."""
+    present = _innermost.get()
+    bar = present._root._bar if present else None
+    if bar is None:
+        yield
+        return
+    bar.clear()
+    try:
+        yield
+    finally:
+        bar.refresh()
 
 
 def _make_bar(name: str, shown: bool) -> Any:

@@ -15,6 +15,7 @@ from transformers.integrations import integration_utils
 from peft_coop.cli import main, messages
 from peft_coop.cli.method_options import HEEDED
 from peft_coop.evaluation import all_baselines
+from peft_coop.progress import stage
 
 SHORT = ["--data", "demo:digits", "--shots", "1", "--epochs", "1"]
 
@@ -47,6 +48,16 @@ def test_options_without_effect_are_told(tmp_path, capsys):
         assert f"> --{name} has no effect for zero-shot, prompt-ensemble, which" in told
     assert "--position" not in told
     assert "--report-to" not in told
+
+
+def test_an_ablation_tells_what_is_no_setting_of_a_method(tmp_path, capsys):
+    command = benchmark(tmp_path, "ablation", "--dry-run", "--lengths", "2", "4", "--positions", "end", "front")
+    printed, told = run(capsys, *command, "--methods", "coop", "tcp", "vpt")
+    assert "> --lengths has no effect for vpt, which have no such setting" in told
+    assert "> --positions has no effect for tcp, vpt, which have no such setting" in told
+    assert [printed.count(title) for title in ("CoOp", "TCP", "VPT")] == [4, 2, 1]
+    _, told = run(capsys, *command, "--methods", "vpt", code=2)
+    assert "peft-coop: --lengths is no setting of vpt. --set can give n_ctx_vision, prompt_depth_vision" in told
 
 
 def test_views_are_learned_from(tmp_path, capsys):
@@ -285,6 +296,19 @@ def test_our_warnings_are_told_and_those_of_libraries_are_not(capsys):
         warn_as("peft_coop.tuners")
         warn_as("peft_coop_of_others")
     assert capsys.readouterr().err == "peft-coop: warning: something is odd\n"
+
+
+def test_what_is_told_has_a_line_of_its_own_beside_the_bar_and_warnings_come_once(capsys):
+    with warnings.catch_warnings():
+        messages.quieten()
+        with stage("runs", 2) as runs:
+            for seed in (1, 2):
+                runs.doing(f"seed {seed}")
+                exec("import warnings; warnings.warn('the tower is small', stacklevel=1)", {"__name__": "peft_coop.m"})
+                messages.say(f"done with {seed}")
+                runs.update()
+    told = [line for line in re.split(r"[\r\n]+", capsys.readouterr().err) if "peft-coop" in line or ">" in line[:1]]
+    assert told == ["peft-coop: warning: the tower is small", "> done with 1", "> done with 2"]
 
 
 @pytest.mark.parametrize("name", ["nosuch", "./nosuch", "me/nosuch"])

@@ -3,7 +3,7 @@
 import json
 import shutil
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,40 @@ def cut(data, train, test, **changes):
 
 def coop(**context):
     return PromptLearning("coop", {"n_ctx": 2, **context}, SHORT)
+
+
+@pytest.mark.filterwarnings("ignore:This text tower has 2 layers", "ignore:The paper.s `prompt_depth")
+@pytest.mark.parametrize("key", [key for key, method in METHODS.items() if "cross-dataset" in method.protocols])
+def test_each_method_is_carried_over_from_a_model_of_two_layers(clip, digits, tmp_path, key):
+    shapes = cut(load_data("demo:shapes"), train=20, test=20)
+    method = PromptLearning(key, recipe={"num_epochs": 1})
+    of_protocol = {"num_shots": 1, "seeds": (1,)}
+    transferred, *_ = cross_dataset(clip, digits, [shapes], [method], tmp_path, **of_protocol)
+    other_images = replace(digits, name="others")
+    moved, *_ = domain_generalisation(clip, digits, [other_images], [method], tmp_path, **of_protocol)
+    assert transferred["results"]["shapes"]["num_examples"] == 20
+    assert moved["results"]["others"]["num_examples"] == 60
+    grid = method.grid([2], ["a photo"], ["end", "front"])
+    own = {name for each in grid for name in each.fields}
+    assert own == {"n_ctx", "ctx_init", "class_token_position", "class_specific_context"} & own_names(method)
+    assert len(grid) == {True: 4, False: 2 if "n_ctx" in own else 1}["class_token_position" in own]
+
+
+def own_names(method):
+    return {each.name for each in fields(METHODS[method.key].config)}
+
+
+def test_the_papers_depth_ends_where_the_tower_does_and_the_users_is_refused(clip, digits, tmp_path):
+    images = draw_images(digits, 1, seed=1)
+    method = PromptLearning("promptsrc", recipe={"num_epochs": 1})
+    with pytest.warns(UserWarning, match="paper's `prompt_depth` is 3 here, and this text tower has 2 layers"):
+        classifier = method.for_protocol("cross-dataset").fit(clip, images, 1, tmp_path / "papers")
+    config = classifier.model.active_peft_config
+    assert config.prompt_depth == 2
+    assert config.prompt_depth_vision == min(3, clip.model.config.vision_config.num_hidden_layers)
+    asked = PromptLearning("promptsrc", {"prompt_depth": 3}).for_protocol("cross-dataset")
+    with pytest.raises(ValueError, match="`prompt_depth=3` is more than this text tower has layers"):
+        asked.fit(clip, images, 1, tmp_path / "asked")
 
 
 class Spy(ComparedMethod):

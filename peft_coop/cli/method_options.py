@@ -51,6 +51,13 @@ WITH_OPTIONS = {
     "class_token_position": "--position",
     "class_specific_context": "--class-specific",
 }
+# Options of `ablation`, and the field that each has values of.
+OF_GRID = {
+    "lengths": "n_ctx",
+    "starts": "ctx_init",
+    "positions": "class_token_position",
+    "contexts": "class_specific_context",
+}
 PYTHON_WORDS = {"True": True, "False": False, "None": None}
 
 
@@ -103,7 +110,7 @@ def check_fields_given(options: argparse.Namespace, methods: Collection[str]) ->
     """Check that a method that is run has the settings that the options give, and tell of those that have them not.
 
     Args:
-        options: with those of `add_context` and `add_set`.
+        options: with those of `add_context` and `add_set`, or of `ablation`.
         methods: the keys of the methods that are run.
 
     Raises:
@@ -112,8 +119,9 @@ def check_fields_given(options: argparse.Namespace, methods: Collection[str]) ->
     from ..evaluation.prompt_learning import own_fields
 
     own = {key: own_fields(key) for key in methods if key in method_titles()}
-    for name in fields_given(options) if own else ():
-        option = WITH_OPTIONS.get(name, f"--set {name}")
+    given = [(WITH_OPTIONS.get(name, f"--set {name}"), name) for name in fields_given(options)]
+    given += [(f"--{option}", name) for option, name in OF_GRID.items() if is_given(options, option)]
+    for option, name in given if own else ():
         without = [key for key, names in own.items() if name not in names]
         if len(without) == len(own):
             accepted = {key: [each for each in names if each not in WITH_OPTIONS] for key, names in own.items()}
@@ -195,7 +203,12 @@ def _reads_pixels(options: argparse.Namespace, methods: Collection[str]) -> bool
     )
 
 
+def is_given(options: argparse.Namespace, name: str) -> bool:
+    """Whether an option was given that says something else than what holds anyway."""
+    return getattr(options, name, None) not in UNSET[name]
+
+
 def _say_unused(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
     for name in names:
-        if getattr(options, name, None) not in UNSET[name]:
+        if is_given(options, name):
             say(f"--{name.replace('_', '-')} has no effect {why}")

@@ -19,6 +19,7 @@ from ..data import AugmentedImages, PreparedImages
 from ..data.features import check_views
 from ..methods import DEFAULT_METHOD, METHODS, PromptConfig, find_method
 from ..methods.context import DEFAULT_N_CTX
+from ..methods.deep_context import cut_depths
 from ..progress import stage
 from ..recipes import Recipe
 from ..towers import cosine_logits, dtype_of, normalize, projection_dim, scale_and_bias
@@ -166,6 +167,8 @@ class PromptLearning(ComparedMethod):
         report_to: what the Trainer reports to, such as "tensorboard" or "wandb".
         log_dir: TensorBoard's folder; None: `logs` beside the checkpoints' folder.
         protocol: whose recipe it is trained with; set by `for_protocol`.
+        of_papers: the names of those `fields` that are the papers' for the protocol; set likewise. Where the papers'
+            depth is more than a tower has layers, it is the tower's.
 
     Raises:
         ValueError: if there is no such method, or it has no such field; if `views` is below 1, beside `augment`, or the
@@ -183,6 +186,7 @@ class PromptLearning(ComparedMethod):
     report_to: tuple[str, ...] = ()
     log_dir: Path | None = None
     protocol: str = "few-shot"
+    of_papers: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         check_fields(self.key, self.fields)
@@ -246,7 +250,8 @@ class PromptLearning(ComparedMethod):
         papers = METHODS[self.key].fields(protocol, self.data)
         if CONTEXT_START & self.fields.keys():
             papers = {name: value for name, value in papers.items() if name not in CONTEXT_START}
-        return replace(self, fields={**papers, **self.fields}, protocol=protocol)
+        of_papers = self.of_papers | (papers.keys() - self.fields.keys())
+        return replace(self, fields={**papers, **self.fields}, protocol=protocol, of_papers=of_papers)
 
     def takes_part_in(self, protocol: str) -> bool:
         """See `ComparedMethod.takes_part_in`."""
@@ -283,7 +288,7 @@ class PromptLearning(ComparedMethod):
         batch = min(self.recipe_for(images.num_shots).batch_size, len(images.train))
 
         def make_step() -> Callable[[], None]:
-            model = get_peft_model(deepcopy(clip.model), self.config_for(images)).train()
+            model = self._new_model(clip, images).train()
             labels = torch.zeros(batch, dtype=torch.long, device=clip.device)
             inputs = clip.blank_images(batch) if self.changes_vision else {"image_embeds": random_embeds(clip, batch)}
             return lambda: model(**inputs, labels=labels).loss.backward()
@@ -294,7 +299,7 @@ class PromptLearning(ComparedMethod):
     def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> PromptClassifier:
         """See `ComparedMethod.fit`."""
         set_seed(seed)
-        model = get_peft_model(deepcopy(clip.model), self.config_for(images))
+        model = self._new_model(clip, images)
         train = self._training_images(clip, images.train, seed)
         run_name = f"{self.name} on {images.data}, {in_words(images.num_shots)}, seed {seed}"
         reads_pixels = self.augment or self.changes_vision
@@ -304,6 +309,13 @@ class PromptLearning(ComparedMethod):
             train_prompt(model, train, self.recipe_for(images.num_shots), seed, folder, **arguments)
         return PromptClassifier(model, clip, self.num_workers)
 
+    def _new_model(self, clip: FrozenCLIP, images: LabelledImages) -> PeftModel:
+        """A copy of the model with a prompt of these classes."""
+        papers = {name: value for name, value in self.fields.items() if name in self.of_papers}
+        cut = cut_depths(papers, clip.model)
+        config = replace(self, fields={**self.fields, **cut}).config_for(images)
+        return get_peft_model(deepcopy(clip.model), config)
+
     def grid(
         self,
         n_ctx: Sequence[int | None] = (None,),
@@ -312,6 +324,8 @@ class PromptLearning(ComparedMethod):
         class_specific_context: Sequence[bool] = (False,),
     ) -> list[PromptLearning]:
         """This method with every combination of contexts, as in the paper's ablations.
+
+        What its config has no field for is no part of them: a method without any of these is in the list once.
 
         Args:
             n_ctx: lengths of contexts that start with random vectors.
@@ -327,7 +341,13 @@ class PromptLearning(ComparedMethod):
             for position in class_token_position
             for start in starts
         ]
-        return [replace(self, fields={**self.fields, **each}) for each in combinations]
+        own = own_fields(self.key)
+        different: list[dict[str, Any]] = []
+        for each in combinations:
+            fields = {name: value for name, value in each.items() if name in own}
+            if fields not in different:
+                different.append(fields)
+        return [replace(self, fields={**self.fields, **fields}) for fields in different]
 
     def _training_images(self, clip: FrozenCLIP, train: Dataset, seed: int) -> Any:
         if self.augment:

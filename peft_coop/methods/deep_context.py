@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -10,8 +12,12 @@ from torch import nn
 
 from ..prompts import check_template
 from ..recipes import CONTEXT_WORDS
+from ..towers import text_layers, vision_layers
 from .config import PromptConfig, check_count
 from .context import CTX_STD, ContextPrompt, check_words
+
+# Settings that are a number of layers, and of which tower.
+DEPTHS = {"prompt_depth": (text_layers, "text"), "prompt_depth_vision": (vision_layers, "vision")}
 
 
 @dataclass(eq=False)
@@ -118,6 +124,31 @@ def settle_depth(given: int | None, default: int, n_layers: int, setting: str, t
     if given > n_layers:
         raise ValueError(f"`{setting}={given}` is more than {tower} has layers: it can be {n_layers} at most.")
     return given
+
+
+def cut_depths(papers: Mapping[str, Any], model: nn.Module) -> dict[str, int]:
+    """The papers' depths for a protocol that a model's towers are too shallow for, cut to what they have.
+
+    What somebody asks for is not cut but refused, by `settle_depth`.
+
+    Args:
+        papers: fields of a method's config.
+        model: the dual encoder.
+
+    Returns:
+        Of `papers`, the depths that are less here, as numbers of layers; with a warning for each.
+    """
+    cut = {}
+    for name, (layers, tower) in DEPTHS.items():
+        depth = papers.get(name)
+        if depth and depth > len(layers(model)):
+            cut[name] = len(layers(model))
+            warnings.warn(
+                f"The paper's `{name}` is {depth} here, and this {tower} tower has {cut[name]} layers: it is "
+                f"{cut[name]}.",
+                stacklevel=2,
+            )
+    return cut
 
 
 def vision_width(model: nn.Module) -> int:
