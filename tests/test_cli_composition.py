@@ -124,6 +124,16 @@ def test_images_without_pairs_are_refused(pairs, tmp_path, capsys):
     assert "CSP takes no part in 'few-shot'" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("source", ["pairs:{pairs}", "czsl:mit-states@{pairs}", "demo:compositions"])
+def test_pairs_are_no_classes(pairs, tmp_path, capsys, source):
+    source = source.format(pairs=pairs)
+    for command in (["benchmark", "few-shot"], ["train"]):
+        run(*command, "--data", source, "--output", tmp_path / "runs", code=2)
+        told = capsys.readouterr().err.strip().splitlines()[-1]
+        assert f"{source!r} has images of pairs of attribute and object, not of classes" in told
+        assert "`peft-coop benchmark composition`" in told
+
+
 def test_two_datasets_of_one_name_are_refused(pairs, tmp_path, capsys):
     benchmark(pairs, tmp_path, "--data", f"pairs:{pairs}", f"pairs:{pairs}", code=2)
     assert "a name of its own, got ['beaches', 'beaches']" in capsys.readouterr().err

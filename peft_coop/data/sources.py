@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 TEST_SHARE = 0.2
 # Which column to take where several have the type.
+# Kinds of sources that `load_compositions` reads.
+OF_PAIRS = ("pairs", "czsl")
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 
@@ -63,6 +65,11 @@ def load_data(source: str, seed: int = 1, skip_corrupt: bool = False) -> ImageDa
         FileNotFoundError: if a file that the layout needs is missing.
     """
     kind, _, place = source.partition(":")
+    if kind in OF_PAIRS or source == "demo:compositions":
+        raise ValueError(
+            f"{source!r} has images of pairs of attribute and object, not of classes: `load_compositions` reads "
+            "them, and `peft-coop benchmark composition` learns from them."
+        )
     if kind == "demo":
         data = _from_task(place)
     elif kind == "coop":
