@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from peft import PeftConfig
 
-from peft_coop.methods import METHODS
+from peft_coop.methods import METHODS, Prompt
 from peft_coop.towers import FAMILIES as SUPPORTED
 
 POSITIONS = {position: {"class_token_position": position} for position in ("end", "middle", "front")}
@@ -51,12 +51,14 @@ class Kind:
 
 
 def kinds() -> list[Kind]:
-    """Each method in every form whose fields its config has."""
-    found = []
+    """Each method in every form whose fields its config has; of those that have nothing of their own, the first."""
+    found, covering_all = [], covering()
     for key, method in METHODS.items():
         names = {each.name for each in fields(method.config)}
         common = {name: value for name, value in {"n_ctx": 3, "ctx_init": None, **SHALLOW}.items() if name in names}
         forms = {form: settings for form, settings in FORMS.items() if names.issuperset(settings)}
+        if key not in covering_all:
+            forms = dict(list(forms.items())[:1])
         for form, settings in (forms or {"only": {}}).items():
             found.append(Kind(key, form, method.config, {**common, **settings}))
     return found
@@ -76,6 +78,27 @@ def small_config(key: str, **settings: Any) -> PeftConfig:
     return config_class(**{**small, **shallow, **settings})
 
 
+def traits(key: str) -> set[str]:
+    """What a method does in a step that others do not."""
+    prompt = METHODS[key].prompt
+    own = {name for name in ("extra_losses", "deep_vectors") if getattr(prompt, name) is not getattr(Prompt, name)}
+    own |= {name for name in ("needs_images", "has_class_vectors", "call_arguments") if getattr(prompt, name)}
+    own |= {"given_as_it_is"} if not prompt.changes_text else set()
+    own |= {"changes_vision"} if METHODS[key].config().changes_vision else set()
+    return own | ({"in_parts"} if key in IN_PARTS else set())
+
+
+def covering() -> list[str]:
+    """The first method and as few others as have all traits: for what is not asked of each method by itself."""
+    [first, *others] = METHODS
+    chosen, seen = [first], traits(first)
+    for key in sorted(others, key=lambda key: -len(traits(key))):
+        if traits(key) - seen:
+            chosen.append(key)
+            seen |= traits(key)
+    return [key for key in METHODS if key in chosen]
+
+
 def is_specific(kind: Kind) -> bool:
     return kind.settings.get("class_specific_context", False)
 
@@ -85,6 +108,8 @@ def fits_family(kind: Kind, model_type: str) -> bool:
     return not (kind.config().changes_vision and SUPPORTED[model_type].no_vision_prompts)
 
 
+COVERING = covering()
+COVERING_TOWERS = [key for key in COVERING if key not in IN_PARTS]
 KINDS = kinds()
 # Where the form makes no difference: the first of each method, and the first with vectors for each class.
 PLAIN_KINDS = [

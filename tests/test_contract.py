@@ -10,7 +10,7 @@ from functools import cache
 
 import pytest
 import torch
-from method_kinds import KINDS, PLAIN_KINDS, Kind, fits_family, is_specific
+from method_kinds import COVERING_TOWERS, KINDS, PLAIN_KINDS, Kind, fits_family, is_specific
 from peft import (
     PeftConfig,
     PeftModel,
@@ -32,9 +32,14 @@ from peft_coop import PeftModelForImageClassification
 from peft_coop.methods import METHODS
 from peft_coop.towers import FAMILIES as SUPPORTED
 
-# Every form of a method for the first family; for the others one, and the first method's with vectors for each class.
+# Every form of a method for the first family; for the others one of methods that have all there is in any, and the
+# first method's with vectors for each class.
 FAMILY_KEYS = tuple(key for key, family in FAMILIES.items() if family.model_type in SUPPORTED)
-ELSEWHERE = [kind for kind in PLAIN_KINDS if kind.method == PLAIN_KINDS[0].method or not is_specific(kind)]
+ELSEWHERE = [
+    kind
+    for kind in PLAIN_KINDS
+    if kind.method == PLAIN_KINDS[0].method or (kind.method in COVERING_TOWERS and not is_specific(kind))
+]
 CLASS_NAMES = ["old cat", "old dog", "big ship"]  # which a method that combines words can have, too
 FORMS = {
     key: [kind for kind in (ELSEWHERE if index else KINDS) if fits_family(kind, FAMILIES[key].model_type)]

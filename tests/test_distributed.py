@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from forked import run_ranks
-from method_kinds import IN_PARTS
+from method_kinds import COVERING, IN_PARTS
 
 from peft_coop.methods import METHODS
 
@@ -14,8 +14,10 @@ WORKER = Path(__file__).parent / "distributed_worker.py"
 STEPS = 3
 LOOPS = ("trainer", "accelerate")
 # (loop, method, batch size per process, gradient accumulation), each with a global batch of eight images.
-IN_TWO = [(loop, method, 4, 1) for loop in LOOPS for method in METHODS]
-IN_TWO += [(loop, method, 2, 2) for loop in LOOPS for method in METHODS]
+LOGGED = "kgcoop"
+IN_TRAINER = list(dict.fromkeys([*COVERING, LOGGED]))
+IN_TWO = [("accelerate", method, 4, 1) for method in METHODS] + [("trainer", method, 4, 1) for method in IN_TRAINER]
+IN_TWO += [("accelerate", method, 2, 2) for method in COVERING] + [("trainer", method, 2, 2) for method in IN_TRAINER]
 
 
 def in_one(loop: str, method: str, batch_size: int, accumulation: int) -> tuple:
@@ -75,7 +77,7 @@ def test_gradients_are_projected_there(results):
 
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 1), (2, 2)])
 def test_parts_of_the_loss_are_logged_for_all_processes(results, batch_size, accumulation):
-    one, two = results[1, "trainer", "kgcoop", 8, 1], results[2, "trainer", "kgcoop", batch_size, accumulation]
+    one, two = results[1, "trainer", LOGGED, 8, 1], results[2, "trainer", LOGGED, batch_size, accumulation]
     assert len(one["kg"]) == STEPS
     assert two["kg"] == pytest.approx(one["kg"], abs=1e-6)  # logged in float32
     assert max(one["kg"]) > 1e-3

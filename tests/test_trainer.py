@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import make_clip
 from datasets import Dataset
-from method_kinds import IN_PARTS, small_config
+from method_kinds import COVERING, IN_PARTS, small_config
 from peft import get_peft_model
 from tiny_families import draw_weights
 from torch._dynamo.utils import counters
@@ -31,7 +31,8 @@ CXX = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
 PYTHON_H = Path(sysconfig.get_path("include"), "Python.h")
 
 every_method = pytest.mark.parametrize("method", METHODS)
-every_sum_of_parts = pytest.mark.parametrize("method", [key for key in METHODS if key not in IN_PARTS])
+every_sum_of_parts = pytest.mark.parametrize("method", [key for key in COVERING if key not in IN_PARTS])
+every_kind_of_method = pytest.mark.parametrize("method", COVERING)
 # ProGrad takes a gradient in the middle of a training step.
 COMPILED = [key for key in METHODS if key != "prograd"]
 
@@ -302,7 +303,7 @@ def test_logits_keep_float32_under_autocast(make_model):
     assert not torch.equal(output.logits, output.logits.bfloat16().float())
 
 
-@every_method
+@every_kind_of_method
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_gradient_checkpointing(make_model, tmp_path, method, use_reentrant):
     model = make_model(method).double()
@@ -337,7 +338,7 @@ def test_gradient_checkpointing(make_model, tmp_path, method, use_reentrant):
     assert calls["vision"] == 1 + learns_vision
 
 
-@every_method
+@every_kind_of_method
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_gradient_checkpointing_in_the_trainer(make_model, tmp_path, method, use_reentrant):
     checkpointing = {f"{CHECKPOINTING}_checkpointing": True}
@@ -378,7 +379,7 @@ def test_a_training_step_that_cannot_be_compiled(make_model):
         torch.compile(model, backend="aot_eager")(pixel_values=pixel_values, labels=labels)
 
 
-@every_method
+@every_kind_of_method
 def test_compiled_evaluation(make_model, method):
     """One graph without a break, the same logits, and none added by later batches."""
     model = make_model(method, num_hidden_layers=1).double().eval()
