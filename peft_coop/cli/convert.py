@@ -44,7 +44,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--class-template", help="the fixed text behind the vectors, {} for the name (default: '{}.')")
     parser.add_argument(
         "--template",
-        help="the hand-written prompt, {} for the name, of which TCP's vectors are made (default: as the file tells)",
+        help="the hand-written prompt, {} for the name, where vectors are made of it (default: as the file tells)",
     )
     add_quiet(parser)
     parser.set_defaults(run=run_convert)
