@@ -361,7 +361,7 @@ def test_how_near_is_agreement(make_model, dtype, threshold, factor, is_projecte
     vectors = prompt.vectors()
     logits = (vectors.sum() - vectors.detach().sum()) * torch.tensor([[1.0, 0.0]]).double()
     logits = logits + torch.tensor([[4 * factor * threshold, 0.0]]).double()
-    step = Step(logits, None, None, None, vectors, dtype, None, None, None)
+    step = Step(logits, None, None, None, vectors, dtype, None, None, None, None)
     object.__setattr__(step, "zero_shot_logits", lambda: torch.zeros(1, 2).double())
     prompt.extra_losses(step)
     (-logits[0, 0]).backward()  # away from the hand-written prompt

@@ -47,10 +47,10 @@ class Step:
         dtype: what the text features were computed in: bfloat16 under autocast, for example.
         zero_shot_text_embeds: computes `[C, P]`, L2-normalised, of the frozen model with `zero_shot_template`; kept
             from step to step.
-        teacher_text_embeds: computes `[C, P]`, L2-normalised: of the frozen model with `Prompt.teacher_texts`, their
-            features averaged before they are normalised; kept from step to step.
         zero_shot_image_embeds: computes `[B, P]`, L2-normalised, of the frozen model.
         compare: logits `[B, C]` of image and text features.
+        teacher_text_embeds: computes `[C, P]`, L2-normalised: of the frozen model with `Prompt.teacher_texts`, their
+            features averaged before they are normalised; kept from step to step.
     """
 
     logits: Tensor
@@ -60,9 +60,9 @@ class Step:
     vectors: Tensor
     dtype: torch.dtype
     zero_shot_text_embeds: Callable[[], Tensor]
-    teacher_text_embeds: Callable[[], Tensor]
     zero_shot_image_embeds: Callable[[], Tensor]
     compare: Callable[[Tensor, Tensor], Tensor]
+    teacher_text_embeds: Callable[[], Tensor]
 
     def zero_shot_logits(self) -> Tensor:
         """Logits `[B, C]` of the frozen model with `zero_shot_template`, without a gradient."""
