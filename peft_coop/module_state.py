@@ -8,6 +8,8 @@ from functools import cache
 from typing import Any
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -55,7 +57,8 @@ def module_state(*modules: nn.Module, without: nn.Module | None = None) -> Modul
     """The present state of some modules and all that they hold.
 
     A weight counts as changed if it is another tensor, lies elsewhere, has another dtype, or was changed in place, by
-    an optimizer or otherwise. A change in place through `.data` leaves no trace.
+    an optimizer or otherwise. A change in place through `.data` leaves no trace. Adapters that are disabled have no
+    part.
 
     Args:
         modules: the roots.
@@ -120,8 +123,18 @@ def _count_optimizer_steps() -> None:
 def _walk(modules: tuple[nn.Module, ...], without: nn.Module | None) -> list[nn.Module]:
     every_module = list(modules)
     for module in every_module:  # which grows
-        every_module.extend([child for child in module._modules.values() if child is not None and child is not without])
+        children = _own_of_disabled(module) or module._modules.values()
+        every_module.extend([child for child in children if child is not None and child is not without])
     return every_module
+
+
+def _own_of_disabled(module: nn.Module) -> list[nn.Module]:
+    """The base model's own module within one of PEFT's whose adapters are disabled: it alone is called."""
+    if not vars(module).get("_disable_adapters"):
+        return []
+    if isinstance(module, BaseTunerLayer) and not module.merged_adapters:
+        return [module.base_layer]
+    return [module.original_module] if isinstance(module, ModulesToSaveWrapper) else []
 
 
 def _settings(modules: list[nn.Module]) -> tuple[Hashable, ...] | None:

@@ -11,6 +11,7 @@ from torch.nn.functional import kl_div, log_softmax, normalize
 
 from peft_coop import METHODS, PromptAggregation, PromptSRCConfig
 from peft_coop.recipes import Recipe
+from peft_coop.towers.tree_tower import TreeTower
 
 EXACT = {"atol": 1e-9, "rtol": 0}
 NAMES = ["cat", "dog", "big ship"]
@@ -155,17 +156,27 @@ def test_in_evaluation_the_loss_is_cross_entropy(make_model):
     torch.testing.assert_close(outputs.loss, torch.nn.functional.cross_entropy(outputs.logits, labels), **EXACT)
 
 
-def test_the_frozen_models_texts_are_computed_once(make_model, monkeypatch):
-    model = make_model().train()
-    prompt, asked = model.prompt_layer.prompt, []
-    written = prompt.teacher_texts
-    monkeypatch.setattr(prompt, "teacher_texts", lambda names: asked.append(names) or written(names))
-    for _ in range(3):
-        model(pixel_values=pixels(), labels=torch.tensor([0, 1, 2, 0])).loss.backward()
-    assert asked == [NAMES]
+@pytest.mark.parametrize("beside", [False, True])
+def test_the_frozen_models_texts_are_computed_once(make_model, monkeypatch, beside):
+    """What is trained beside the prompt, a LoRA for example, has no part in the frozen model."""
+    model = make_model()
+    if beside:
+        model.add_adapter("style", LoraConfig(target_modules=["q_proj"], lora_dropout=0.5, modules_to_save=["fc1"]))
+        model.double()
+    optimizer = torch.optim.SGD([weight for weight in model.train().parameters() if weight.requires_grad], lr=0.1)
+    encode, read = TreeTower.encode, []
+    monkeypatch.setattr(TreeTower, "encode", lambda *given, **more: read.append(0) or encode(*given, **more))
+
+    def step():
+        read.clear()
+        optimizer.zero_grad()
+        model(pixel_values=pixels(), labels=torch.tensor([0, 1, 1, 0])).loss.backward()
+        optimizer.step()
+        return len(read)
+
+    assert [step() for _ in range(3)] == [1 + len(TEMPLATES), 1, 1]
     model.set_classes(NAMES[:2])
-    model(pixel_values=pixels(), labels=torch.tensor([0, 1, 0, 0]))
-    assert asked == [NAMES, NAMES[:2]]
+    assert [step() for _ in range(2)] == [1 + len(TEMPLATES), 1]
 
 
 def test_a_lora_beside_it_does_not_teach(make_model, tokenizer):
