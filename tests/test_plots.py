@@ -201,6 +201,10 @@ def test_a_method_has_one_colour_in_both_figures():
     assert to_hex(pairs.patches[-1].get_edgecolor()) == COLORS["coop"]
 
 
+def test_no_two_methods_have_one_colour():
+    assert sorted(COLORS.values()) == sorted(set(COLORS.values()))
+
+
 def test_settings_of_one_method_have_colours_and_markers_of_their_own():
     runs = [run(settings={"n_ctx": n_ctx}) for n_ctx in (2, 4, 8, 16)]
     styles = line_styles(make_lines([*runs, run(method="cocoop"), run(method="new"), run(method="zero-shot", shots=0)]))
