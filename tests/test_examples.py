@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from coop_layout_files import IMAGENET_VARIANTS, make_coop_layout
 from forked import run_forked, run_ranks
 from safetensors.torch import load_file
+
+from peft_coop.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 ACCELERATE_LOOP = "accelerate_loop/train_no_trainer.py"
@@ -213,3 +216,43 @@ def test_siglip_learning_rate_compares_three_losses(tmp_path):
     scale, bias = (load_file(folder / "model.safetensors")[name].item() for name in ("logit_scale", "logit_bias"))
     assert 20 < math.exp(scale) < 116
     assert -13 < bias < -11
+
+
+def test_method_comparison_fills_in_what_is_missing(tmp_path):
+    printed = run("method_comparison/run.py", "--smoke", "--output", tmp_path)
+    rows = table_rows(printed)
+    assert list(rows)[2:] == ["zero-shot CLIP", "CoOp", "IA3"]
+    records = {file.name: json.loads(file.read_text()) for file in (tmp_path / "results").iterdir()}
+    names = {"zero-shot": "zero-shot CLIP", "coop": "CoOp", "ia3": "IA3"}
+    assert set(records) == {f"{key}--digits-2shots-seed1.json" for key in names}
+    for key, name in names.items():
+        record = records[f"{key}--digits-2shots-seed1.json"]
+        assert record["run_info"]["experiment_name"] == f"{key}/digits-2shots-seed1"
+        train = record["train_info"]
+        assert train["num_total_params"] - train["num_trainable_params"] == 1_393_025
+        assert (train["num_trainable_params"] > 0) == (train["file_size"] > 0) == (key != "zero-shot")
+        assert train["accelerator_memory_max"] >= train["accelerator_memory_reserved_99th"] >= 0
+        assert rows[name][0] == f"{100 * train['metrics'][-1]['test accuracy']:.1f}"
+    assert records["ia3--digits-2shots-seed1.json"]["run_info"]["peft_config"]["peft_type"] == "IA3"
+    for name in ("seconds", "bytes"):
+        assert (tmp_path / f"accuracy-over-{name}.png").stat().st_size > 5000
+    (tmp_path / "results" / "coop--digits-2shots-seed1.json").unlink()
+    again = run("method_comparison/run.py", "--smoke", "--output", tmp_path)
+    assert again.splitlines()[0] == "coop, seed 1"  # the only one that is done again
+    assert len([line for line in again.splitlines() if ", seed " in line]) == 1
+    assert table_rows(again)["CoOp"][0] == rows["CoOp"][0]
+
+
+def test_method_comparison_shows_what_it_has_measured(tmp_path):
+    """The table of its page is that of the records beside it, which hold every method."""
+    folder = ROOT / "examples" / "method_comparison"
+    records = [json.loads(file.read_text()) for file in (folder / "results").glob("*.json")]
+    keys = {record["run_info"]["experiment_name"].partition("/")[0] for record in records}
+    prompts = {key for key, method in METHODS.items() if "few-shot" in method.protocols}
+    assert keys == prompts | {"zero-shot", "lora", "ia3", "layer-norm", "two-stage"}
+    shutil.copytree(folder / "results", tmp_path / "results")
+    printed = run("method_comparison/run.py", "--output", tmp_path)  # nothing is missing
+    table = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(table) == len(keys) + 2
+    assert "\n".join(table) in (folder / "README.md").read_text()
+    assert (folder / "results.md").read_text() == "\n".join(table) + "\n"
