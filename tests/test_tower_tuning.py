@@ -340,6 +340,28 @@ def test_a_killed_dropout_goes_on_as_if_it_had_not_been(tmp_path):
     torch.set_rng_state(before)
 
 
+def test_a_finished_training_is_not_done_again(tmp_path):
+    """Its last state is kept, also where it is not one of the ten that are."""
+    done = []
+
+    def train() -> torch.Tensor:
+        weight = nn.Parameter(torch.ones(5))
+        optimizer = torch.optim.AdamW([weight], 0.1)
+
+        def loss_of(indices, epoch):
+            done.append(epoch)
+            return (weight * indices.sum()).square().mean()
+
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 25)
+        training_loop.train(loss_of, 3, Recipe(num_epochs=25, batch_size=3), (optimizer, scheduler), 1, tmp_path)
+        return weight.detach()
+
+    first = train()
+    assert done == list(range(25))
+    assert torch.equal(train(), first)
+    assert len(done) == 25
+
+
 def test_two_stages_that_are_killed_go_on(frozen, images, tmp_path, monkeypatch):
     """In either stage; what is done of the first is not done again."""
     method = TwoStage(learning_rate=0.01, num_epochs=5, batch_size=3)
