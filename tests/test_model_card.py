@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import make_clip
 from huggingface_hub import EvalResult, ModelCard
+from method_kinds import small_config
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file
@@ -13,6 +14,7 @@ from transformers import CLIPImageProcessor, CLIPTokenizer, Trainer, TrainingArg
 
 from peft_coop import CoCoOpConfig, CoOpConfig
 from peft_coop.hub import model_card
+from peft_coop.hub.card_sections import introduction
 from peft_coop.hub.model_card import BEGIN, END
 from peft_coop.models.base_model_names import is_hub_id
 
@@ -44,6 +46,21 @@ def snippet_of(card: ModelCard) -> str:
 
 def values(card: ModelCard) -> dict:
     return {result.metric_type: result.metric_value for result in card.data.eval_results or []}
+
+
+@pytest.mark.parametrize(
+    "key, settings, learned",
+    [
+        ("maple", {}, "4 learned vectors at each of many layers, mapped .* words and among an image's tokens;"),
+        ("ivlp", {}, "4 learned vectors at each of many layers, 2 .* words and among an image's tokens;"),
+        ("ivlp", {"n_ctx_vision": 0}, "4 learned vectors at each of many layers, 2 .* its words;"),
+        ("vpt", {}, "8 learned vectors at each of many layers, 2 .* stand among an image's tokens;"),
+        ("tcp", {}, "4 learned vectors and a network .* stand where a hand-written prompt has its words;"),
+    ],
+)
+def test_it_says_where_the_vectors_stand(key, settings, learned, tokenizer_path):
+    config = small_config(key, class_names=["cat", "dog"], tokenizer_name_or_path=tokenizer_path, **settings)
+    assert re.search(learned, introduction(get_peft_model(make_clip(), config)))
 
 
 def test_fresh_card(model, tmp_path):

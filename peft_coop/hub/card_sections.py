@@ -68,12 +68,21 @@ def introduction(model: PeftModel) -> str:
     """One paragraph: the base model, and per adapter the method and what it classifies into."""
     base, prompts = hub_base_model(model), prompts_of(model)
     of_base = f"[{base}](https://huggingface.co/{base})" if base else f"a {type(model.get_base_model()).__name__}"
-    frozen = f"The vectors stand where a hand-written prompt has its words; {what_of_clip(model)}."
+    frozen = f"The vectors stand {where_vectors_stand(prompts.values())}; {what_of_clip(model)}."
     if len(prompts) == 1:
         [config] = prompts.values()
         return f"A prompt for {of_base}, learned with {summary(config)}. {frozen}"
     lines = [f"- {code(name)}, in {place(name)}: {summary(config)}" for name, config in prompts.items()]
     return f"{len(lines)} prompts for {of_base}, each an adapter. {frozen}\n\n" + "\n".join(lines)
+
+
+def where_vectors_stand(configs: Iterable[PromptConfig]) -> str:
+    """In which tower, in words; of several adapters in which of them any has some."""
+    configs = list(configs)
+    in_texts = any(METHODS[config.method].prompt.changes_text for config in configs)
+    in_images = any(config.changes_vision for config in configs)
+    places = {"where a hand-written prompt has its words": in_texts, "among an image's tokens": in_images}
+    return " and ".join(words for words, is_so in places.items() if is_so)
 
 
 def prompts_of(model: PeftModel) -> dict[str, PromptConfig]:

@@ -130,6 +130,6 @@ IVLP = Method(
     prompt=IVLPPrompt,
     reference="2212.03640",
     recipe_of=lambda num_shots, data, protocol: Recipe(5, batch_size=4, learning_rate=0.0035),
-    summary="at each of many layers, and others in the vision tower",
+    summary="at each of many layers",
     colour="#0e5a14",
 )

@@ -166,6 +166,6 @@ PROMPTSRC = Method(
     callbacks_of=lambda config, recipe: [
         PromptAggregation(recipe.num_epochs, config.aggregation_mean, config.aggregation_std)
     ],
-    summary="in both towers, held near the frozen model",
+    summary="at each of many layers, held near the frozen model",
     colour="#4b6cb7",
 )

@@ -48,6 +48,11 @@ class VPTConfig(PromptConfig):
             self.prompt_depth_vision = check_count(self.prompt_depth_vision, "prompt_depth_vision")
 
     @property
+    def n_vectors(self) -> int:
+        """See `PromptConfig.n_vectors`."""
+        return self.n_ctx_vision
+
+    @property
     def changes_vision(self) -> bool:
         """It does nothing else."""
         return True
@@ -106,6 +111,6 @@ VPT = Method(
     prompt=VPTPrompt,
     reference="2203.12119",
     recipe_of=lambda num_shots, data, protocol: Recipe(5, batch_size=4, learning_rate=0.0025),
-    summary="at each of many layers, all in the vision tower",
+    summary="at each of many layers",
     colour="#8c5fd3",
 )
