@@ -22,12 +22,14 @@ from statistics import median
 
 import torch
 from bench import make_clip
-from cases import HERE, WIDTH, Case, sequences_of
+from cases import HERE, VOCAB, WIDTH, Case, Specials, load_names, sequences_of
 from image_side import make_image_clip
 from reference import LENGTH, Reference, objective
 from timing import timed
 from torch.utils.flop_counter import FlopCounterMode
 
+from peft_coop.methods.promptsrc import clip_templates
+from peft_coop.prompts import PromptSequences
 from peft_coop.towers import image_features, open_vision_tower, text_tower
 from peft_coop.towers.tree_prompts import TreePrompts
 
@@ -187,6 +189,43 @@ def vision_side(batch: int, n_ctx: int, depth: int, rounds: int, small: bool = F
     return compare(clip, {"ours": ours, "hooks": with_hooks, "none": without}, rounds)
 
 
+def teachers(n_cls: int, batch: int, rounds: int, small: bool = False) -> dict[str, float]:
+    """What PromptSRC's frozen model costs: its texts once for a list of classes, its images in every step."""
+    clip = make_image_clip(16, layers=2, image_size=32) if small else make_image_clip(16)
+    pixels = torch.randn(batch, 3, clip.config.vision_config.image_size, clip.config.vision_config.image_size)
+    tower, vectors = text_tower(make_clip()), rows(4, VISION_WIDTH, 2 if small else 9)
+    names, words = load_names()["Caltech101"][:n_cls], {}
+    prompts = []
+    for template in clip_templates():  # a word is a token, whichever
+        before, after = (
+            [words.setdefault(word, 1000 + len(words)) for word in part.split()] for part in split(template)
+        )
+        ids = tuple(Specials.framed([*before, *name.ids[: name.name_length], *after]) for name in names)
+        prompts.append(tower.prepare(PromptSequences(ids, VOCAB)))
+    open_vision_tower(clip)
+
+    @torch.no_grad()
+    def texts():
+        for each in prompts:
+            tower.encode(each)
+
+    @torch.no_grad()
+    def images():
+        image_features(clip, pixels)
+
+    results = {}
+    for name, function in (("texts_once", texts), ("images", images)):
+        results[f"{name}_seconds"] = median(timed(function) for _ in range(rounds))
+    step = median(timed(lambda: objective(image_features(clip, pixels, vectors)).backward()) for _ in range(rounds))
+    results |= {"step_seconds": step, "images_share_of_step": results["images_seconds"] / step}
+    return {name: round(value, 3) for name, value in results.items()}
+
+
+def split(template: str) -> list[str]:
+    """What stands before and behind the name."""
+    return template.replace(".", " .").split("{}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="a few classes and tiny images")
@@ -204,6 +243,9 @@ def main() -> None:
         depth = 2 if options.smoke else 9
         label = f"vision, batch {batch}, 2 vectors, {depth} layers"
         results[label] = vision_side(batch, 2, depth, rounds, options.smoke)
+    batch = 2 if options.smoke else options.batch[0]
+    label = f"PromptSRC's frozen model, {n_cls} classes in 60 prompts, batch {batch}"
+    results[label] = teachers(n_cls, batch, rounds, options.smoke)
     with open(options.output, "w", encoding="utf-8") as file:
         json.dump(results, file, indent=1)
     for label, row in results.items():
