@@ -1,10 +1,12 @@
 """TCP: each class has context vectors of its own, made of its hand-written prompt, from a middle layer on."""
 
+import threading
+
 import pytest
 import torch
 from conftest import make_clip
 from golden_cases import AFTER_STEPS, LOGITS, assert_first_gradient, golden_case, golden_inputs, golden_model
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
@@ -12,6 +14,7 @@ from peft_coop import METHODS, TCPConfig
 from peft_coop.prompts import PromptSequences
 from peft_coop.recipes import Recipe
 from peft_coop.towers import text_tower
+from peft_coop.towers.tree_tower import TreeTower
 
 EXACT = {"atol": 1e-9, "rtol": 0}
 NAMES = ["cat", "dog", "big ship", "big red ship", "cat"]
@@ -295,3 +298,36 @@ def test_the_papers_recipe():
     method = METHODS["tcp"]
     assert method.recipe(16, "dtd") == Recipe(50, 32, 0.002, optimizer="adam", eps=1e-3)
     assert method.recipe(16, "imagenet").num_epochs == method.recipe(16, "sun397").num_epochs == 25
+
+
+def test_threads_do_not_read_each_others_frozen_model(tokenizer_path, monkeypatch):
+    """A LoRA is off while one thread reads the frozen model, and on in what another computes meanwhile."""
+    config = TCPConfig(class_names=["cat", "dog"], replaced_layer=1, tokenizer_name_or_path=tokenizer_path)
+    model = get_peft_model(make_clip().double(), config)
+    model.add_adapter("style", LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    model.double().eval().requires_grad_(False)
+    images = torch.randn(2, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = model(pixel_values=images).logits
+    model.clear_prompt_cache()
+    encode, is_frozen, has_answered, answers = TreeTower.encode, threading.Event(), threading.Event(), []
+
+    def slow_encode(*given, **more):
+        if not is_frozen.is_set():  # the first to be read are the hand-written prompts
+            is_frozen.set()
+            has_answered.wait(0.5)
+        return encode(*given, **more)
+
+    def answer():
+        answers.append(model(pixel_values=images).logits)
+        has_answered.set()
+
+    monkeypatch.setattr(TreeTower, "encode", slow_encode)
+    threads = [threading.Thread(target=answer) for _ in range(2)]
+    threads[0].start()
+    assert is_frozen.wait(10)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    for logits in (*answers, model(pixel_values=images).logits):
+        torch.testing.assert_close(logits, expected, **EXACT)
+    assert len(answers) == 2

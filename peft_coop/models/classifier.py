@@ -44,7 +44,7 @@ from .losses import (
 from .mixed_batch import classify_mixed
 from .outputs import PromptClassifierOutput
 from .prompt_embeddings import PromptEmbeddings
-from .training_step import training_step, zero_shot_embeds_of_given, zero_shot_text_embeds
+from .training_step import one_thread_at_a_time, training_step, zero_shot_embeds_of_given, zero_shot_text_embeds
 
 
 class PromptClassifierMixin(AdapterFilesMixin):
@@ -66,6 +66,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
         return self._images_given_as if self.prompt_layer.learned_prompts else super().main_input_name
 
     @can_return_tuple
+    @one_thread_at_a_time
     def forward(
         self,
         pixel_values: Tensor | None = None,
@@ -144,6 +145,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
             self._images_given_as = given_as
         return outputs
 
+    @one_thread_at_a_time
     def get_text_features(
         self,
         image_embeds: Tensor | None = None,
@@ -184,6 +186,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
             features = self._encode_classes(layer.texts, layer.prompt, layer.prompt.vectors(image_embeds))
         return BaseModelOutputWithPooling(pooler_output=features)
 
+    @one_thread_at_a_time
     def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         """Image features, with the prompts that the active adapter has learned for the vision tower, if any.
 

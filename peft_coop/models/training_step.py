@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -20,6 +22,11 @@ from .outputs import PromptClassifierOutput
 
 if TYPE_CHECKING:
     from .classifier import PromptClassifierMixin
+
+T = TypeVar("T")
+
+# Adapters are switched off for a whole model, for all threads that call it.
+_switching = threading.RLock()
 
 
 def training_step(
@@ -106,6 +113,25 @@ def has_adapters_beside(model: PromptClassifierMixin) -> bool:
 def is_changed(model: PromptClassifierMixin) -> bool:
     """Whether adapters change what the base model makes of a hand-written prompt or of an image."""
     return model.prompt_layer.prompt.settings.changes_vision or has_adapters_beside(model)
+
+
+def one_thread_at_a_time(call: Callable[..., T]) -> Callable[..., T]:
+    """Let a model's call wait for those of other threads where these read the frozen model in evaluation, too.
+
+    So it is with vectors that are made of the classes' features in the frozen model, and adapters beside the prompt,
+    which must be off for these features and on for the call.
+    """
+
+    @wraps(call)
+    def alone(model: PromptClassifierMixin, *args: Any, **kwargs: Any) -> T:
+        name = model.prompt_layer.current_adapter
+        switches = name is not None and model.prompt_layer.prompt_of(name).has_class_vectors
+        if not switches or torch.compiler.is_compiling() or not has_adapters_beside(model):
+            return call(model, *args, **kwargs)
+        with _switching:
+            return call(model, *args, **kwargs)
+
+    return alone
 
 
 @contextmanager
