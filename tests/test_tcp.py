@@ -300,6 +300,19 @@ def test_the_papers_recipe():
     assert method.recipe(16, "imagenet").num_epochs == method.recipe(16, "sun397").num_epochs == 25
 
 
+def test_a_merged_lora_is_taken_out_with_a_warning(tokenizer_path):
+    """The classes' vectors are made by the frozen model, and what is merged into its weights is no part of that."""
+    config = TCPConfig(class_names=["cat", "dog"], replaced_layer=1, tokenizer_name_or_path=tokenizer_path)
+    model = get_peft_model(make_clip().double(), config)
+    model.add_adapter("style", LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    model.double().eval()
+    features = model.get_text_features().pooler_output
+    model.merge_adapter(["style"])
+    with pytest.warns(UserWarning, match=r"needs its own weights, and \['style'\] was merged into them: .* taken out"):
+        torch.testing.assert_close(model.get_text_features().pooler_output, features, **EXACT)
+    torch.testing.assert_close(model.get_text_features().pooler_output, features, **EXACT)
+
+
 def test_threads_do_not_read_each_others_frozen_model(tokenizer_path, monkeypatch):
     """A LoRA is off while one thread reads the frozen model, and on in what another computes meanwhile."""
     config = TCPConfig(class_names=["cat", "dog"], replaced_layer=1, tokenizer_name_or_path=tokenizer_path)

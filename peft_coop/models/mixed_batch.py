@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -131,9 +132,13 @@ def using(model: nn.Module, layer: PromptEmbeddings, adapter_name: str) -> Itera
 
 @contextmanager
 def without_adapters(model: nn.Module) -> Iterator[None]:
-    """Switch off all adapters for a while; what is trained stays as it is."""
+    """Switch off all adapters for a while; what is trained stays as it is.
+
+    PEFT takes those that are merged out of the weights then, and does not merge them again.
+    """
     kinds = BaseTunerLayer, AuxiliaryTrainingWrapper
     before = [(module, module._disable_adapters) for module in model.modules() if isinstance(module, kinds)]
+    merged = [(module, names) for module, _ in before if (names := list(getattr(module, "merged_adapters", ())))]
     for module, _ in before:
         module._disable_adapters = True
     try:
@@ -141,3 +146,10 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
     finally:
         for module, disabled in before:
             module._disable_adapters = disabled
+    lost = sorted({name for module, names in merged if not module.merged_adapters for name in names})
+    if lost:
+        warnings.warn(
+            f"What the model computes without its adapters needs its own weights, and {lost} was merged into them: it "
+            "is taken out of them, which in half precision leaves a rounding error, and goes on unmerged.",
+            stacklevel=2,
+        )
