@@ -72,6 +72,13 @@ def test_the_weights_are_a_gaussian_whose_sum_is_one():
     assert weights[19] == pytest.approx(1.5e-6, rel=0.05)
 
 
+def test_epochs_that_hardly_count_are_told():
+    with pytest.warns(UserWarning, match=r"The last half of 60 epochs holds 0\.0% of the weight: with `mean=15\.0`"):
+        PromptAggregation(60)
+    for given in ((20,), (50, 30, 30), (50, 45, 5), (20, 6, 10), (1,), (5,)):  # the papers', and short ones
+        PromptAggregation(*given)
+
+
 def test_the_trainer_ends_with_the_mean_over_epochs(make_model, tmp_path):
     model, noted = make_model(), Noted()
     frozen = {name: weight.clone() for name, weight in model.named_parameters() if not weight.requires_grad}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 FILE_NAME = "prompt_aggregation.safetensors"
+LEAST_LATE = 0.01  # of the weight, in the last half of the epochs: less is told
 
 
 class PromptAggregation(TrainerCallback):
@@ -54,6 +55,13 @@ class PromptAggregation(TrainerCallback):
         if not sum(self._raw):
             raise ValueError(
                 f"No epoch counts: with `mean={mean}` and `std={std}` the weights of epochs 1 to {num_epochs} are 0."
+            )
+        late = sum(self.weights[num_epochs // 2 :])
+        if late < LEAST_LATE:
+            warnings.warn(
+                f"The last half of {num_epochs} epochs holds {late:.1%} of the weight: with `mean={mean}` and `std={std}` "
+                "what is learned there hardly counts. For another number of epochs than the paper's give another mean.",
+                stacklevel=2,
             )
         self.num_updates = 0
         self._sums: dict[str, Tensor] = {}
