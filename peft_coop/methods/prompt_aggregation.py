@@ -59,8 +59,8 @@ class PromptAggregation(TrainerCallback):
         late = sum(self.weights[num_epochs // 2 :])
         if late < LEAST_LATE:
             warnings.warn(
-                f"The last half of {num_epochs} epochs holds {late:.1%} of the weight: with `mean={mean}` and `std={std}` "
-                "what is learned there hardly counts. For another number of epochs than the paper's give another mean.",
+                f"The last half of {num_epochs} epochs holds {late:.1%} of the weight: with `mean={mean}` and "
+                f"`std={std}` what is learned there hardly counts. For other numbers of epochs give another mean.",
                 stacklevel=2,
             )
         self.num_updates = 0
