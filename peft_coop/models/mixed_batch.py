@@ -138,7 +138,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
     """
     kinds = BaseTunerLayer, AuxiliaryTrainingWrapper
     before = [(module, module._disable_adapters) for module in model.modules() if isinstance(module, kinds)]
-    merged = [(module, names) for module, _ in before if (names := list(getattr(module, "merged_adapters", ())))]
+    merged = [(module, list(getattr(module, "merged_adapters", ()))) for module, _ in before]
     for module, _ in before:
         module._disable_adapters = True
     try:
@@ -146,7 +146,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
     finally:
         for module, disabled in before:
             module._disable_adapters = disabled
-    lost = sorted({name for module, names in merged if not module.merged_adapters for name in names})
+    lost = sorted({name for module, names in merged if names and not module.merged_adapters for name in names})
     if lost:
         warnings.warn(
             f"What the model computes without its adapters needs its own weights, and {lost} was merged into them: it "
