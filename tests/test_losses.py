@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import make_clip
+from method_kinds import small_config
 from peft import get_peft_model
 
 from peft_coop import CoOpConfig
@@ -125,7 +126,7 @@ def test_a_method_learns_what_the_texts_were_computed_in(make_model, pixel_value
 @pytest.mark.parametrize("method", METHODS)
 def test_a_loop_in_evaluation_mode_is_told_what_it_lacks(method, clip, tokenizer_path):
     """A model that was loaded is in evaluation mode until somebody calls `train`."""
-    config = METHODS[method].config(class_names=["old cat", "red dog"], tokenizer_name_or_path=tokenizer_path)
+    config = small_config(method, class_names=["cat", "dog"], tokenizer_name_or_path=tokenizer_path)
     model = get_peft_model(clip, config).eval()
     images = (
         {"pixel_values": torch.ones(2, 3, 16, 16)} if config.changes_vision else {"image_embeds": torch.ones(2, 40)}

@@ -130,7 +130,7 @@ def test_features_of_a_model_that_reads_pixels_are_refused(clip, digits, tmp_pat
 
 def test_an_estimate_counts_the_images_within_the_step(clip, digits, monkeypatch):
     """Where features would be computed of crops, the vision tower is in the step already."""
-    monkeypatch.setattr("peft_coop.evaluation.planning._measured", lambda step, device: step() or 2.0)
+    monkeypatch.setattr("peft_coop.evaluation.planning.seconds_of", lambda step, device: step() or 2.0)
     images = draw_images(digits, 1, 1)
     steps = PromptLearning("maple", {}, SHORT).training_steps(images)
     for augment in (False, True):

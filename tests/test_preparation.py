@@ -15,7 +15,8 @@ from peft_coop.data import features as kept
 from peft_coop.data import prepare_images, with_image_embeds
 from peft_coop.data.preparation import center_crop_box, normalise
 from peft_coop.demo import MODEL_PATH
-from peft_coop.evaluation import FrozenCLIP, ImageEncoderFineTuning
+from peft_coop.evaluation import FrozenCLIP
+from peft_coop.evaluation.baselines.training_pixels import training_pixels
 
 # Where torchvision 0.29 begins a central crop, by what is left over beside it; it pads where the crop is larger.
 TORCHVISION = {-5: -2, -4: -2, -3: -1, -2: -1, -1: 0, 0: 0, 1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 6: 3, 7: 4, 8: 4, 111: 56}
@@ -125,7 +126,7 @@ class Parts:
 
 def test_the_fine_tuned_encoder_sees_images_cut_like_this(oblong):
     processor = small_processor()
-    pixels_of = ImageEncoderFineTuning()._pixels(FrozenCLIP(make_clip(), Parts(processor), "tiny"), oblong, seed=1)
+    pixels_of = training_pixels(FrozenCLIP(make_clip(), Parts(processor), "tiny"), oblong, seed=1)
     expected = prepare_images([oblong[index]["image"] for index in (2, 0)], processor)
     torch.testing.assert_close(pixels_of(torch.tensor([2, 0]), 0)["pixel_values"], expected, atol=0, rtol=0)
 
