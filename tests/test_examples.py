@@ -120,8 +120,6 @@ def test_benchmark_measures_three_forms_and_two_sources_of_features(tmp_path):
     text, own, vision, teacher = json.loads((tmp_path / "deep.json").read_text()).values()
     assert own["ours_gflop"] < own["hooks_gflop"] / 8
     assert min(teacher.values()) > 0
-        teacher["images_seconds"] / teacher["step_seconds"], abs=0.1
-    )
     assert text["ours_gflop"] < text["hooks_gflop"] / 8
     assert vision["ours_gflop"] == vision["hooks_gflop"] > vision["none_gflop"]
     run("benchmark/report.py", "--folder", tmp_path)
