@@ -16,6 +16,7 @@ import torch
 from conftest import make_clip
 from hub_server import HubServer
 from huggingface_hub import ModelCard
+from method_kinds import COVERING
 from peft import get_peft_model
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPTokenizer
@@ -32,6 +33,7 @@ import torch
 from peft import PeftModel, get_peft_model
 from transformers import CLIPModel, Trainer, TrainingArguments
 from peft_coop import AutoPeftModelForImageClassification, CoOpConfig
+from method_kinds import small_config
 
 pixel_values = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
@@ -75,7 +77,7 @@ class Client:
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
         self.environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "HF_TOKEN": "hf_dummy"}
         self.environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", **variables}
-        self.environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+        self.environment["PYTHONPATH"] = os.pathsep.join(map(str, Path(__file__).parents[:2]))  # the tests', and ours
         self.home = home
 
     def __enter__(self):
@@ -155,6 +157,23 @@ def test_push_is_one_commit_of_three_files(hub, pushed):
     assert pushed["commit_url"].startswith(f"{hub.endpoint}/me/coop-test/commit/")
     assert len(hub.files("me/coop-test")["adapter_model.safetensors"]) < 1000
     assert any(request.startswith("PUT /lfs/") for request in hub.requests)
+
+
+@pytest.mark.parametrize("method", COVERING)
+def test_methods_go_to_the_hub_and_back(client, method):
+    script = f"""
+model = get_peft_model(base_model(), small_config("{method}", class_names={CLASS_NAMES}))
+torch.manual_seed(2)
+for weight in model.get_base_model().prompt_layer.prompt.parameters():
+    weight.data.add_(torch.randn(weight.shape) / 3)
+model.eval().push_to_hub("me/{method}")
+loaded = PeftModel.from_pretrained(base_model(), "me/{method}").eval()
+result = [model.class_names, loaded.class_names, logits(model), logits(loaded)]
+"""
+    names, names_loaded, expected, loaded = client.run(script)
+    assert names_loaded == names
+    assert loaded == expected
+    assert max(map(max, expected)) - min(map(min, expected)) > 0.1
 
 
 def test_loaded_adapter_gives_identical_logits(hub, client, pushed):
