@@ -32,19 +32,24 @@ from peft_coop import PeftModelForImageClassification
 from peft_coop.methods import METHODS
 from peft_coop.towers import FAMILIES as SUPPORTED
 
-# Every form of a method for the first family; for the others one of methods that have all there is in any, and the
-# first method's with vectors for each class.
+# Every form of a method for the first family. For the others the first method, with vectors for each class and without,
+# and three of those that have all there is in any, in turn: each of these is tried in several families.
 FAMILY_KEYS = tuple(key for key, family in FAMILIES.items() if family.model_type in SUPPORTED)
-ELSEWHERE = [
-    kind
-    for kind in PLAIN_KINDS
-    if kind.method == PLAIN_KINDS[0].method or (kind.method in COVERING_TOWERS and not is_specific(kind))
-]
-CLASS_NAMES = ["old cat", "old dog", "big ship"]  # which a method that combines words can have, too
+FIRST_METHOD = [kind for kind in PLAIN_KINDS if kind.method == PLAIN_KINDS[0].method]
+IN_TURN = [kind for kind in PLAIN_KINDS if kind.method in COVERING_TOWERS and not is_specific(kind)][1:]
+
+
+def kinds_of_family(index: int) -> list[Kind]:
+    if not index:
+        return KINDS
+    return FIRST_METHOD + [IN_TURN[(3 * index + place) % len(IN_TURN)] for place in range(3)]
+
+
 FORMS = {
-    key: [kind for kind in (ELSEWHERE if index else KINDS) if fits_family(kind, FAMILIES[key].model_type)]
+    key: [kind for kind in kinds_of_family(index) if fits_family(kind, FAMILIES[key].model_type)]
     for index, key in enumerate(FAMILY_KEYS)
 }
+CLASS_NAMES = ["old cat", "old dog", "big ship"]  # which a method that combines words can have, too
 LABELS = torch.tensor([0, 1, 2])
 WEIGHTS = {True: "adapter_model.safetensors", False: "adapter_model.bin"}
 
