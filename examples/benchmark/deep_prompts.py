@@ -193,7 +193,7 @@ def teachers(n_cls: int, batch: int, rounds: int, small: bool = False) -> dict[s
     """What PromptSRC's frozen model costs: its texts once for a list of classes, its images in every step."""
     clip = make_image_clip(16, layers=2, image_size=32) if small else make_image_clip(16)
     pixels = torch.randn(batch, 3, clip.config.vision_config.image_size, clip.config.vision_config.image_size)
-    tower, vectors = text_tower(make_clip()), rows(4, VISION_WIDTH, 2 if small else 9)
+    tower, vectors = text_tower(make_clip(64, 2) if small else make_clip()), rows(4, VISION_WIDTH, 2 if small else 9)
     names, words = load_names()["Caltech101"][:n_cls], {}
     prompts = []
     for template in clip_templates():  # a word is a token, whichever
