@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from few_digits import frozen_clip
 from golden_cases import LOGITS, assert_first_gradient, golden_case, golden_model
 from golden_images import golden_frozen, numbered_images
 from safetensors.torch import load_file
 from torch.optim.lr_scheduler import LambdaLR
 
-from peft_coop.demo import load_clip, load_processor, load_task
+from peft_coop.demo import load_task
 from peft_coop.evaluation import CLIPAdapter, LabelledImages, ZeroShot
 from peft_coop.evaluation.baselines import clip_adapter
 from peft_coop.evaluation.baselines.clip_adapter import AdaptedClassifier, FeatureAdapter
@@ -84,7 +85,7 @@ def images() -> LabelledImages:
 
 @pytest.fixture(scope="module")
 def frozen() -> FrozenCLIP:
-    return FrozenCLIP(load_clip(), load_processor(), "demo")
+    return frozen_clip()
 
 
 def test_an_adapter_that_adds_nothing_is_zero_shot(frozen, images, tmp_path):

@@ -738,3 +738,14 @@ def test_numpy_pair_ids_of_any_integer_type(make_model):
         warnings.simplefilter("error")
         for dtype in (np.int32, np.int64, np.uint8):
             assert torch.equal(model.encode_pairs(np.array([[0, 1]], dtype=dtype)), expected)
+
+
+@pytest.mark.parametrize("trait", ["needs_images", "has_class_vectors"])
+def test_texts_that_depend_on_more_than_their_pair_are_not_encoded_in_parts(make_model, monkeypatch, trait):
+    """CSP's own do not; those of a method that is made of it may."""
+    model = make_model()
+    monkeypatch.setattr(type(model.prompt_layer.prompt), trait, True)
+    with pytest.raises(
+        ValueError, match="depend on the image or on the other classes: they cannot be encoded in parts"
+    ):
+        model.encode_pairs([[0, 0]])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from few_digits import few_images, frozen_clip
 from safetensors.torch import load_file
 
-from peft_coop.demo import load_clip, load_processor, load_task
+from peft_coop.demo import load_task
 from peft_coop.evaluation import GaussianDiscriminant, LabelledImages, ZeroShot, scores
 from peft_coop.evaluation.baselines.gaussian_discriminant import ALPHAS, gaussian_classifier
 from peft_coop.evaluation.baselines.held_out import folds
@@ -30,15 +31,12 @@ def test_images(task):
 
 @pytest.fixture(scope="module")
 def images(task) -> LabelledImages:
-    """Two training images and one for validation of each digit."""
-    rows = [[i for i, label in enumerate(task.train["label"]) if label == digit][:3] for digit in range(10)]
-    train = task.train.select([index for group in rows for index in group[:2]])
-    return LabelledImages(task.class_names, task.zero_shot_template, train, task.train.select([g[2] for g in rows]))
+    return few_images(task)
 
 
 @pytest.fixture(scope="module")
 def frozen() -> FrozenCLIP:
-    return FrozenCLIP(load_clip(), load_processor(), "demo")
+    return frozen_clip()
 
 
 def without_validation(images: LabelledImages) -> LabelledImages:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from few_digits import few_images, frozen_clip
 from golden_cases import golden_case, golden_model
 from golden_images import golden_frozen, numbered_images
 from safetensors.torch import load_file
 
-from peft_coop.demo import load_clip, load_processor, load_task
+from peft_coop.demo import load_task
 from peft_coop.evaluation import LabelledImages, TipAdapter, TipAdapterF, TipValues, ZeroShot
 from peft_coop.evaluation.baselines import feature_views, tip_adapter
 from peft_coop.evaluation.baselines.feature_views import FeatureViews
@@ -41,15 +42,12 @@ def test_images(task):
 
 @pytest.fixture(scope="module")
 def images(task) -> LabelledImages:
-    """Two training images and one for validation of each digit."""
-    rows = [[i for i, label in enumerate(task.train["label"]) if label == digit][:3] for digit in range(10)]
-    train = task.train.select([index for group in rows for index in group[:2]])
-    return LabelledImages(task.class_names, task.zero_shot_template, train, task.train.select([g[2] for g in rows]))
+    return few_images(task)
 
 
 @pytest.fixture(scope="module")
 def frozen() -> FrozenCLIP:
-    return FrozenCLIP(load_clip(), load_processor(), "demo")
+    return frozen_clip()
 
 
 def close(actual, expected) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,7 +150,7 @@ class CSPConfig(PromptConfig):
                 f"`{what}` has {words.words(longer)}: CSP is trained on one attribute and one object. Several "
                 "attributes can be asked for afterwards, with `set_classes`."
             )
-        twice = sorted({words.words(pair) for pair in ids if ids.count(pair) > 1}) if len(set(ids)) < len(ids) else []
+        twice = sorted(words.words(pair) for pair, count in Counter(ids).items() if count > 1)
         if twice:
             raise ValueError(f"`{what}` has {', '.join(map(str, twice))} more than once: each pair is one class.")
         return [list(words.words(pair)) for pair in ids]

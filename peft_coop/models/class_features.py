@@ -33,9 +33,14 @@ def encode_in_parts(
         `[C, P]`, L2-normalised.
 
     Raises:
-        ValueError: if the prompts depend on the image.
+        ValueError: if the prompts depend on the image, or each class has vectors of its own, which come of all classes.
     """
     layer, tower = model.prompt_layer, text_tower(model)
+    if layer.prompt.needs_images or layer.prompt.has_class_vectors:
+        raise ValueError(
+            f"The texts of {type(layer.prompt).__name__} depend on the image or on the other classes: they cannot be "
+            "encoded in parts. Choose the classes with `set_classes`, and call the model."
+        )
     if layer.disable_adapters:
         vectors, deep, every = None, NO_DEEP_VECTORS, layer.prompt.hand_written(class_names)
     else:

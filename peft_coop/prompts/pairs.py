@@ -5,6 +5,7 @@ Reference: CSP (arXiv:2204.03574).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
@@ -43,7 +44,7 @@ def check_words(words: Sequence[str], what: str) -> list[str]:
         check_text(word, f"Word {index} of `{what}`")
         if not is_visible(clean_word(word)):
             raise ValueError(f"Word {index} of `{what}` is empty ({word!r}).")
-    twice = sorted({word for word in words if words.count(word) > 1})
+    twice = sorted(word for word, count in Counter(words).items() if count > 1)
     if twice:
         raise ValueError(f"`{what}` has {', '.join(map(repr, twice))} more than once: each word has one vector.")
     return [str(word) for word in words]
