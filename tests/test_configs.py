@@ -46,6 +46,8 @@ EVERYTHING = {
     "tokenizer_name_or_path": "openai/clip-vit-base-patch16",
 }
 
+DECISION = {"temperature": 1.25, "min_probability": 0.5, "other_names": ["a texture"]}
+
 both_configs = pytest.mark.parametrize("config_class", [CoOpConfig, CoCoOpConfig])
 
 
@@ -67,6 +69,36 @@ def test_every_field_says_what_it_is(config_class):
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     assert set(CONTRACT) <= set(fields)
     assert not [name for name in CONTRACT if not fields[name].metadata.get("help")]
+
+
+@both_configs
+def test_what_is_decided_by_is_saved_only_where_it_was_chosen(config_class, tmp_path):
+    config_class(**EVERYTHING).save_pretrained(tmp_path / "untouched")
+    saved = json.loads((tmp_path / "untouched/adapter_config.json").read_text())
+    assert not saved.keys() & DECISION.keys()
+    assert saved.keys() >= EVERYTHING.keys()
+    config_class(**EVERYTHING, **DECISION).save_pretrained(tmp_path / "decided")
+    loaded = PeftConfig.from_pretrained(tmp_path / "decided")
+    assert {name: getattr(loaded, name) for name in DECISION} == DECISION
+    assert loaded != config_class(**EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    "field, message",
+    [
+        ({"temperature": 0}, "`temperature` must be a finite number above 0, got 0"),
+        ({"temperature": float("nan")}, "`temperature` must be a finite number above 0, got nan"),
+        ({"temperature": "1"}, "`temperature` must be a finite number above 0, got '1'"),
+        ({"min_probability": -0.1}, "`min_probability` must be a finite number of 0 or more, got -0.1"),
+        ({"min_probability": 95}, "`min_probability` must be from 0 to 1, got 95"),
+        ({"other_names": []}, "`other_names` are no names: .* is empty"),
+        ({"other_names": "texture"}, "`other_names` are no names: .* got 'texture'"),
+        ({"other_names": ["dog"], "class_names": ["cat", "dog"]}, "and 'dog' is one of them"),
+    ],
+)
+def test_what_cannot_be_decided_by(field, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        CoOpConfig(**field)
 
 
 @both_configs

@@ -15,6 +15,8 @@ from ..towers import FAMILIES
 
 LOSS_TYPES = ("softmax", "sigmoid")
 SHOWN_ENTRIES = 8  # of a list of settings, in a message
+# How probabilities are made and what is answered, which is chosen after training for the classes of then.
+DECISION_FIELDS = ("temperature", "min_probability", "other_names")
 
 
 @dataclass(eq=False)
@@ -29,6 +31,10 @@ class PromptConfig(PeftConfig):
             the image shows it, as SigLIP was trained.
         modules_to_save: modules of the base model that are trained and saved with the prompt, by the ends of their
             dotted names: "visual_projection", "text_model.final_layer_norm". Each adapter has its own copies.
+        temperature: what logits are divided by before they become probabilities; fitted to these classes after
+            training, see `peft_coop.evaluation.calibrate`. Forward's logits and the loss know nothing of it.
+        min_probability: from 0 to 1; an image whose best class is less likely than that is answered with "other".
+        other_names: names of what is none of the classes; their probability is that of "other".
 
     Attributes:
         method: key of the method in `METHODS`.
@@ -55,6 +61,15 @@ class PromptConfig(PeftConfig):
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "Modules of the base model that are trained and saved with the prompt."}
     )
+    temperature: float | None = field(
+        default=None, metadata={"help": "What logits are divided by before they become probabilities; None: 1."}
+    )
+    min_probability: float | None = field(
+        default=None, metadata={"help": "An image whose best class is less likely is answered with 'other'."}
+    )
+    other_names: list[str] | None = field(
+        default=None, metadata={"help": "Names of what is none of the classes; together they are 'other'."}
+    )
 
     method: ClassVar[str]
     type_name: ClassVar[str | None] = None
@@ -76,6 +91,14 @@ class PromptConfig(PeftConfig):
             raise ValueError(f"`loss_type` must be one of {LOSS_TYPES}, got {self.loss_type!r}.")
         self._check_templates()
         self._check_modules()
+        self.temperature, self.min_probability, self.other_names = check_decision(
+            self.temperature, self.min_probability, self.other_names, self.class_names
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON has them; what a classifier decides by is there only where it was chosen."""
+        settings = super().to_dict()
+        return {name: value for name, value in settings.items() if name not in DECISION_FIELDS or value is not None}
 
     def _check_templates(self) -> None:
         if not isinstance(self.zero_shot_template, str | list | tuple):
@@ -188,6 +211,31 @@ def raise_if_unregistered(error: KeyError, adapter: Any) -> None:
             "registers it first. For a method of one's own that is the module which calls "
             "`peft_coop.register_method`; the adapter's README.md names it."
         ) from error
+
+
+def check_decision(
+    temperature: Any, min_probability: Any, other_names: Any, class_names: list[str] | None
+) -> tuple[float | None, float | None, list[str] | None]:
+    """Check what a classifier decides by, see `PromptConfig`, and return it as plain values.
+
+    Raises:
+        TypeError, ValueError: if one is not among those accepted.
+    """
+    if temperature is not None:
+        temperature = check_number(temperature, "temperature", above_zero=True)
+    if min_probability is not None:
+        min_probability = check_number(min_probability, "min_probability")
+        if min_probability > 1:
+            raise ValueError(f"`min_probability` must be from 0 to 1, got {min_probability!r}.")
+    if other_names is not None:
+        try:
+            other_names = check_class_names(other_names)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"`other_names` are no names: {error}") from error
+        both = [name for name in other_names if name in (class_names or ())]
+        if both:
+            raise ValueError(f"`other_names` name what is none of the classes, and {both[0]!r} is one of them.")
+    return temperature, min_probability, other_names
 
 
 def check_switch(value: Any, name: str) -> None:
