@@ -6,8 +6,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AutoPeftModelForImageClassification",
+    "AutoPeftModelForSemanticSegmentation",
+    "AutoPeftModelForVideoClassification",
+    "Head",
+    "ImageClassificationHead",
     "LossPartsCallback",
     "PeftModelForImageClassification",
+    "PeftModelForSemanticSegmentation",
+    "PeftModelForVideoClassification",
     "PromptClassifierOutput",
     "PromptTuner",
     "join_towers",
@@ -19,9 +25,17 @@ if starts_as_command():  # it comes back here once it has read its arguments (`c
 else:
     from . import czsl, methods
     from .czsl import *  # noqa: F403  the numbers of compositional zero-shot learning: NumPy alone, so no time
+    from .heads import Head, ImageClassificationHead, PromptClassifierOutput
     from .methods import *  # noqa: F403  the config of every method, and what one is made of
-    from .models import LossPartsCallback, PromptClassifierOutput, PromptTuner
-    from .peft_model import AutoPeftModelForImageClassification, PeftModelForImageClassification
+    from .models import LossPartsCallback, PromptTuner
+    from .peft_model import (
+        AutoPeftModelForImageClassification,
+        AutoPeftModelForSemanticSegmentation,
+        AutoPeftModelForVideoClassification,
+        PeftModelForImageClassification,
+        PeftModelForSemanticSegmentation,
+        PeftModelForVideoClassification,
+    )
     from .registration import register, register_method
     from .towers import join_towers
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import ImageClassificationPipeline
 
-from .models import PromptClassifierOutput
+from .heads import PromptClassifierOutput
 
 
 class PromptImageClassificationPipeline(ImageClassificationPipeline):

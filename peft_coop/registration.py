@@ -15,8 +15,19 @@ from transformers.pipelines.base import SUPPORTED_PEFT_TASKS
 
 from .methods import METHODS, Method, Prompt, PromptConfig
 from .models import tuner_class
-from .peft_model import PeftModelForImageClassification
+from .peft_model import (
+    PeftModelForImageClassification,
+    PeftModelForSemanticSegmentation,
+    PeftModelForVideoClassification,
+    PeftModelWithPrompts,
+)
 
+# By PEFT's name of a task: our model, and the pipelines that know such models.
+TASKS: dict[str, tuple[type[PeftModelWithPrompts], tuple[str, ...]]] = {
+    "IMAGE_CLS": (PeftModelForImageClassification, ("image-classification", "zero-shot-image-classification")),
+    "VIDEO_CLS": (PeftModelForVideoClassification, ("video-classification",)),
+    "SEMANTIC_SEG": (PeftModelForSemanticSegmentation, ("image-segmentation",)),
+}
 # transformers resolves the path when a pipeline is made, so that the package does not import pipelines by itself.
 IMAGE_PIPELINE = "peft_coop.pipelines.PromptImageClassificationPipeline"
 
@@ -38,13 +49,14 @@ def register() -> None:
     """Make PEFT know every entry of `METHODS`, and pipelines our models. Calling it twice is no error."""
     for method in METHODS.values():
         tell_peft(method)
-    MODEL_TYPE_TO_PEFT_MODEL_MAPPING["IMAGE_CLS"] = PeftModelForImageClassification
     take_image_pipeline(PIPELINE_REGISTRY.supported_tasks["image-classification"])
-    # Only silences an error line of the pipelines, which know the classes of models by name.
-    for task in ("image-classification", "zero-shot-image-classification"):
-        names = SUPPORTED_PEFT_TASKS.setdefault(task, [])
-        if PeftModelForImageClassification.__name__ not in names:
-            names.append(PeftModelForImageClassification.__name__)
+    for name, (model_class, pipelines) in TASKS.items():
+        MODEL_TYPE_TO_PEFT_MODEL_MAPPING[name] = model_class
+        # Only silences an error line of the pipelines, which know the classes of models by name.
+        for pipeline in pipelines:
+            names = SUPPORTED_PEFT_TASKS.setdefault(pipeline, [])
+            if model_class.__name__ not in names:
+                names.append(model_class.__name__)
 
 
 def register_method(method: Method) -> None:
@@ -83,6 +95,12 @@ def check_parts(method: Method) -> None:
     if not (isinstance(method.prompt, type) and issubclass(method.prompt, Prompt)):
         raise TypeError(
             f"The prompt of method {key!r} must be a class that inherits from `Prompt`, got {method.prompt!r}."
+        )
+    task = method.prompt.head.task_type
+    if config.task_name != task or task not in TASKS:
+        raise ValueError(
+            f"The task of a method must be one of {', '.join(TASKS)}, the same in its config and in its prompt's head: "
+            f"{config.__name__}.task_name is {config.task_name!r}, and the head's `task_type` is {task!r}."
         )
     name = peft_name(method)
     if not (isinstance(name, str) and name.isidentifier() and name.isupper()):
@@ -138,7 +156,7 @@ def tell_peft(method: Method) -> None:
     """Let PEFT find config and tuner of a method; of several with one name, it has the first one's."""
     name = peft_name(method)
     add_enum_member(PeftType, name)
-    add_enum_member(TaskType, "IMAGE_CLS")
+    add_enum_member(TaskType, method.config.task_name)
     if PeftType(name) not in PEFT_TYPE_TO_CONFIG_MAPPING:
         register_peft_method(name=name.lower(), config_cls=method.config, model_cls=tuner_class(f"{name.lower()}_"))
 

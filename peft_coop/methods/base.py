@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ..heads import Head, ImageClassificationHead
 from ..prompts import PromptSequences, check_class_names
 from ..recipes import PROTOCOL_FIELDS, PROTOCOL_RECIPES, PROTOCOLS, Recipe, coop_recipe
 from ..towers import NO_DEEP_VECTORS, DeepVectors, text_reader
@@ -100,8 +101,10 @@ class Prompt(nn.Module, ABC):
         changes_text: whether the classes are read with learned vectors, and not with `zero_shot_template`.
         has_class_vectors: whether each class has vectors of its own at deeper layers, see `class_vectors`.
         call_arguments: names of further arguments of the model's forward, by which a call chooses its own classes.
+        head: what stands around the towers in the method's task: images in, logits and loss out.
     """
 
+    head: ClassVar[Head] = ImageClassificationHead()
     needs_images: bool = False
     changes_text: bool = True
     has_class_vectors: bool = False
@@ -152,12 +155,32 @@ class Prompt(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has `call_arguments`, and does not say what they choose.")
 
+    def arguments_of_step(self, labels: Any) -> dict[str, Any]:
+        """What a training step gives for `call_arguments` by itself where its call gives nothing; nothing by default.
+
+        Args:
+            labels: of the step, as the call gives them.
+        """
+        return {}
+
+    def labels_of_call(self, labels: Any, **given: Any) -> Any:
+        """Labels that count the classes which a call chooses; as they are if not overridden.
+
+        Args:
+            labels: as the call gives them.
+            **given: what it gives for `call_arguments`.
+
+        Raises:
+            ValueError: if one of them is no class of the call.
+        """
+        return labels
+
     @abstractmethod
     def vectors(self, image_embeds: Tensor | None = None) -> Tensor:
         """The table of learnable vectors, `[V, D]`, or `[B, V, D]` if the prompt depends on the image.
 
         Args:
-            image_embeds: `[B, P]`, L2-normalised.
+            image_embeds: `[B, P]`, L2-normalised; only if `needs_images`.
         """
 
     def deep_vectors(self) -> DeepVectors:

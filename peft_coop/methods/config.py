@@ -21,7 +21,7 @@ DECISION_FIELDS = ("temperature", "min_probability", "other_names")
 
 @dataclass(eq=False)
 class PromptConfig(PeftConfig):
-    """Settings that every method of image classification has.
+    """Settings that every method has.
 
     Args:
         class_names: the classes; saved in `adapter_config.json`, so that a loaded adapter is a ready classifier.
@@ -39,6 +39,7 @@ class PromptConfig(PeftConfig):
     Attributes:
         method: key of the method in `METHODS`.
         type_name: PEFT's name of the method; None: the key in capitals. Saved weights begin with it in small letters.
+        task_name: PEFT's name of the task, that of the prompt's head.
         loaded_from: the folder or repository that these settings were read from, whose weights are still to come; None
             for settings that were made here.
 
@@ -73,6 +74,7 @@ class PromptConfig(PeftConfig):
 
     method: ClassVar[str]
     type_name: ClassVar[str | None] = None
+    task_name: ClassVar[str] = "IMAGE_CLS"
     # Settings that make the same weights mean something else, see `first_difference`.
     shaping: ClassVar[tuple[str, ...]] = ()
     # PEFT reads this of every tuner's config; the place is a fact of the model family and no setting.
@@ -81,7 +83,7 @@ class PromptConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType(self.type_name or self.method.upper())
-        self.task_type = TaskType("IMAGE_CLS")
+        self.task_type = TaskType(self.task_name)
         self.loaded_from: str | None = None
         if self.class_names is not None:
             self.class_names = check_class_names(self.class_names)

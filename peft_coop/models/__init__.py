@@ -5,7 +5,6 @@ from .backup import Backup
 from .base_model_names import warn_of_another_base
 from .classifier import PromptClassifierMixin
 from .loss_parts import LossPartsCallback
-from .outputs import PromptClassifierOutput
 from .prompt_embeddings import PromptEmbeddings, prompt_in_use
 from .tuner import PromptTuner, tuner_class
 
@@ -15,7 +14,6 @@ __all__ = [
     "Backup",
     "LossPartsCallback",
     "PromptClassifierMixin",
-    "PromptClassifierOutput",
     "PromptEmbeddings",
     "PromptTuner",
     "prompt_in_use",

@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput
+from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from ..heads import contrastive_loss
 from ..methods import METHODS, Prompt
 from ..towers import (
     NO_DEEP_VECTORS,
@@ -32,23 +34,14 @@ from ..towers import (
 from .adapter_files import AdapterFilesMixin
 from .class_features import encode_in_parts
 from .class_texts import ClassTexts
-from .given_images import embed_images
-from .losses import (
-    LOSS_NAMES,
-    classification_loss,
-    contrastive_loss,
-    share_of_items,
-    warn_of_evaluation_mode,
-    with_terms,
-)
+from .loss_terms import warn_of_evaluation_mode, with_terms
 from .mixed_batch import classify_mixed
-from .outputs import PromptClassifierOutput
 from .prompt_embeddings import PromptEmbeddings
 from .training_step import one_thread_at_a_time, training_step, zero_shot_embeds_of_given, zero_shot_text_embeds
 
 
 class PromptClassifierMixin(AdapterFilesMixin):
-    """What a dual encoder becomes while it holds prompt adapters: an image classifier over named classes.
+    """What a dual encoder becomes while it holds prompt adapters: a classifier for the active adapter's task.
 
     Mixed into the model's own class by `become_classifier`. With no adapter left it is the base model again.
 
@@ -83,18 +76,18 @@ class PromptClassifierMixin(AdapterFilesMixin):
         num_items_in_batch: Tensor | int | None = None,
         adapter_names: Sequence[str] | None = None,
         **kwargs: Any,
-    ) -> PromptClassifierOutput | CLIPOutput:
-        """Classify images into the active adapter's classes.
+    ) -> ModelOutput:
+        """Classify images, or what else the active adapter's method classifies, into its classes.
 
         With `input_ids` this is the base model's own call: the learned context is put into the given texts, and a
         `CLIPOutput`, whatever the family, compares every image with every text. While the adapter is disabled, the
         classes are read with `zero_shot_template`, and the base model's own call is answered by it alone.
 
         Args:
-            pixel_values: `[B, 3, H, W]`, as the model's image processor gives them.
-            labels: `[B]`, integers from 0 to C-1.
+            pixel_values: `[B, 3, H, W]`, as the model's image processor gives them; videos are `[B, T, 3, H, W]`.
+            labels: `[B]`, integers from 0 to C-1; of pixels `[B, H, W]`.
             image_embeds: `[B, P]`, instead of `pixel_values`: features computed before, normalised or not; or what
-                `get_image_features` returned.
+                `get_image_features` returned. Of videos `[B, T, P]`, as `get_image_features` gives them for frames.
             input_ids: `[N, L]`, texts as the model's tokenizer gives them.
             attention_mask: `[N, L]`, accepted with `input_ids`; where a text ends is seen in its ids.
             position_ids: only for the base model's own call without an adapter.
@@ -108,6 +101,9 @@ class PromptClassifierMixin(AdapterFilesMixin):
                 and `text_embeds` are `[B, C, P]`. "__base__" is zero-shot. Only in evaluation, as in PEFT.
             **kwargs: for the vision tower, or the base model's own call; and what the adapter's method takes to choose
                 the classes of this call, such as `pair_ids` of CSP, which `labels` then count.
+
+        Returns:
+            The output of the method's task, a `PromptClassifierOutput` for images; a `CLIPOutput` with `input_ids`.
 
         Raises:
             ValueError: if there is not exactly one of `pixel_values` and `image_embeds`, a label is out of range, the
@@ -133,13 +129,13 @@ class PromptClassifierMixin(AdapterFilesMixin):
             return self._compare_with_texts(image_embeds, input_ids, attention_mask, labels, return_loss)
         images = {"pixel_values": pixel_values, "image_embeds": image_embeds, **of_images}
         if adapter_names is None:
-            texts = self.prompt_layer.texts_of_call(text_tower(self), of_call)
+            texts, labels = self._classes_of_call(labels, of_call)
             outputs = self._classify(labels, num_items_in_batch, texts, **images)
         else:
             outputs = classify_mixed(self, self.prompt_layer, adapter_names, images, self._classify)
             if labels is not None:
-                loss_type, logits = self.prompt_layer.prompt.settings.loss_type, cast(Tensor, outputs.logits)
-                outputs.loss = classification_loss(logits, labels, num_items_in_batch, loss_type)
+                prompt = self.prompt_layer.prompt
+                prompt.head.add_loss(outputs, labels, num_items_in_batch, prompt.settings)
         given_as = "pixel_values" if image_embeds is None else "image_embeds"
         if given_as != self._images_given_as:  # only of a call that went well
             self._images_given_as = given_as
@@ -220,8 +216,8 @@ class PromptClassifierMixin(AdapterFilesMixin):
 
     def _embed_images(
         self, pixel_values: Tensor | None, image_embeds: Tensor | None, of_images: Mapping[str, Any]
-    ) -> Tensor:
-        """Image features `[B, P]`, L2-normalised, see `embed_images`.
+    ) -> Any:
+        """What the vision tower makes of the images, see `Head.embed_images`.
 
         Raises:
             ValueError: if features are given, and the adapter in use reads images with prompts of its own.
@@ -232,7 +228,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
                 f"Adapter {self.prompt_layer.current_adapter!r} reads images with learned prompts in the vision tower, "
                 "which `image_embeds` were computed without: give `pixel_values`."
             )
-        return embed_images(self, pixel_values, image_embeds, prompts, **of_images)
+        return self.prompt_layer.prompt.head.embed_images(self, pixel_values, image_embeds, prompts, **of_images)
 
     def train(self, mode: bool = True) -> PromptClassifierMixin:
         """Set training mode; a frozen tower stays in evaluation mode, where it recomputes, drops and counts nothing.
@@ -383,6 +379,14 @@ class PromptClassifierMixin(AdapterFilesMixin):
             raise ValueError(f"`{next(iter(given))}` and `{other}` both choose the classes: give one of them.")
         return given
 
+    def _classes_of_call(self, labels: Tensor | None, of_call: Mapping[str, Any]) -> tuple[ClassTexts, Tensor | None]:
+        """The texts of the classes that a call, or a training step by itself, is about; and its labels among them."""
+        layer = self.prompt_layer
+        if not of_call and labels is not None and self.training and not layer.disable_adapters:
+            of_call = layer.prompt.arguments_of_step(labels)
+        texts = layer.texts_of_call(text_tower(self), of_call)
+        return texts, layer.prompt.labels_of_call(labels, **of_call) if of_call and labels is not None else labels
+
     def _check_saved_modules(self) -> None:
         """Adapters that PEFT's own functions put in switch off the modules that others have: not without a word."""
         name = self.prompt_layer.current_adapter
@@ -403,29 +407,30 @@ class PromptClassifierMixin(AdapterFilesMixin):
         pixel_values: Tensor | None = None,
         image_embeds: Tensor | None = None,
         **of_images: Any,
-    ) -> PromptClassifierOutput:
-        """Classify images under the adapter in use, into its classes or others: towers, logits, loss."""
+    ) -> ModelOutput:
+        """Classify images under the adapter in use, into its classes or others: towers, head, loss."""
         layer = self.prompt_layer
         texts = texts or layer.texts
-        image_embeds = self._embed_images(pixel_values, image_embeds, of_images)
+        prompt, head = layer.prompt, layer.prompt.head
+        images = self._embed_images(pixel_values, image_embeds, of_images)
         if layer.disable_adapters:
             vectors, text_features = None, texts.zero_shot_features(text_tower(self))
         else:
-            vectors = layer.prompt.vectors(image_embeds)
-            text_features = self._encode_classes(texts, layer.prompt, vectors)
-        text_embeds = normalize(text_features)
-        logits = cosine_logits(image_embeds, text_embeds, *scale_and_bias(self, image_embeds))
-        outputs = PromptClassifierOutput(logits=logits, image_embeds=image_embeds, text_embeds=text_embeds)
+            vectors = prompt.vectors(images if prompt.needs_images else None)
+            text_features = self._encode_classes(texts, prompt, vectors)
+        outputs = head.compare(self, None if vectors is None else prompt, images, text_features)
         if labels is not None:
-            outputs.loss = classification_loss(logits, labels, num_items, layer.prompt.settings.loss_type)
+            head.add_loss(outputs, labels, num_items, prompt.settings)
         if self.training and vectors is not None and (labels is not None or torch.is_grad_enabled()):
-            step = training_step(self, outputs, labels, vectors, text_features.dtype, pixel_values, of_images, texts)
-            terms = layer.prompt.extra_losses(step)
-            share = share_of_items(logits, num_items)
-            name = LOSS_NAMES[layer.prompt.settings.loss_type]
-            outputs.loss, outputs.loss_parts = with_terms(outputs.loss, name, terms, share)
+            step = training_step(
+                self, outputs, images, labels, vectors, text_features.dtype, pixel_values, of_images, texts
+            )
+            share = head.share_of_items(outputs, labels, num_items)
+            name = head.loss_name(prompt.settings)
+            outputs.loss, parts = with_terms(outputs.loss, name, prompt.extra_losses(step), share)
+            outputs.loss_parts = {**(parts or {}), **(outputs.loss_parts or {})} or None
         elif outputs.loss is not None and vectors is not None and outputs.loss.requires_grad:
-            warn_of_evaluation_mode(layer.prompt)
+            warn_of_evaluation_mode(prompt)
         return outputs
 
     def _encode_classes(self, texts: ClassTexts, prompt: Prompt, vectors: Tensor) -> Tensor:

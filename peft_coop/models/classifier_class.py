@@ -7,12 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from ..methods import METHODS
 from .adapter_files import BEFORE_PROMPTS
 from .backup import Backup
 from .classifier import PromptClassifierMixin
-
-# Outputs that `Trainer.predict` must not collect beside the logits.
-NOT_PREDICTIONS = ["image_embeds", "text_embeds", "loss_parts"]
 
 
 def become_classifier(model: nn.Module) -> None:
@@ -21,12 +19,17 @@ def become_classifier(model: nn.Module) -> None:
     The subclass keeps name, qualified name and module, so that transformers' look-ups by name, saved configs and
     pickles see the class that the model had. This is how the Trainer, pipelines and FSDP find the right forward.
     """
+    model.config.keys_to_ignore_at_inference = beside_logits()
     if isinstance(model, PromptClassifierMixin):
         return
     base_class: Any = type(model)
     model.__class__ = classifier_class(base_class)
     model._images_given_as = "pixel_values"
-    model.config.keys_to_ignore_at_inference = NOT_PREDICTIONS
+
+
+def beside_logits() -> list[str]:
+    """Outputs of all methods that `Trainer.predict` must not collect beside the logits."""
+    return list(dict.fromkeys(name for method in METHODS.values() for name in method.prompt.head.beside_logits))
 
 
 def cease_to_be_classifier(model: nn.Module) -> None:

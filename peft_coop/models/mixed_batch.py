@@ -5,14 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
-
-from .outputs import PromptClassifierOutput
+from transformers.utils import ModelOutput
 
 if TYPE_CHECKING:
     from .prompt_embeddings import PromptEmbeddings
@@ -25,8 +24,8 @@ def classify_mixed(
     layer: PromptEmbeddings,
     adapter_names: Sequence[str],
     images: Mapping[str, Any],
-    classify: Callable[..., PromptClassifierOutput],
-) -> PromptClassifierOutput:
+    classify: Callable[..., ModelOutput],
+) -> ModelOutput:
     """Classify the images of each adapter in turn, and put the results into the images' order.
 
     Shapes: B images, C classes, P projection width.
@@ -43,7 +42,8 @@ def classify_mixed(
         Without a loss; `text_embeds` are `[B, C, P]`.
 
     Raises:
-        TypeError, ValueError: if the names are not one prompt per image, or the prompts' numbers of classes differ.
+        TypeError, ValueError: if the names are not one prompt per image, or the prompts differ in their task or in
+            their numbers of classes.
     """
     given = (images["pixel_values"], images["image_embeds"])
     n_images = max((len(each) for each in given if each is not None), default=None)
@@ -58,14 +58,11 @@ def classify_mixed(
             part = classify(
                 **{key: each[indices] if isinstance(each, Tensor) else each for key, each in images.items()}
             )
-        text_embeds = cast(Tensor, part.text_embeds).expand(len(indices), -1, -1)
-        parts.append((cast(Tensor, part.image_embeds), text_embeds, cast(Tensor, part.logits)))
+        part.text_embeds = part.text_embeds.expand(len(indices), -1, -1)
+        parts.append(part)
     order = torch.cat(list(groups.values())).argsort()
-    image_embeds, text_embeds, logits = (torch.cat(each) for each in zip(*parts, strict=True))
-    order = order.to(logits.device)
-    return PromptClassifierOutput(
-        logits=logits[order], image_embeds=image_embeds[order], text_embeds=text_embeds[order.to(text_embeds.device)]
-    )
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return type(parts[0])(**{name: each[order.to(each.device)] for name, each in joined.items()})
 
 
 def check_names(model: nn.Module, layer: PromptEmbeddings, adapter_names: Sequence[str], n_images: int | None) -> None:
@@ -93,7 +90,11 @@ def check_names(model: nn.Module, layer: PromptEmbeddings, adapter_names: Sequen
             f"`adapter_names` must be prompts of this model, {sorted(layer.learned_prompts)}, or {BASE_MODEL!r}; got "
             f"{', '.join(unknown)}. Adapters of other methods are chosen for a whole batch, with `set_adapter`."
         )
-    sizes = {name: number_of_classes(layer, name) for name in dict.fromkeys(adapter_names)}
+    prompts = {name: layer.prompt if name == BASE_MODEL else layer.prompt_of(name) for name in adapter_names}
+    if len({type(prompt.head) for prompt in prompts.values()}) > 1:
+        tasks = {name: prompt.head.task_type for name, prompt in prompts.items()}
+        raise ValueError(f"The adapters in `adapter_names` are for different tasks, {tasks}: call the model for each.")
+    sizes = {name: number_of_classes(layer, name) for name in prompts}
     if len(set(sizes.values())) > 1:
         raise ValueError(
             f"The adapters in `adapter_names` have different numbers of classes, {sizes}, and the logits of one batch "

@@ -12,13 +12,13 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor
+from transformers.utils import ModelOutput
 
 from ..methods import Step
-from ..towers import cosine_logits, image_features, is_vision_frozen, normalize, scale_and_bias, text_tower
+from ..towers import cosine_logits, is_vision_frozen, normalize, scale_and_bias, text_tower
 from .adapter_files import warn_of_moving_base
 from .class_texts import ClassTexts
 from .mixed_batch import without_adapters
-from .outputs import PromptClassifierOutput
 
 if TYPE_CHECKING:
     from .classifier import PromptClassifierMixin
@@ -31,7 +31,8 @@ _switching = threading.RLock()
 
 def training_step(
     model: PromptClassifierMixin,
-    outputs: PromptClassifierOutput,
+    outputs: ModelOutput,
+    images: Any,
     labels: Tensor | None,
     vectors: Tensor,
     dtype: torch.dtype,
@@ -45,7 +46,8 @@ def training_step(
 
     Args:
         model: the classifier.
-        outputs: its logits and features, without a loss.
+        outputs: its logits and features.
+        images: what its head has made of the images.
         labels: `[B]`; None where the loss is computed outside the model.
         vectors: `[V, D]` or `[B, V, D]`, as the prompt gave them for this step.
         dtype: what the texts were computed in.
@@ -59,14 +61,14 @@ def training_step(
         if not is_vision_frozen(model):
             warn_of_moving_base(model)
         if pixel_values is None or not is_changed(model):
-            return cast(Tensor, outputs.image_embeds).detach()
+            return images.detach()
         with frozen_model(model):
-            return normalize(image_features(model, pixel_values, **of_images))
+            return model.prompt_layer.prompt.head.embed_images(model, pixel_values, None, **of_images)
 
     return Step(
         logits=cast(Tensor, outputs.logits),
         labels=labels,
-        image_embeds=cast(Tensor, outputs.image_embeds),
+        image_embeds=images,
         text_embeds=cast(Tensor, outputs.text_embeds),
         vectors=vectors,
         dtype=dtype,

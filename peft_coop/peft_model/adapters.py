@@ -1,4 +1,4 @@
-"""The `PeftModel` that `get_peft_model` and `PeftModel.from_pretrained` return for a prompt."""
+"""What a `PeftModel` with prompts does about its adapters: adding, choosing, loading, saving, pushing."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ from typing import Any
 
 from huggingface_hub import CommitInfo
 from peft import PeftConfig, PeftMixedModel, PeftModel
-from peft.auto import _BaseAutoPeftModel
 from peft.utils import CONFIG_NAME, AuxiliaryTrainingWrapper
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from transformers import AutoModel
-from transformers.models.clip.modeling_clip import CLIPOutput
+from torch import nn
 
-from .hub import eval_results, push_adapters, update_model_card
-from .methods import PromptConfig
-from .methods.config import raise_if_unregistered
-from .models import BEFORE_PROMPTS, AdapterFilesMixin, Backup, PromptClassifierOutput, warn_of_another_base
+from ..hub import eval_results, push_adapters, update_model_card
+from ..methods import PromptConfig
+from ..methods.config import raise_if_unregistered
+from ..models import BEFORE_PROMPTS, AdapterFilesMixin, Backup, warn_of_another_base
 
 TRAINER_STATE_NAME = "trainer_state.json"  # as transformers' Trainer has it, which takes seconds to import
 
 
-class PeftModelForImageClassification(PeftModel):
-    """A dual encoder with learned prompts, as an image classifier.
+class PeftModelWithPrompts(PeftModel):
+    """A dual encoder with learned prompts: what the models of all tasks share.
 
     What forward takes and returns is documented at `PromptClassifierMixin`, the class of the model inside; the
     classifier's other methods (`set_classes`, `class_names`, `get_text_features`, …) are reached from here as well.
@@ -43,34 +40,6 @@ class PeftModelForImageClassification(PeftModel):
         # base model is what it was before, with the adapters that it had.
         self._loaded_from = getattr(peft_config, "loaded_from", None)
         self._before_wrapping = before if peft_config.inference_mode or self._loaded_from else None
-
-    def forward(
-        self,
-        pixel_values: Tensor | None = None,
-        labels: Tensor | None = None,
-        image_embeds: Tensor | None = None,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **kwargs: Any,
-    ) -> PromptClassifierOutput | CLIPOutput:
-        """Classify images into the active adapter's classes.
-
-        Shapes: B images, C classes, N given texts, P projection width.
-
-        Args:
-            pixel_values: `[B, 3, H, W]`.
-            labels: `[B]`, integers from 0 to C-1.
-            image_embeds: `[B, P]`, instead of `pixel_values`; normalised or not.
-            input_ids: `[N, L]`: compare the images with these texts, the learned context put into them.
-            attention_mask: `[N, L]`, accepted with `input_ids`.
-            **kwargs: as `PromptClassifierMixin.forward`.
-
-        Returns:
-            A `PromptClassifierOutput` with `logits` `[B, C]`; with `input_ids` a `CLIPOutput`.
-        """
-        given = {"pixel_values": pixel_values, "labels": labels, "image_embeds": image_embeds}
-        given |= {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs}
-        return super().forward(**given)
 
     def get_base_model(self) -> nn.Module:
         """The dual encoder; also after the last adapter was deleted."""
@@ -294,45 +263,3 @@ def own_folder(path: str | os.PathLike, adapter_name: str) -> str | os.PathLike:
     """The subfolder of a saved model that holds this adapter, or `path` itself where there is none."""
     folder = os.path.join(path, adapter_name)
     return folder if os.path.isfile(os.path.join(folder, CONFIG_NAME)) else path
-
-
-class AutoPeftModelForImageClassification(_BaseAutoPeftModel):
-    """Loads an adapter together with the base model that its config names."""
-
-    _target_class = AutoModel
-    _target_peft_class = PeftModelForImageClassification
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: Any,
-        adapter_name: str = "default",
-        is_trainable: bool = False,
-        config: PeftConfig | None = None,
-        revision: str | None = None,
-        **kwargs: Any,
-    ) -> PeftModelForImageClassification:
-        """Load base model and adapter.
-
-        Args:
-            pretrained_model_name_or_path: folder or Hub name of the adapter.
-            adapter_name: what to call it.
-            is_trainable: whether its context can be trained further.
-            config: its config, if loaded already.
-            revision: the adapter's revision on the Hub.
-            kwargs: passed to `AutoModel.from_pretrained` and `PeftModel.from_pretrained`.
-
-        Raises:
-            ValueError: if the adapter does not name its base model.
-        """
-        if config is None:
-            config = PromptConfig.from_pretrained(pretrained_model_name_or_path, revision=revision, **kwargs)
-        if not config.base_model_name_or_path:
-            raise ValueError(
-                f"The adapter {str(pretrained_model_name_or_path)!r} does not name its base model: load that yourself "
-                "and use `PeftModel.from_pretrained(base_model, adapter)`."
-            )
-        base = cls._target_class.from_pretrained(config.base_model_name_or_path, revision=config.revision, **kwargs)
-        return cls._target_peft_class.from_pretrained(
-            base, pretrained_model_name_or_path, adapter_name, is_trainable, revision=revision, **kwargs
-        )

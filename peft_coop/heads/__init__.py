@@ -1,0 +1,15 @@
+"""What stands around the two towers: how images are given, what they are compared with texts by, and the loss."""
+
+from .base import Head
+from .image_classification import ImageClassificationHead
+from .losses import LOSS_NAMES, classification_loss, contrastive_loss
+from .outputs import PromptClassifierOutput
+
+__all__ = [
+    "LOSS_NAMES",
+    "Head",
+    "ImageClassificationHead",
+    "PromptClassifierOutput",
+    "classification_loss",
+    "contrastive_loss",
+]

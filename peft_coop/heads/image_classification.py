@@ -1,0 +1,54 @@
+"""Images into classes: one feature of each image, its cosine with every class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from ..towers import cosine_logits, normalize, scale_and_bias
+from .base import Head
+from .given_images import features_of
+from .losses import LOSS_NAMES, classification_loss
+from .outputs import PromptClassifierOutput
+
+
+class ImageClassificationHead(Head):
+    """CLIP's own: the cosine of an image with each class, times the model's scale; cross-entropy.
+
+    Shapes: B images, C classes, P projection width.
+    """
+
+    task_type = "IMAGE_CLS"
+    beside_logits = ("image_embeds", "text_embeds", "loss_parts")
+
+    def embed_images(
+        self,
+        model: nn.Module,
+        pixel_values: Tensor | None,
+        image_embeds: Tensor | None,
+        prompts: Sequence[Tensor] = (),
+        **of_images: Any,
+    ) -> Tensor:
+        """See `Head.embed_images`: of `pixel_values` `[B, 3, H, W]` or `image_embeds` `[B, P]`.
+
+        Returns:
+            `[B, P]`, L2-normalised.
+        """
+        return normalize(features_of(model, pixel_values, image_embeds, prompts, **of_images))
+
+    def compare(self, model: nn.Module, prompt: Any, images: Tensor, text_features: Tensor) -> PromptClassifierOutput:
+        """See `Head.compare`."""
+        text_embeds = normalize(text_features)
+        logits = cosine_logits(images, text_embeds, *scale_and_bias(model, images))
+        return PromptClassifierOutput(logits=logits, image_embeds=images, text_embeds=text_embeds)
+
+    def add_loss(self, outputs: ModelOutput, labels: Any, num_items: Tensor | int | None, settings: Any) -> None:
+        """See `Head.add_loss`: `labels` are `[B]`, integers from 0 to C-1."""
+        outputs.loss = classification_loss(cast(Tensor, outputs.logits), labels, num_items, settings.loss_type)
+
+    def loss_name(self, settings: Any) -> str:
+        """See `Head.loss_name`."""
+        return LOSS_NAMES[settings.loss_type]
