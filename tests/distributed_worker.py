@@ -22,11 +22,15 @@ from peft_coop import LossPartsCallback
 
 CLASS_NAMES = ["old cat", "red dog", "old kite"]
 LEARNING_RATE = 0.05
+# A method with as many prompts as it can have where the text tower is the deeper one: what has no place in the vision
+# tower is not trained, or DDP would wait for it.
+DEEPER = {"maple": ({"num_hidden_layers": 3}, {"prompt_depth": 3})}
 
 
 def make_model(method: str, tokenizer: str):
-    clip = make_clip()
-    config = small_config(method, class_names=CLASS_NAMES, tokenizer_name_or_path=tokenizer)
+    of_text, of_config = DEEPER.get(method, ({}, {}))
+    clip = make_clip(**of_text)
+    config = small_config(method, class_names=CLASS_NAMES, tokenizer_name_or_path=tokenizer, **of_config)
     if config.changes_vision:  # with weights as small as those, prompts hide the image
         torch.manual_seed(0)
         draw_weights(clip)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from conftest import make_clip
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file
 
 from peft_coop import CoOpConfig, IVLPConfig, MaPLeConfig, VPTConfig
 from peft_coop.methods import METHODS
@@ -104,8 +105,26 @@ def test_maples_depth_may_be_the_deeper_towers(make_model, images):
     model = make_model(MaPLeConfig(prompt_depth=3), num_hidden_layers=3).train()
     model(**images, labels=torch.tensor([0, 1, 2, 0])).loss.backward()
     prompt = model.prompt_layer.prompt
-    without = [name for name, weight in prompt.named_parameters() if weight.grad is None]
-    assert without == ["deep_projections.1.weight", "deep_projections.1.bias"]
+    assert all(weight.grad is not None for weight in prompt.parameters())  # DDP waits for all of them
+    unused = ["deep_projections.1.weight", "deep_projections.1.bias"]
+    assert [name for name, _ in prompt.named_buffers()] == unused
+    assert not prompt.deep_projections[1].weight.requires_grad
+
+
+def test_maps_of_maple_that_nothing_goes_through_are_saved_with_the_others(make_model, tmp_path):
+    """As the paper's code has them in its checkpoints."""
+    model = make_model(MaPLeConfig(prompt_depth=3), num_hidden_layers=3)
+    with torch.no_grad():
+        for tensor in model.prompt_layer.prompt.state_dict().values():
+            tensor.copy_(torch.randn(tensor.shape))  # what float32 holds, as loaded
+    expected = model.prompt_layer.prompt.state_dict()
+    assert len(expected) == 9
+    model.save_pretrained(tmp_path)
+    assert {key.split("maple_")[1] for key in load_file(tmp_path / "adapter_model.safetensors")} == set(expected)
+    for settings in ({}, {"low_cpu_mem_usage": True}):
+        base = make_clip(num_hidden_layers=3)
+        loaded = PeftModel.from_pretrained(base, tmp_path, **settings).double().prompt_layer.prompt.state_dict()
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
 
 
 @pytest.mark.parametrize(

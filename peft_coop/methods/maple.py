@@ -55,7 +55,7 @@ class MaPLePrompt(DeepContextPrompt):
         projection: makes of them the vectors `[M, W]` behind an image's tokens.
         deep_ctx: entry i `[M, D]`, before layer i + 1.
         deep_projections: entry i likewise, before layer i + 1 of the vision tower; alike at the start, as in the
-            paper's code.
+            paper's code. Those to layers that are not there are held and not trained.
 
     Reference: MaPLe (arXiv:2210.03117).
     """
@@ -74,7 +74,9 @@ class MaPLePrompt(DeepContextPrompt):
         deep = range(1, config.prompt_depth)
         self.deep_ctx = nn.ParameterList(random_rows(self.n_ctx, text_width) for _ in deep)
         first = nn.Linear(text_width, width)
-        self.deep_projections = nn.ModuleList(deepcopy(first) for _ in deep)
+        self.deep_projections = nn.ModuleList(
+            deepcopy(first) if layer < self.n_vision_layers else UnusedMap(first) for layer in deep
+        )
 
     def deep_vectors(self) -> DeepVectors:
         """See `Prompt.deep_vectors`."""
@@ -88,7 +90,25 @@ class MaPLePrompt(DeepContextPrompt):
         return (mapped(self.projection, self.ctx), *deep)
 
 
-def mapped(projection: nn.Linear, rows: Tensor) -> Tensor:
+class UnusedMap(nn.Module):
+    """A linear map to a layer that is not there: saved as the paper's code has it, and nothing that is trained.
+
+    As parameters its numbers would never have a gradient, which several processes (DDP) wait for.
+
+    Args:
+        start: the map whose numbers it has until a saved one is loaded.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, start: nn.Linear):
+        super().__init__()
+        for name, numbers in start.named_parameters():
+            self.register_buffer(name, numbers.detach().clone())
+
+
+def mapped(projection: nn.Module, rows: Tensor) -> Tensor:
     """Vectors `[n, W]` of the vision tower, of those `[n, D]` of the text tower, which have the type of their words."""
     return projection(rows.to(projection.weight))
 
