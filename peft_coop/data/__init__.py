@@ -12,6 +12,10 @@ from .features import with_image_embeds
 from .few_shot import base_and_new_names, few_shot_indices, select_classes
 from .image_bytes import images_fingerprint
 from .image_data import ImageData
+from .mask_data import MaskData
+from .mask_sources import load_masks
+from .mask_summary import MaskSplitSummary, MaskSummary
+from .masks import MaskRows, MaskValues
 from .preparation import prepare_images
 from .prepared_images import PreparedImages
 from .sources import load_data
@@ -28,6 +32,11 @@ __all__ = [
     "DataSummary",
     "ImageData",
     "LeftOut",
+    "MaskData",
+    "MaskRows",
+    "MaskSplitSummary",
+    "MaskSummary",
+    "MaskValues",
     "PairSplitSummary",
     "PreparedImages",
     "SplitSummary",
@@ -37,6 +46,7 @@ __all__ = [
     "images_fingerprint",
     "load_compositions",
     "load_data",
+    "load_masks",
     "pair_names",
     "prepare_images",
     "select_classes",

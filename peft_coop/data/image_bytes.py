@@ -21,18 +21,21 @@ GLANCE = 4096
 
 
 def images_fingerprint(dataset: Dataset, class_names: Sequence[str] = (), image_column: str = "image") -> str:
-    """What tells images, their order, labels and class names from others, wherever they lie.
+    """What tells images, their order, labels or masks, and class names from others, wherever they lie.
 
     Every image's bytes are read, where they are and how they are called does not count.
 
     Args:
-        dataset: with images and `label`.
+        dataset: with images, and `label` or `mask`.
         class_names: in the order of the labels.
         image_column: the images' column.
     """
-    digest = hashlib.sha256(json.dumps([list(class_names), list(map(int, dataset["label"]))]).encode())
-    for stored in stored_images(dataset, image_column):
-        digest.update(_digest(stored) or str(stored["path"]).encode())  # an address, or a file that is missing
+    has_masks = "mask" in dataset.column_names
+    labels = "masks" if has_masks else list(map(int, dataset["label"]))
+    digest = hashlib.sha256(json.dumps([list(class_names), labels]).encode())
+    for column in (image_column, "mask") if has_masks else (image_column,):
+        for stored in stored_images(dataset, column):
+            digest.update(_digest(stored) or str(stored["path"]).encode())  # an address, or a file that is missing
     return digest.hexdigest()[:16]
 
 

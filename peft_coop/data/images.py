@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -25,6 +26,8 @@ NAMED_IMAGES = 3
 UNDECODED_FORMATS = ("MPEG",)
 # What iPhones take: Pillow reads it with pillow-heif.
 HEIF_SUFFIXES = (".heic", ".heif", ".heics", ".heifs", ".hif")
+# The number of the EXIF tag, and what it says of pictures that lie on their side.
+ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)
 GET_HEIF = 'HEIC needs the package pillow-heif: pip install "peft-coop[heic]"'
 
 
@@ -57,6 +60,17 @@ class ImageRows:
     def name(self, index: int) -> str:
         """The image's file, or its row where it comes from no file of its own."""
         return image_name(self._rows[index][self._column], index, self._rows.split)
+
+    def size(self, index: int) -> tuple[tuple[int, int], bool]:
+        """Width and height as `read_image` gives them, and whether EXIF data turn or mirror it; nothing is decoded.
+
+        Raises:
+            UnreadableImageError: if the file is missing or is no image.
+        """
+        stored = self._rows[index][self._column]
+        with naming_what_is_unreadable(stored, index, self._rows.split), opened(stored) as image:
+            orientation = image.getexif().get(ORIENTATION, 1)
+            return (image.size[::-1] if orientation in LYING else image.size), orientation != 1
 
 
 def check_columns(dataset: Dataset, image_column: str, *others: str) -> None:
@@ -103,27 +117,51 @@ def read_image(stored: dict[str, Any], index: int = 0, split: str | None = None)
     Raises:
         UnreadableImageError: if the file is missing, is no image, or is damaged.
     """
+    with naming_what_is_unreadable(stored, index, split), opened(stored) as image:
+        image.load()
+        return _in_rgb(ImageOps.exif_transpose(image))
+
+
+@contextmanager
+def naming_what_is_unreadable(
+    stored: dict[str, Any], index: int = 0, split: str | None = None, what: str = "image"
+) -> Iterator[None]:
+    """Turn everything that is raised on the way into an `UnreadableImageError` that names the file.
+
+    Args:
+        stored: `path` and `bytes`, as a dataset keeps them.
+        index: of its row, for the error.
+        split: of the dataset, for the error.
+        what: is read.
+    """
     can_read_heif()
     try:
-        return _decoded(stored["path"], stored["bytes"])
+        yield
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):  # its own text names a buffer in memory
             heif = str(stored["path"] or "").lower().endswith(HEIF_SUFFIXES) and not can_read_heif()
             reason = f"{GET_HEIF}." if heif else "Pillow knows no such image format."
         name = image_name(stored, index, split)
-        raise UnreadableImageError(f"The image {name} cannot be read: {reason}") from error
+        raise UnreadableImageError(f"The {what} {name} cannot be read: {reason}") from error
 
 
-def _decoded(path: str | None, content: bytes | None) -> Picture:
+@contextmanager
+def opened(stored: dict[str, Any]) -> Iterator[Picture]:
+    """An image file as Pillow opens it, or one at an address as `datasets` decodes it; closed at the end.
+
+    Args:
+        stored: `path` and `bytes`, as a dataset keeps them; one of them may be None.
+    """
+    path, content = stored["path"], stored["bytes"]
     if content is None and path is not None and "://" in path:
         from datasets import Image as ImageType
 
-        return _in_rgb(ImageType().decode_example({"path": path, "bytes": None}))
+        yield ImageType().decode_example({"path": path, "bytes": None})
+        return
     # Read here, so that no file stays open when Pillow gives up in the middle.
     with Image.open(io.BytesIO(Path(str(path)).read_bytes() if content is None else content)) as image:
-        image.load()
-        return _in_rgb(ImageOps.exif_transpose(image))
+        yield image
 
 
 def _in_rgb(image: Picture) -> Picture:
@@ -192,11 +230,24 @@ def _is_undecoded(kind: str) -> bool:
     return is_stub or kind in UNDECODED_FORMATS
 
 
-def leave_out_unreadable(parts: Sequence[Dataset]) -> tuple[list[Dataset], list[str]]:
+class Rows(Protocol):
+    """What is read row by row and may turn out to be unreadable."""
+
+    def __getitem__(self, index: int) -> Any:
+        """What is read of a row."""
+
+    def name(self, index: int) -> str:
+        """What to call it."""
+
+
+def leave_out_unreadable(
+    parts: Sequence[Dataset], rows_of: Callable[[Dataset], Rows] = ImageRows
+) -> tuple[list[Dataset], list[str]]:
     """Decode every image once, and keep those that can be read.
 
     Args:
         parts: datasets with a column `image`.
+        rows_of: reads a part, if more than its images must be readable.
 
     Returns:
         The datasets without the unreadable images, and the names of these. A warning counts them.
@@ -205,7 +256,7 @@ def leave_out_unreadable(parts: Sequence[Dataset]) -> tuple[list[Dataset], list[
     total = sum(len(part) for part in parts)
     with stage("checking images", total, "image") as progress:
         for part in parts:
-            images, readable = ImageRows(part), []
+            images, readable = rows_of(part), []
             for index in range(len(part)):
                 if _can_be_read(images, index):
                     readable.append(index)
@@ -233,7 +284,7 @@ def warn_left_out(skipped: Sequence[str], total: int, why: str) -> None:
         )
 
 
-def _can_be_read(images: ImageRows, index: int) -> bool:
+def _can_be_read(images: Rows, index: int) -> bool:
     try:
         images[index]
     except UnreadableImageError:

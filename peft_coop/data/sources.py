@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 TEST_SHARE = 0.2
-# Which column to take where several have the type.
 # Kinds of sources that `load_compositions` reads.
 OF_PAIRS = ("pairs", "czsl")
+# The kind that `load_masks` reads.
+OF_MASKS = "masks"
+# Which column to take where several have the type.
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 
@@ -69,6 +71,11 @@ def load_data(source: str, seed: int = 1, skip_corrupt: bool = False) -> ImageDa
         raise ValueError(
             f"{source!r} has images of pairs of attribute and object, not of classes: `load_compositions` reads "
             "them, and `peft-coop benchmark composition` learns from them."
+        )
+    if kind == OF_MASKS or source == "demo:scenes":
+        raise ValueError(
+            f"{source!r} has images with a class for each pixel: `load_masks` reads them, and of the methods "
+            "DenseCLIP learns from them (--method dense_clip)."
         )
     if kind == "demo":
         data = _from_task(place)
