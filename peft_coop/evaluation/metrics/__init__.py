@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-METRICS = ("accuracy", "macro_accuracy", "base_to_new", "ece", "czsl")
+METRICS = ("accuracy", "macro_accuracy", "base_to_new", "ece", "czsl", "mean_iou")
 
 __all__ = ["METRICS", "metric_path"]
 
