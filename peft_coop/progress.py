@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 FORMAT = "{desc}: {percentage:3.0f}%|{bar:20}| [{elapsed}<{remaining}{postfix}]"
@@ -23,6 +24,26 @@ def show_progress(shown: bool) -> None:
     """Whether bars are drawn from now on."""
     global _shown
     _shown = shown
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a step.
+
+    Attributes:
+        start: where it begins, as a fraction of the step.
+        end: where it ends.
+        all_count: whether it is moved by stages, too, that move nothing elsewhere.
+    """
+
+    start: float = 0.0
+    end: float = 1.0
+    all_count: bool = False
+
+    def within(self, start: float, end: float, all_count: bool) -> Part:
+        """A part of this part; what counts in the whole counts there."""
+        length = self.end - self.start
+        return Part(self.start + start * length, self.start + end * length, all_count or self.all_count)
 
 
 class Stage:
@@ -41,6 +62,7 @@ class Stage:
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
         self._of_present_step = 0.0
+        self._part = Part()  # of the present step, which the stages inside fill
         self._doing = ""
         self._parent = parent
         self._counts = counts
@@ -92,8 +114,10 @@ class Stage:
         own = min(1.0, (self.done + self._of_present_step) / self.total) if self.total else 1.0
         if self._parent is None:
             return own
-        if self._counts:
-            self._parent._of_present_step = max(self._parent._of_present_step, own)
+        part = self._parent._part
+        if self._counts or part.all_count:
+            reached = part.start + own * (part.end - part.start)
+            self._parent._of_present_step = max(self._parent._of_present_step, reached)
         return self._parent._fraction_of_all()
 
     def _draw(self, now: bool) -> None:
@@ -129,6 +153,27 @@ def stage(name: str, total: int, unit: str = "step", counts: bool = True, shown:
     finally:
         _innermost.set(parent)
         opened.close()
+
+
+@contextmanager
+def part_of_step(start: float, end: float, all_count: bool = False) -> Iterator[None]:
+    """The stages inside fill a part of the present step of the stage that they are in, so that others can follow.
+
+    Args:
+        start: where the part begins, as a fraction of the step, or of the part that it is in.
+        end: where it ends.
+        all_count: whether stages that come before the actual work elsewhere are the work here.
+    """
+    present = _innermost.get()
+    if present is None:
+        yield
+        return
+    before = present._part
+    present._part = before.within(start, end, all_count)
+    try:
+        yield
+    finally:
+        present._part = before
 
 
 @contextmanager

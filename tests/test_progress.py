@@ -3,7 +3,7 @@
 import pytest
 from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-from peft_coop.progress import show_progress, stage, without_datasets_bars
+from peft_coop.progress import part_of_step, show_progress, stage, without_datasets_bars
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +39,31 @@ def test_a_stage_fills_the_step_that_it_is_in(capsys):
     assert "run 1/4: CoOp, 1 shot, image features image 10/10" in printed
     assert "run 1/4: CoOp, 1 shot, training step 10/10" in printed
     assert printed.count("\n") == 1
+
+
+def test_stages_that_follow_each_other_fill_their_parts_of_a_step():
+    with stage("runs", 2) as runs:
+        with part_of_step(0, 0.5), stage("training", 10) as training:
+            training.update(10)
+            assert share(runs) == pytest.approx(1 / 4)
+        with part_of_step(0.5, 1, all_count=True):
+            with part_of_step(0, 0.4), stage("image features", 2, counts=False) as features:
+                features.update()
+                assert share(runs) == pytest.approx((0.5 + 0.1) / 2)
+            with part_of_step(0.4, 1), stage("classifying", 3) as classifying:
+                classifying.update(1)
+                assert share(runs) == pytest.approx((0.5 + 0.2 + 0.1) / 2)
+                classifying.update(2)
+                assert share(runs) == pytest.approx(1 / 2)
+        with stage("image features", 2, counts=False) as features:
+            features.update()
+        runs.update()
+        with stage("training", 2) as training:  # the next step is whole again
+            training.update()
+            assert share(runs) == pytest.approx(3 / 4)
+    with part_of_step(0, 0.5), stage("alone", 2) as alone:
+        alone.update()
+        assert share(alone) == 0.5
 
 
 def test_an_error_leaves_no_stage_open(capsys):

@@ -135,6 +135,11 @@ class ComparedMethod(ABC):
     changes_vision: bool = False
     views: int | None = None
 
+    @property
+    def reads_each_image(self) -> bool:
+        """Whether to classify an image takes as long as the forward pass of a training step on it."""
+        return self.changes_vision
+
     def for_protocol(self, protocol: str) -> ComparedMethod:
         """The method as the papers have it in a protocol; itself, unless what it leaves open depends on that.
 

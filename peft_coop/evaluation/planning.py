@@ -15,6 +15,7 @@ from .compared_methods import ComparedMethod, LabelledImages
 from .frozen_clip import FrozenCLIP
 from .run_folders import RunKey
 
+PASSES_OF_STEP = 3  # a forward pass, and a backward pass that takes twice as long
 MEASURED_STEPS = 3  # the first of them, which prepares what the others reuse, does not count
 
 
@@ -86,6 +87,24 @@ class Estimator:
         if what not in self._known:
             self._known[what] = measure()
         return self._known[what]
+
+
+def learning_share(method: ComparedMethod, clip: FrozenCLIP, images: LabelledImages, num_tests: int) -> float:
+    """How much of a run's time is learning, from 0 to 1; the rest is classifying.
+
+    Args:
+        method: the way.
+        clip: the pretrained model.
+        images: what is learned from.
+        num_tests: images that are classified.
+    """
+    if not method.learns:
+        return 0.0
+    if not method.reads_each_image:
+        return 1.0
+    timed = method.timed_steps(clip, images)
+    passes = PASSES_OF_STEP * timed.count * timed.batch if timed else len(images.train)
+    return passes / max(1, passes + num_tests)
 
 
 def seconds_per_image(clip: FrozenCLIP, batch: int = 8) -> float:

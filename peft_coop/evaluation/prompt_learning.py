@@ -217,6 +217,11 @@ class PromptLearning(ComparedMethod):
         return self.make_config().changes_vision
 
     @property
+    def reads_each_image(self) -> bool:
+        """See `ComparedMethod.reads_each_image`: also where each image has texts of its own."""
+        return self.changes_vision or METHODS[self.key].prompt.needs_images
+
+    @property
     def name(self) -> str:  # type: ignore[override]
         """As the papers write it."""
         return METHODS[self.key].title

@@ -114,9 +114,12 @@ def predict_logits(model: PeftModel, images: Dataset, batch_size: int = BATCH_SI
         batch_size: images at once.
     """
     model.eval()
-    device = device_of(model.get_base_model())
-    with torch.no_grad():
-        parts = [model(image_embeds=embeds.to(device)).logits for embeds in _batches(images, batch_size)]
+    device, parts = device_of(model.get_base_model()), []
+    takes_long = model.prompt_layer.prompt.needs_images
+    with torch.no_grad(), stage("classifying", len(images), "image", shown=takes_long) as progress:
+        for embeds in _batches(images, batch_size):
+            parts.append(model(image_embeds=embeds.to(device)).logits)
+            progress.update(len(parts[-1]))
     return torch.cat(parts).float().cpu().numpy()
 
 
@@ -135,7 +138,7 @@ def predict_logits_of_pixels(
     model.eval()
     device = device_of(model.get_base_model())
     inputs, parts = TowerInputs(images, image_processor), []
-    with torch.no_grad(), stage("classifying", len(inputs), "image", counts=False) as progress:
+    with torch.no_grad(), stage("classifying", len(inputs), "image") as progress:
         for batch in inputs.batches(batch_size, num_workers):
             parts.append(model(**{name: each.to(device) for name, each in batch.items()}).logits)
             progress.update(len(parts[-1]))

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..data import ImageData, images_fingerprint
 from ..data.features import PREPARATION
-from ..progress import stage
+from ..progress import part_of_step, stage
 from .compared_methods import Classifier, ComparedMethod, LabelledImages, Scorer, in_words
 from .fingerprints import clip_fingerprint
 from .folder_locks import BusyError
 from .frozen_clip import FrozenCLIP
-from .planning import Estimator, PlannedRun, listed_runs
+from .planning import Estimator, PlannedRun, learning_share, listed_runs
 from .run_folders import Results, RunKey, check_company, is_finished, run_once
 from .scores import scores
 
@@ -100,8 +100,17 @@ class PlannedFit:
 
     def measure(self, classifier: Classifier) -> Results:
         """What was learned, on each split."""
-        scorer_of = _keeping_the_latest(classifier.scorer)
-        return {split: test.measure(classifier, scorer_of) for split, test in self.tests.items()}
+        scorer_of, results, done = _keeping_the_latest(classifier.scorer), {}, 0
+        for split, test in self.tests.items():
+            with part_of_step(done / self.num_tests, (done + len(test.images)) / self.num_tests):
+                results[split] = test.measure(classifier, scorer_of)
+            done += len(test.images)
+        return results
+
+    @property
+    def num_tests(self) -> int:
+        """Images of all splits, 1 at least."""
+        return max(1, sum(len(test.images) for test in self.tests.values()))
 
 
 def _keeping_the_latest(scorer_of: ScorerOf) -> ScorerOf:
@@ -180,10 +189,17 @@ def _images_to_encode(plan: PlannedFit, run: str) -> dict[str, int]:
 
 
 def _run(clip: FrozenCLIP, plan: PlannedFit, key: RunKey, output: Path, wait: bool) -> dict[str, Any]:
-    def fit(folder: Path) -> Classifier:
-        return plan.method.fit(clip, plan.images, plan.seed, folder)
+    learning = learning_share(plan.method, clip, plan.images, plan.num_tests)
 
-    return run_once(key, output, fit, plan.measure, wait)
+    def fit(folder: Path) -> Classifier:
+        with part_of_step(0, learning):
+            return plan.method.fit(clip, plan.images, plan.seed, folder)
+
+    def measure(classifier: Classifier) -> Results:
+        with part_of_step(learning, 1, all_count=plan.method.reads_each_image):
+            return plan.measure(classifier)
+
+    return run_once(key, output, fit, measure, wait)
 
 
 def _run_keys(clip: FrozenCLIP, pool: Pool, plans: Sequence[PlannedFit], protocol: str) -> list[RunKey]:

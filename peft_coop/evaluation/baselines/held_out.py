@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 MAX_FOLDS = 4
+# Indices of the images to learn from, and of those to try on.
+Fold = tuple[np.ndarray, np.ndarray]
 
 
-def folds(labels: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def folds(labels: np.ndarray, seed: int) -> list[Fold]:
     """Parts of the training images, each with as many of a class as the others, that are left out in turn.
 
     Args:

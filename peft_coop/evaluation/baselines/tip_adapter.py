@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ...data.features import check_views
+from ...progress import part_of_step
 from ...recipes import Recipe
 from ...towers import normalize
 from ..compared_methods import ComparedMethod, LabelledImages, identifying_fields
@@ -30,7 +32,7 @@ from ..templates import zero_shot_templates
 from .feature_views import FeatureViews, training_views
 from .gradient_method import FeatureMethod, training_labels
 from .hand_written_prompts import text_logits
-from .held_out import folds
+from .held_out import Fold, folds
 from .tip_cache import TipClassifier, Trial, cache_keys, cache_logits, search
 from .tip_values import OTHERWISE, PUBLISHED, TipValues
 from .training_loop import train
@@ -93,8 +95,10 @@ class _TipMethod(ComparedMethod):
             ValueError: if there is no training image, or a prompt is too long.
         """
         tip, views = self.start(clip, images, seed)
-        trials = [] if len(images.val) else self.left_out(tip, views, images.train, seed, folder)
-        self.learn(tip, views, seed, folder)
+        parts = [] if len(images.val) else folds(tip.labels.cpu().numpy(), seed)
+        trials = self.left_out(tip, views, images.train, parts, seed, folder)
+        with part_of_step(len(parts) / (len(parts) + 1), 1):
+            self.learn(tip, views, seed, folder)
         if len(images.val):
             labels = torch.tensor(list(images.val["label"]), device=tip.labels.device)
             trials = [tip.trial(clip.image_embeds(images.val), labels)]
@@ -109,13 +113,20 @@ class _TipMethod(ComparedMethod):
         return tip
 
     def left_out(
-        self, tip: TipClassifier, views: FeatureViews, train_images: Dataset, seed: int, folder: Path
+        self,
+        tip: TipClassifier,
+        views: FeatureViews,
+        train_images: Dataset,
+        parts: Sequence[Fold],
+        seed: int,
+        folder: Path,
     ) -> list[Trial]:
         """Each training image against a cache, learned anew, of those of other parts; see `folds`."""
-        embeds, trials = tip.clip.image_embeds(train_images), []
-        for number, (kept, left_out) in enumerate(folds(tip.labels.cpu().numpy(), seed)):
+        embeds, trials, fits = tip.clip.image_embeds(train_images), [], len(parts) + 1  # and one of all
+        for number, (kept, left_out) in enumerate(parts):
             part = tip.part(torch.from_numpy(kept))
-            self.learn(part, views.select(torch.from_numpy(kept), seed), seed, folder / f"without_part_{number}")
+            with part_of_step(number / fits, (number + 1) / fits):
+                self.learn(part, views.select(torch.from_numpy(kept), seed), seed, folder / f"without_part_{number}")
             trials.append(part.trial(embeds[left_out], tip.labels[left_out]))
         return trials
 

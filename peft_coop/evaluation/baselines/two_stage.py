@@ -20,6 +20,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ...progress import part_of_step
 from ...towers import normalize
 from ..compared_methods import LabelledImages, TimedSteps
 from ..frozen_clip import FrozenCLIP
@@ -82,9 +83,12 @@ class TwoStage(LayerNormTuning):
             ValueError: as `TowerTuning.fit`.
         """
         first, second = self.steps_of_stages(images)
-        model = self.tune(clip, images, seed, folder / "towers", first)
+        share = first / (first + second * self.augment)  # without crops a step of the second stage takes no time
+        with part_of_step(0, share):
+            model = self.tune(clip, images, seed, folder / "towers", first)
         tuned = tuned_clip(model, clip)
-        classes = self.learn_classes(tuned, images, seed, folder / "classes", second)
+        with part_of_step(share, 1):
+            classes = self.learn_classes(tuned, images, seed, folder / "classes", second)
         return TwoStageClassifier(tuned, images.zero_shot_template, model, images.class_names, classes)
 
     def learn_classes(
