@@ -14,6 +14,7 @@ from .families import (
     vision_layers,
 )
 from .joined_towers import join_towers
+from .place_features import PlaceFeatures, features_of_places, patch_size, vision_width
 from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, PreparedPrompts
 from .similarity import computing_dtype, cosine_logits, normalize, scale_and_bias
 from .text_cache import TextCache
@@ -34,6 +35,7 @@ __all__ = [
     "NO_DEEP_VECTORS",
     "DeepVectors",
     "Family",
+    "PlaceFeatures",
     "PreparedPrompts",
     "SplicedEmbeddings",
     "TextCache",
@@ -47,6 +49,7 @@ __all__ = [
     "device_of",
     "dtype_of",
     "encode_templates",
+    "features_of_places",
     "find_family",
     "image_features",
     "is_vision_frozen",
@@ -54,6 +57,7 @@ __all__ = [
     "layer_norms",
     "normalize",
     "open_vision_tower",
+    "patch_size",
     "projection_dim",
     "scale_and_bias",
     "text_layers",
@@ -64,4 +68,5 @@ __all__ = [
     "vision_layers",
     "vision_parts",
     "vision_prompts",
+    "vision_width",
 ]

@@ -41,6 +41,10 @@ class Family:
         vision_embeddings: gives the vision tower's tokens, with their positions and without any norm behind them.
         vision_kinds: model types of the vision towers that can read prompts, where a family takes any; None: its own.
         no_vision_prompts: why its vision tower cannot read prompts; None where it can.
+        place_features: the norm and the projection that make the pooled token's state a feature, and likewise every
+            other token's: of a ViT with CLIP's parts. None where there are none.
+        place_kinds: model types of the vision towers that have these, where a family takes any; None: its own.
+        no_place_features: why the places of an image have no features; None where they have.
         shares_prefixes: whether the text tower is causal and its layers are CLIP's, so that prompts are encoded as a
             prefix tree; the others go through the model's own text forward.
         reads_at_end: whether the feature is read where EOS stands.
@@ -65,6 +69,9 @@ class Family:
     vision_embeddings: str = "vision_model.embeddings"
     vision_kinds: tuple[str, ...] | None = None
     no_vision_prompts: str | None = None
+    place_features: tuple[str, str] | None = None
+    place_kinds: tuple[str, ...] | None = None
+    no_place_features: str | None = None
     shares_prefixes: bool = False
     reads_at_end: bool = False
     pads_to_limit: bool = False
@@ -78,6 +85,7 @@ class Family:
 
 
 # How families are alike.
+CLIP_VIT: dict[str, Any] = {"place_features": ("vision_model.post_layernorm", "visual_projection")}
 TREE: dict[str, Any] = {"shares_prefixes": True, "reads_at_end": True}
 CAUSAL: dict[str, Any] = {"reads_at_end": True, "mask": "causal"}
 BERT: dict[str, Any] = {"token_embedding": "word_embeddings", "mask": "padding"}
@@ -87,6 +95,7 @@ SIGLIP: dict[str, Any] = {
     "pads_to_limit": True,
     "projection_dim": "text_config.projection_size",
     "logit_bias": "logit_bias",
+    "no_place_features": "its feature of an image is made by a layer of attention over all tokens",
 }
 NAFLEX: dict[str, Any] = {
     "image_inputs": ("pixel_attention_mask", "spatial_shapes"),
@@ -95,24 +104,31 @@ NAFLEX: dict[str, Any] = {
 }
 
 FAMILIES: dict[str, Family] = {
-    "clip": Family("CLIPModel", **TREE),
-    "metaclip_2": Family("MetaClip2Model", **TREE),
-    "clipseg": Family("CLIPSegModel", **TREE),
-    "owlvit": Family("OwlViTModel", **TREE),
-    "owlv2": Family("Owlv2Model", **TREE),
+    "clip": Family("CLIPModel", **TREE, **CLIP_VIT),
+    "metaclip_2": Family("MetaClip2Model", **TREE, **CLIP_VIT),
+    "clipseg": Family("CLIPSegModel", **TREE, **CLIP_VIT),
+    "owlvit": Family("OwlViTModel", **TREE, **CLIP_VIT),
+    "owlv2": Family("Owlv2Model", **TREE, **CLIP_VIT),
     "groupvit": Family(
         "GroupViTModel",
         **CAUSAL,
         image_inputs=(),
         no_vision_prompts="it merges an image's tokens into groups between its layers, and is no plain ViT",
+        no_place_features="it merges an image's tokens into groups between its layers",
     ),
-    "aimv2": Family("Aimv2Model", **CAUSAL, logit_scale=clamped_exponential),
+    "aimv2": Family(
+        "Aimv2Model",
+        **CAUSAL,
+        logit_scale=clamped_exponential,
+        no_place_features="its feature of an image is made by a layer of attention over all tokens",
+    ),
     "siglip": Family("SiglipModel", **SIGLIP),
     "siglip2": Family("Siglip2Model", **SIGLIP, **NAFLEX),
-    "chinese_clip": Family("ChineseCLIPModel", **BERT),
+    "chinese_clip": Family("ChineseCLIPModel", **BERT, **CLIP_VIT),
     "altclip": Family(
         "AltCLIPModel",
         **BERT,
+        **CLIP_VIT,
         embeddings="text_model.roberta.embeddings",
         text_layers=("text_model.roberta.encoder.layers", "text_model.roberta.encoder.layer"),
     ),
@@ -124,10 +140,13 @@ FAMILIES: dict[str, Family] = {
         logit_scale=inverse_temperature,
         label_smoothing=0.1,
         no_vision_prompts="it is an EfficientNet, which has no tokens",
+        no_place_features="it is an EfficientNet, which has no tokens",
     ),
     "vision-text-dual-encoder": Family(
         "VisionTextDualEncoderModel",
         **BERT,
+        **CLIP_VIT,
+        place_kinds=("clip_vision_model",),
         image_inputs=(),
         vision_layers=("vision_model.encoder.layers", "vision_model.layers", "vision_model.encoder.layer"),
         vision_kinds=("vit", "deit", "dinov2", "clip_vision_model"),
@@ -141,6 +160,7 @@ FAMILIES: dict[str, Family] = {
         vision_layers=("vision_model.encoder.layer", "vision_model.encoder.layers"),
         projection_dim="text_config.hidden_size",
         logit_scale=inverse_temperature,
+        no_place_features="its tokens are not projected, and several of them are no places of the image",
     ),
 }
 
@@ -245,6 +265,27 @@ def vision_layers(model: nn.Module) -> nn.ModuleList:
     if reason is not None:
         raise ValueError(f"The vision tower {tower} of {type(model).__name__} cannot read prompts: {reason}.")
     return cast(nn.ModuleList, layers)
+
+
+def place_features(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The norm and the projection by which every place of an image has a feature in the space of the texts.
+
+    Raises:
+        ValueError: if the model is of no known family, or its vision tower has none.
+    """
+    family = find_family(model)
+    tower, kind = type(model.get_submodule(family.image_parts[0])).__name__, model.config.vision_config.model_type
+    reason = family.no_place_features
+    if reason is None and family.place_kinds is not None and kind not in family.place_kinds:
+        reason = f"accepted are vision towers of the types {', '.join(family.place_kinds)}"
+    if reason is not None or family.place_features is None:
+        able = ", ".join(each.model_class for each in FAMILIES.values() if each.place_features is not None)
+        raise ValueError(
+            f"The vision tower {tower} of {type(model).__name__} has no features for the places of an image: {reason}. "
+            f"Those of {able} have."
+        )
+    norm, projection = (model.get_submodule(path) for path in family.place_features)
+    return norm, projection
 
 
 def _first_list(model: nn.Module, paths: tuple[str, ...]) -> nn.ModuleList | None:

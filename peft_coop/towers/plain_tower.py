@@ -12,8 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from ..prompts import PromptSequences
 from .embeddings import Splice, SplicedEmbeddings
 from .families import Family, device_of, text_layers, text_limit, token_embedding
+from .mixed_classes import close
 from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, PreparedPrompts, one_table
-from .states_between import ReplacedRows, changing, close, open_up
+from .states_between import ReplacedRows, changing, open_up
 from .text_cache import TextState, text_state
 from .text_memory import MAX_POSITIONS, bytes_per_position, is_trained, part_size
 

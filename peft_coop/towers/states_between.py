@@ -1,19 +1,16 @@
-"""Prompts among the hidden states of a tower that is read through its own forward: at its modules' inputs and outputs.
-
-A module's class is changed and no hook is put in: where a layer is computed again in the backward pass (gradient
-checkpointing), transformers before 5.23 runs hooks a second time, when the prompts are gone.
-"""
+"""Hidden states of a tower that is read through its own forward: prompts put among them, or states noted."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+
+from .mixed_classes import mix_in
 
 # What each thread puts in at the moment: a server's threads share one model.
 _now = threading.local()
@@ -43,6 +40,7 @@ class OpenModule:
         _place: its number: a layer's, or -1 for the embeddings, which read no hidden states.
     """
 
+    given = ("_place",)
     _place: int
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -66,16 +64,8 @@ def open_up(modules: Sequence[nn.Module], first: int = 0) -> None:
     for place, module in enumerate(modules, start=first):
         if any(isinstance(each, OpenModule) for each in module.modules()):  # itself, or what PEFT has wrapped
             continue
-        module.__class__ = _open_class(cast(Any, type(module)))
+        mix_in(module, OpenModule)
         cast(Any, module)._place = place
-
-
-def close(modules: Sequence[nn.Module]) -> None:
-    """Undo `open_up`."""
-    for each in (each for module in modules for each in module.modules()):
-        if isinstance(each, OpenModule):
-            each.__class__ = cast(Any, type(each)).__closed_class__
-            del each._place
 
 
 @contextmanager
@@ -92,25 +82,6 @@ def changing(states: States) -> Iterator[None]:
     finally:
         _now.states = before
     states.check()
-
-
-@cache
-def _open_class(own: Any) -> type[nn.Module]:
-    """The subclass of a module's class that is open; it keeps the names, by which transformers and FSDP find it."""
-
-    def __reduce_ex__(self: Any, protocol: Any) -> tuple:
-        _, arguments, *rest = super(OpenModule, self).__reduce_ex__(protocol)
-        return (new_open_module, (own, *arguments[1:]), *rest)
-
-    names = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
-    body = {**names, "__reduce_ex__": __reduce_ex__, "__closed_class__": own}
-    return type(own.__name__, (OpenModule, own), body)
-
-
-def new_open_module(own: Any, *arguments: Any) -> nn.Module:
-    """Make an empty open module, for pickle to fill."""
-    subclass = _open_class(own)
-    return subclass.__new__(subclass, *arguments)
 
 
 class ReplacedRows:
@@ -180,6 +151,39 @@ class RowsAtTheEnd:
     def check(self) -> None:
         """See `States`."""
         check_passed(self.passed, self.n_layers + 1)
+
+
+class StatesBehind:
+    """The hidden states behind some layers, as they are: noted, by the number of the layer.
+
+    transformers' own `output_hidden_states` puts in hooks for good, with which a model can no longer be pickled.
+
+    Args:
+        places: the numbers.
+    """
+
+    def __init__(self, places: Sequence[int]):
+        self.places, self.noted = set(places), dict[int, Tensor]()
+
+    def before(self, place: int, states: Tensor) -> Tensor:
+        """See `States`."""
+        return states
+
+    def behind(self, place: int, states: Tensor) -> Tensor:
+        """See `States`."""
+        if place in self.places:
+            self.noted[place] = states
+        return states
+
+    def check(self) -> None:
+        """See `States`.
+
+        Raises:
+            RuntimeError: if a layer was not passed.
+        """
+        missing = sorted(self.places - self.noted.keys())
+        if missing:
+            raise RuntimeError(f"The tower's layers {missing} were not passed: something else stands in their place.")
 
 
 def check_passed(passed: int, expected: int) -> None:

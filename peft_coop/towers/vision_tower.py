@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .families import FAMILIES, find_family, vision_layers
-from .states_between import RowsAtTheEnd, changing, close, open_up
+from .mixed_classes import close
+from .states_between import RowsAtTheEnd, changing, open_up
 
 IMAGE_INPUTS = {name for family in FAMILIES.values() for name in family.image_inputs}
 
