@@ -46,7 +46,7 @@ EVERYTHING = {
     "tokenizer_name_or_path": "openai/clip-vit-base-patch16",
 }
 
-DECISION = {"temperature": 1.25, "min_probability": 0.5, "other_names": ["a texture"]}
+DECISION = {"calibration_temperature": 1.25, "min_probability": 0.5, "other_names": ["a texture"]}
 
 both_configs = pytest.mark.parametrize("config_class", [CoOpConfig, CoCoOpConfig])
 
@@ -86,9 +86,12 @@ def test_what_is_decided_by_is_saved_only_where_it_was_chosen(config_class, tmp_
 @pytest.mark.parametrize(
     "field, message",
     [
-        ({"temperature": 0}, "`temperature` must be a finite number above 0, got 0"),
-        ({"temperature": float("nan")}, "`temperature` must be a finite number above 0, got nan"),
-        ({"temperature": "1"}, "`temperature` must be a finite number above 0, got '1'"),
+        ({"calibration_temperature": 0}, "`calibration_temperature` must be a finite number above 0, got 0"),
+        (
+            {"calibration_temperature": float("nan")},
+            "`calibration_temperature` must be a finite number above 0, got nan",
+        ),
+        ({"calibration_temperature": "1"}, "`calibration_temperature` must be a finite number above 0, got '1'"),
         ({"min_probability": -0.1}, "`min_probability` must be a finite number of 0 or more, got -0.1"),
         ({"min_probability": 95}, "`min_probability` must be from 0 to 1, got 95"),
         ({"other_names": []}, "`other_names` are no names: .* is empty"),

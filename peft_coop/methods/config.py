@@ -16,7 +16,7 @@ from ..towers import FAMILIES
 LOSS_TYPES = ("softmax", "sigmoid")
 SHOWN_ENTRIES = 8  # of a list of settings, in a message
 # How probabilities are made and what is answered, which is chosen after training for the classes of then.
-DECISION_FIELDS = ("temperature", "min_probability", "other_names")
+DECISION_FIELDS = ("calibration_temperature", "min_probability", "other_names")
 
 
 @dataclass(eq=False)
@@ -31,7 +31,7 @@ class PromptConfig(PeftConfig):
             the image shows it, as SigLIP was trained.
         modules_to_save: modules of the base model that are trained and saved with the prompt, by the ends of their
             dotted names: "visual_projection", "text_model.final_layer_norm". Each adapter has its own copies.
-        temperature: what logits are divided by before they become probabilities; fitted to these classes after
+        calibration_temperature: what logits are divided by before they become probabilities; fitted to these classes after
             training, see `peft_coop.evaluation.calibrate`. Forward's logits and the loss know nothing of it.
         min_probability: from 0 to 1; an image whose best class is less likely than that is answered with "other".
         other_names: names of what is none of the classes; their probability is that of "other".
@@ -62,7 +62,7 @@ class PromptConfig(PeftConfig):
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "Modules of the base model that are trained and saved with the prompt."}
     )
-    temperature: float | None = field(
+    calibration_temperature: float | None = field(
         default=None, metadata={"help": "What logits are divided by before they become probabilities; None: 1."}
     )
     min_probability: float | None = field(
@@ -93,8 +93,8 @@ class PromptConfig(PeftConfig):
             raise ValueError(f"`loss_type` must be one of {LOSS_TYPES}, got {self.loss_type!r}.")
         self._check_templates()
         self._check_modules()
-        self.temperature, self.min_probability, self.other_names = check_decision(
-            self.temperature, self.min_probability, self.other_names, self.class_names
+        self.calibration_temperature, self.min_probability, self.other_names = check_decision(
+            self.calibration_temperature, self.min_probability, self.other_names, self.class_names
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def check_decision(
         TypeError, ValueError: if one is not among those accepted.
     """
     if temperature is not None:
-        temperature = check_number(temperature, "temperature", above_zero=True)
+        temperature = check_number(temperature, "calibration_temperature", above_zero=True)
     if min_probability is not None:
         min_probability = check_number(min_probability, "min_probability")
         if min_probability > 1:
