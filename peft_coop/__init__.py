@@ -16,6 +16,7 @@ __all__ = [
     "PeftModelForVideoClassification",
     "PromptClassifierOutput",
     "PromptTuner",
+    "VideoClassifierOutput",
     "join_towers",
     "register_method",
 ]
@@ -25,7 +26,7 @@ if starts_as_command():  # it comes back here once it has read its arguments (`c
 else:
     from . import czsl, methods
     from .czsl import *  # noqa: F403  the numbers of compositional zero-shot learning: NumPy alone, so no time
-    from .heads import Head, ImageClassificationHead, PromptClassifierOutput
+    from .heads import Head, ImageClassificationHead, PromptClassifierOutput, VideoClassifierOutput
     from .methods import *  # noqa: F403  the config of every method, and what one is made of
     from .models import LossPartsCallback, PromptTuner
     from .peft_model import (

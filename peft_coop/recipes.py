@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainingArguments
 
@@ -18,7 +18,7 @@ WARM_UP_LEARNING_RATE = 1e-5
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
 ADAM_EPS = 1e-8  # torch's own
-OPTIMIZERS = ("sgd", "adam")
+OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "constant")
 # The original clips no gradient; the Trainer's own default is 1.0.
 MAX_GRAD_NORM = 0.0
@@ -29,7 +29,9 @@ IMAGENET_EPOCHS = 50
 CONTEXT_WORDS = "a photo of a"
 # The protocols in which CoOp starts from random vectors; in the others, which CoCoOp's paper has, from the words.
 RANDOM_START = ("few-shot", "ablation")
-PROTOCOLS = (*RANDOM_START, "base-to-new", "cross-dataset", "domain", "composition")
+# Those of images; a method says if it takes part in others.
+IMAGE_PROTOCOLS = (*RANDOM_START, "base-to-new", "cross-dataset", "domain", "composition")
+PROTOCOLS = IMAGE_PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,11 @@ class Recipe:
         num_epochs: passes over the images.
         batch_size: images per step.
         learning_rate: where the schedule starts.
-        optimizer: one of `OPTIMIZERS`: SGD with momentum 0.9, or Adam. Weight decay is part of the gradient in both.
+        optimizer: one of `OPTIMIZERS`: SGD with momentum 0.9, or Adam, whose weight decay is part of the gradient; or
+            AdamW, where it is not.
         weight_decay: its factor.
         schedule: one of `SCHEDULES`: "cosine", one epoch at 1e-5 and then a cosine over the epochs, or "constant".
-        eps: of Adam.
+        eps: of Adam and AdamW.
         keep_last: train on a last batch that is not full, too.
     """
 
@@ -112,8 +115,9 @@ class Recipe:
         num_epochs = math.ceil(arguments.num_train_epochs)
         parameters = trainable(model.parameters())
         optimizer: Optimizer
-        if self.optimizer == "adam":
-            optimizer = Adam(parameters, self.learning_rate, weight_decay=self.weight_decay, eps=self.eps)
+        if self.optimizer != "sgd":
+            kind = AdamW if self.optimizer == "adamw" else Adam
+            optimizer = kind(parameters, self.learning_rate, weight_decay=self.weight_decay, eps=self.eps)
         else:
             optimizer = SGD(parameters, self.learning_rate, momentum=MOMENTUM, weight_decay=self.weight_decay)
         if self.schedule == "constant":

@@ -3,13 +3,16 @@
 from .base import Head
 from .image_classification import ImageClassificationHead
 from .losses import LOSS_NAMES, classification_loss, contrastive_loss
-from .outputs import PromptClassifierOutput
+from .outputs import PromptClassifierOutput, VideoClassifierOutput
+from .video_classification import VideoClassificationHead
 
 __all__ = [
     "LOSS_NAMES",
     "Head",
     "ImageClassificationHead",
     "PromptClassifierOutput",
+    "VideoClassificationHead",
+    "VideoClassifierOutput",
     "classification_loss",
     "contrastive_loss",
 ]

@@ -20,10 +20,12 @@ class Head(ABC):
 
     Attributes:
         task_type: PEFT's name of the task, such as "IMAGE_CLS".
+        pipeline_tag: the Hub's name of the task.
         beside_logits: fields of its output that `Trainer.predict` must not collect.
     """
 
     task_type: ClassVar[str]
+    pipeline_tag: ClassVar[str]
     beside_logits: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
@@ -86,6 +88,14 @@ class Head(ABC):
         if num_items is None:
             return 1.0
         return len(outputs.logits) / (num_items.to(outputs.logits) if isinstance(num_items, Tensor) else num_items)
+
+    @abstractmethod
+    def example(self, settings: Any) -> str:
+        """The lines of a model card that read an input, with `processor` and `Image`, and print what `model` says.
+
+        Args:
+            settings: the config of the adapter.
+        """
 
     def loss_name(self, settings: Any) -> str:
         """What the loss is called among the parts that are logged.

@@ -14,6 +14,12 @@ from .given_images import features_of
 from .losses import LOSS_NAMES, classification_loss
 from .outputs import PromptClassifierOutput
 
+EXAMPLE = """\
+image = Image.open("image.jpg").convert("RGB")  # any picture of yours
+with torch.no_grad():
+    logits = model(**processor(image, return_tensors="pt")).logits
+print(model.class_names[logits.argmax().item()])"""
+
 
 class ImageClassificationHead(Head):
     """CLIP's own: the cosine of an image with each class, times the model's scale; cross-entropy.
@@ -22,6 +28,7 @@ class ImageClassificationHead(Head):
     """
 
     task_type = "IMAGE_CLS"
+    pipeline_tag = "image-classification"
     beside_logits = ("image_embeds", "text_embeds", "loss_parts")
 
     def embed_images(
@@ -48,6 +55,10 @@ class ImageClassificationHead(Head):
     def add_loss(self, outputs: ModelOutput, labels: Any, num_items: Tensor | int | None, settings: Any) -> None:
         """See `Head.add_loss`: `labels` are `[B]`, integers from 0 to C-1."""
         outputs.loss = classification_loss(cast(Tensor, outputs.logits), labels, num_items, settings.loss_type)
+
+    def example(self, settings: Any) -> str:
+        """See `Head.example`."""
+        return EXAMPLE
 
     def loss_name(self, settings: Any) -> str:
         """See `Head.loss_name`."""

@@ -30,3 +30,24 @@ class PromptClassifierOutput(ModelOutput):
     image_embeds: Tensor | None = None
     text_embeds: Tensor | None = None
     loss_parts: dict[str, Tensor] | None = None
+
+
+@dataclass
+class VideoClassifierOutput(ModelOutput):
+    """Output of a classifier of videos.
+
+    Shapes: B videos, C classes, P projection width.
+
+    Attributes:
+        loss: scalar, mean cross-entropy over the batch; only with `labels`.
+        logits: `[B, C]`, the cosine similarity divided by the temperature, in float32 (float64 where the model is).
+        video_embeds: `[B, P]`, L2-normalised unless the prompt compares features as they are.
+        text_embeds: `[C, P]`, likewise.
+        loss_parts: see `PromptClassifierOutput`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    video_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+    loss_parts: dict[str, Tensor] | None = None

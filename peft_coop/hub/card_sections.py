@@ -35,10 +35,7 @@ clip = {model_class}.from_pretrained(base_model)
 model = PeftModel.from_pretrained(clip, adapter{arguments})
 {beside}{set_classes}processor = AutoImageProcessor.from_pretrained(base_model)
 
-image = Image.open("image.jpg").convert("RGB")  # any picture of yours
-with torch.no_grad():
-    logits = model(**processor(image, return_tensors="pt")).logits
-print(model.class_names[logits.argmax().item()])
+{example}
 ```
 """
 
@@ -144,6 +141,7 @@ def usage(model: PeftModel, adapter_id: str) -> str:
         arguments=arguments,
         beside=beside,
         set_classes=set_classes,
+        example=METHODS[prompts[first].method].prompt.head.example(prompts[first]),
     )
     if others:
         loads = [load_line(name) for name in others]

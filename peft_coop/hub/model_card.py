@@ -20,6 +20,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from ..methods import METHODS
 from ..models.base_model_names import is_hub_id
 from .card_sections import UNKNOWN_DATASET, hub_base_model, others_of, prompts_of, render
 
@@ -28,7 +29,7 @@ END = "<!-- peft-coop ends -->"
 # From the last beginning before an end, so that a marker that has lost its partner takes no text of the user's along.
 OUR_PART = re.compile(rf"<!-- peft-coop begins(?:(?!<!-- peft-coop begins).)*?{re.escape(END)}", flags=re.DOTALL)
 ADAPTER_IN_SNIPPET = re.compile(r'^adapter = "([^"\\]+/[^"\\]+)"', flags=re.MULTILINE)
-TASK = "image-classification"
+TASK = "image-classification"  # where no adapter says another
 BASE_MODEL_TAG = "base_model:adapter:"
 
 # What transformers' Trainer writes into its card.
@@ -79,7 +80,7 @@ def update_model_card(
     Raises:
         ValueError: if a metric is no number.
     """
-    measured = eval_results(metrics, dataset) if metrics is not None else []
+    measured = eval_results(metrics, dataset, task_of(model)) if metrics is not None else []
     path = Path(output_dir) / "README.md"
     name = (repo_id or Path(output_dir).resolve().name).split("/")[-1]
     try:
@@ -89,7 +90,7 @@ def update_model_card(
         warnings.warn(f"{path} is left as it is, since its metadata cannot be read: {error}", stacklevel=2)
         return
     data = cast(ModelCardData, card.data)
-    listed = trainer_results(card.text)
+    listed = trainer_results(card.text, task_of(model))
     # A card that stays here may name a base model by its path, as PEFT's cards do; one for the Hub may not.
     stays_here = repo_id is None and TRAINER_COMMENT not in card.text
     update_metadata(data, model, tags, stays_here)
@@ -137,7 +138,7 @@ def update_metadata(
 ) -> None:
     """Set what the Hub reads; what the user or the Trainer added stays."""
     data.library_name = "peft"
-    data.pipeline_tag = data.pipeline_tag or TASK
+    data.pipeline_tag = data.pipeline_tag or task_of(model)
     base = hub_base_model(model)
     named = data.base_model if isinstance(data.base_model, list) else [data.base_model]
     kept = [name for name in named if name is not None and is_hub_id(name)]
@@ -151,6 +152,12 @@ def update_metadata(
     theirs = [tag for tag in data.tags or [] if not is_wrong_base_tag(tag, base)]
     given = [tags] if isinstance(tags, str) else list(tags or [])
     data.tags = list(dict.fromkeys([*theirs, *ours, *given]))
+
+
+def task_of(model: PeftModel) -> str:
+    """The Hub's name of the first prompt's task."""
+    configs = sorted(prompts_of(model).items(), key=lambda each: each[0] != "default")
+    return METHODS[configs[0][1].method].prompt.head.pipeline_tag if configs else TASK
 
 
 def is_wrong_base_tag(tag: str, base: str | None) -> bool:
@@ -170,8 +177,13 @@ def method_tags(model: PeftModel) -> list[str]:
     return [base.config.model_type, *sorted(methods), "peft-coop", "prompt-learning", *library]
 
 
-def eval_results(metrics: Mapping[str, Any], dataset: str | None = None) -> list[EvalResult]:
+def eval_results(metrics: Mapping[str, Any], dataset: str | None = None, task: str = TASK) -> list[EvalResult]:
     """Turn metrics, as the Trainer names them, into entries of the card's `model-index`.
+
+    Args:
+        metrics: by name.
+        dataset: what they were measured on.
+        task: the Hub's name of it.
 
     Raises:
         ValueError: if a metric is no number.
@@ -182,8 +194,8 @@ def eval_results(metrics: Mapping[str, Any], dataset: str | None = None) -> list
             continue
         prefix = next((prefix for prefix in METRIC_PREFIXES if key.startswith(prefix)), "")
         result = EvalResult(
-            task_type=TASK,
-            task_name="Image classification",
+            task_type=task,
+            task_name=task.replace("-", " ").capitalize(),
             dataset_type=dataset or UNKNOWN_DATASET,
             dataset_name=dataset or UNKNOWN_DATASET,
             metric_type=key.removeprefix(prefix),
@@ -212,7 +224,7 @@ def as_number(name: str, value: Any) -> int | float | str:
     return number if math.isfinite(number) else str(number)
 
 
-def trainer_results(text: str) -> list[EvalResult]:
+def trainer_results(text: str, task: str = TASK) -> list[EvalResult]:
     """The results that the Trainer has listed in its card, rounded as it shows them."""
     listed = TRAINER_RESULTS.search(text)
     metrics = {}
@@ -222,7 +234,7 @@ def trainer_results(text: str) -> list[EvalResult]:
             metrics["eval_" + name.lower().replace(" ", "_")] = float(value)
         except ValueError:  # a metric that is no number stays in the Trainer's list only
             continue
-    return eval_results(metrics)
+    return eval_results(metrics, task=task)
 
 
 def add_results(data: ModelCardData, results: Sequence[EvalResult], name: str) -> None:

@@ -14,6 +14,7 @@ from .prompt_aggregation import PromptAggregation
 from .promptsrc import PromptSRCConfig
 from .table import DEFAULT_METHOD, METHODS, find_method
 from .tcp import TCPConfig
+from .video_prompt import VideoPromptConfig
 from .vpt import VPTConfig
 
 __all__ = [
@@ -38,5 +39,6 @@ __all__ = [
     "TCPConfig",
     "VPTConfig",
     "VectorName",
+    "VideoPromptConfig",
     "find_method",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..heads import Head, ImageClassificationHead
 from ..prompts import PromptSequences, check_class_names
-from ..recipes import PROTOCOL_FIELDS, PROTOCOL_RECIPES, PROTOCOLS, Recipe, coop_recipe
+from ..recipes import IMAGE_PROTOCOLS, PROTOCOL_FIELDS, PROTOCOL_RECIPES, PROTOCOLS, Recipe, coop_recipe
 from ..towers import NO_DEEP_VECTORS, DeepVectors, text_reader
 from .config import PromptConfig
 
@@ -284,7 +284,7 @@ class Method:
     other_classes: str = ""
     settings: tuple[str, ...] | None = None
     colour: str | None = None
-    protocols: tuple[str, ...] = PROTOCOLS
+    protocols: tuple[str, ...] = IMAGE_PROTOCOLS
     fields_of_data: Callable[[str, str | None], Mapping[str, Any]] = lambda protocol, data: {}
     callbacks_of: Callable[[Any, Recipe], Sequence[TrainerCallback]] = lambda config, recipe: ()
 

@@ -31,8 +31,8 @@ class PromptConfig(PeftConfig):
             the image shows it, as SigLIP was trained.
         modules_to_save: modules of the base model that are trained and saved with the prompt, by the ends of their
             dotted names: "visual_projection", "text_model.final_layer_norm". Each adapter has its own copies.
-        calibration_temperature: what logits are divided by before they become probabilities; fitted to these classes after
-            training, see `peft_coop.evaluation.calibrate`. Forward's logits and the loss know nothing of it.
+        calibration_temperature: what logits are divided by before they become probabilities; fitted to these classes
+            after training, see `peft_coop.evaluation.calibrate`. Forward's logits and the loss know nothing of it.
         min_probability: from 0 to 1; an image whose best class is less likely than that is answered with "other".
         other_names: names of what is none of the classes; their probability is that of "other".
 

@@ -10,10 +10,11 @@ from .maple import MAPLE
 from .prograd import PROGRAD
 from .promptsrc import PROMPTSRC
 from .tcp import TCP
+from .video_prompt import VIDEO_PROMPT
 from .vpt import VPT
 
 # Their titles stand in `titles.json` too, which the command line reads before it imports anything heavy.
-EVERY = (COOP, COCOOP, KGCOOP, PROGRAD, TCP, MAPLE, IVLP, VPT, PROMPTSRC, CSP)
+EVERY = (COOP, COCOOP, KGCOOP, PROGRAD, TCP, MAPLE, IVLP, VPT, PROMPTSRC, CSP, VIDEO_PROMPT)
 METHODS: dict[str, Method] = {method.key: method for method in EVERY}
 
 # What is learned where no method is named.

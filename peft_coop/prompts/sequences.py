@@ -98,7 +98,12 @@ def spliced_sequences(
 
 
 def check_lengths(
-    sequences: PromptSequences, descriptions: Sequence[str], limit: int, n_ctx: int = 0, n_special: int = 2
+    sequences: PromptSequences,
+    descriptions: Sequence[str],
+    limit: int,
+    n_ctx: int = 0,
+    n_special: int = 2,
+    setting: str = "`n_ctx`",
 ) -> None:
     """Check that every prompt fits the tower's positions.
 
@@ -108,6 +113,7 @@ def check_lengths(
         limit: `max_position_embeddings` of the tower.
         n_ctx: how many of a prompt's ids are context vectors.
         n_special: how many stand around the text: BOS and EOS.
+        setting: what says how many context vectors there are, for the message.
 
     Raises:
         ValueError: naming the longest prompt, its parts, the limit and the way out.
@@ -121,7 +127,7 @@ def check_lengths(
     if not n_ctx:
         way_out = f"shorten the text to {limit - n_special} tokens or less"
     elif room >= 1:
-        way_out = f"lower `n_ctx` to {room} or less"
+        way_out = f"lower {setting} to {room} or less"
     else:
         way_out = "shorten the name"
     raise ValueError(

@@ -17,6 +17,7 @@ from .joined_towers import join_towers
 from .place_features import PlaceFeatures, features_of_places, patch_size, vision_width
 from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, PreparedPrompts
 from .similarity import computing_dtype, cosine_logits, normalize, scale_and_bias
+from .temporal_layers import read_frames, temporal_layers
 from .text_cache import TextCache
 from .text_tower import TextTower, average, encode_templates, text_reader, text_tower
 from .tuned_modules import attention_projections, layer_norms
@@ -59,7 +60,9 @@ __all__ = [
     "open_vision_tower",
     "patch_size",
     "projection_dim",
+    "read_frames",
     "scale_and_bias",
+    "temporal_layers",
     "text_layers",
     "text_limit",
     "text_reader",
