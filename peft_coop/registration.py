@@ -96,7 +96,7 @@ def check_parts(method: Method) -> None:
         raise TypeError(
             f"The prompt of method {key!r} must be a class that inherits from `Prompt`, got {method.prompt!r}."
         )
-    task = method.prompt.head.task_type
+    task = method.prompt.task_head.task_type
     if config.task_name != task or task not in TASKS:
         raise ValueError(
             f"The task of a method must be one of {', '.join(TASKS)}, the same in its config and in its prompt's head: "

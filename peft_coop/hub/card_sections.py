@@ -141,7 +141,7 @@ def usage(model: PeftModel, adapter_id: str) -> str:
         arguments=arguments,
         beside=beside,
         set_classes=set_classes,
-        example=METHODS[prompts[first].method].prompt.head.example(prompts[first]),
+        example=METHODS[prompts[first].method].prompt.task_head.example(prompts[first]),
     )
     if others:
         loads = [load_line(name) for name in others]

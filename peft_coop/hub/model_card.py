@@ -157,7 +157,7 @@ def update_metadata(
 def task_of(model: PeftModel) -> str:
     """The Hub's name of the first prompt's task."""
     configs = sorted(prompts_of(model).items(), key=lambda each: each[0] != "default")
-    return METHODS[configs[0][1].method].prompt.head.pipeline_tag if configs else TASK
+    return METHODS[configs[0][1].method].prompt.task_head.pipeline_tag if configs else TASK
 
 
 def is_wrong_base_tag(tag: str, base: str | None) -> bool:

@@ -101,10 +101,10 @@ class Prompt(nn.Module, ABC):
         changes_text: whether the classes are read with learned vectors, and not with `zero_shot_template`.
         has_class_vectors: whether each class has vectors of its own at deeper layers, see `class_vectors`.
         call_arguments: names of further arguments of the model's forward, by which a call chooses its own classes.
-        head: what stands around the towers in the method's task: images in, logits and loss out.
+        task_head: what stands around the towers in the method's task: images in, logits and loss out.
     """
 
-    head: ClassVar[Head] = ImageClassificationHead()
+    task_head: ClassVar[Head] = ImageClassificationHead()
     needs_images: bool = False
     changes_text: bool = True
     has_class_vectors: bool = False

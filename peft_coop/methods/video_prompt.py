@@ -122,7 +122,7 @@ class VideoPrompt(Prompt):
     Reference: Prompting Visual-Language Models for Efficient Video Understanding (arXiv:2112.04478).
     """
 
-    head = VideoClassificationHead()
+    task_head = VideoClassificationHead()
     call_arguments = ("class_ids",)
     settings: VideoPromptConfig
 

@@ -135,7 +135,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
             outputs = classify_mixed(self, self.prompt_layer, adapter_names, images, self._classify)
             if labels is not None:
                 prompt = self.prompt_layer.prompt
-                prompt.head.add_loss(outputs, labels, num_items_in_batch, prompt.settings)
+                prompt.task_head.add_loss(outputs, labels, num_items_in_batch, prompt.settings)
         given_as = "pixel_values" if image_embeds is None else "image_embeds"
         if given_as != self._images_given_as:  # only of a call that went well
             self._images_given_as = given_as
@@ -228,7 +228,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
                 f"Adapter {self.prompt_layer.current_adapter!r} reads images with learned prompts in the vision tower, "
                 "which `image_embeds` were computed without: give `pixel_values`."
             )
-        return self.prompt_layer.prompt.head.embed_images(self, pixel_values, image_embeds, prompts, **of_images)
+        return self.prompt_layer.prompt.task_head.embed_images(self, pixel_values, image_embeds, prompts, **of_images)
 
     def train(self, mode: bool = True) -> PromptClassifierMixin:
         """Set training mode; a frozen tower stays in evaluation mode, where it recomputes, drops and counts nothing.
@@ -411,7 +411,7 @@ class PromptClassifierMixin(AdapterFilesMixin):
         """Classify images under the adapter in use, into its classes or others: towers, head, loss."""
         layer = self.prompt_layer
         texts = texts or layer.texts
-        prompt, head = layer.prompt, layer.prompt.head
+        prompt, head = layer.prompt, layer.prompt.task_head
         images = self._embed_images(pixel_values, image_embeds, of_images)
         if layer.disable_adapters:
             vectors, text_features = None, texts.zero_shot_features(text_tower(self))

@@ -29,7 +29,7 @@ def become_classifier(model: nn.Module) -> None:
 
 def beside_logits() -> list[str]:
     """Outputs of all methods that `Trainer.predict` must not collect beside the logits."""
-    return list(dict.fromkeys(name for method in METHODS.values() for name in method.prompt.head.beside_logits))
+    return list(dict.fromkeys(name for method in METHODS.values() for name in method.prompt.task_head.beside_logits))
 
 
 def cease_to_be_classifier(model: nn.Module) -> None:

@@ -91,8 +91,8 @@ def check_names(model: nn.Module, layer: PromptEmbeddings, adapter_names: Sequen
             f"{', '.join(unknown)}. Adapters of other methods are chosen for a whole batch, with `set_adapter`."
         )
     prompts = {name: layer.prompt if name == BASE_MODEL else layer.prompt_of(name) for name in adapter_names}
-    if len({type(prompt.head) for prompt in prompts.values()}) > 1:
-        tasks = {name: prompt.head.task_type for name, prompt in prompts.items()}
+    if len({type(prompt.task_head) for prompt in prompts.values()}) > 1:
+        tasks = {name: prompt.task_head.task_type for name, prompt in prompts.items()}
         raise ValueError(f"The adapters in `adapter_names` are for different tasks, {tasks}: call the model for each.")
     sizes = {name: number_of_classes(layer, name) for name in prompts}
     if len(set(sizes.values())) > 1:

@@ -63,7 +63,7 @@ def training_step(
         if pixel_values is None or not is_changed(model):
             return images.detach()
         with frozen_model(model):
-            return model.prompt_layer.prompt.head.embed_images(model, pixel_values, None, **of_images)
+            return model.prompt_layer.prompt.task_head.embed_images(model, pixel_values, None, **of_images)
 
     return Step(
         logits=cast(Tensor, outputs.logits),
