@@ -12,7 +12,9 @@ from .features import with_image_embeds
 from .few_shot import base_and_new_names, few_shot_indices, select_classes
 from .image_bytes import images_fingerprint
 from .image_data import ImageData
+from .mask_augmentation import AugmentedMasks
 from .mask_data import MaskData
+from .mask_processor import mask_image_processor
 from .mask_sources import load_masks
 from .mask_summary import MaskSplitSummary, MaskSummary
 from .masks import MaskRows, MaskValues
@@ -27,6 +29,7 @@ __all__ = [
     "AugmentationCallback",
     "AugmentedFeatures",
     "AugmentedImages",
+    "AugmentedMasks",
     "CompositionData",
     "CompositionSummary",
     "DataSummary",
@@ -47,6 +50,7 @@ __all__ = [
     "load_compositions",
     "load_data",
     "load_masks",
+    "mask_image_processor",
     "pair_names",
     "prepare_images",
     "select_classes",

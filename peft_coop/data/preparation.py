@@ -78,12 +78,13 @@ def _resized_and_cropped(image: Picture, image_processor: Any) -> Picture:
         size = edge, int(edge * height / width)
     else:
         size = int(edge * width / height), edge
-    resized = image.resize(size, _resampling(image_processor.resample))
+    resized = image.resize(size, resampling_of(image_processor))
     return resized.crop(center_crop_box(*size, crop["width"], crop["height"]))
 
 
-def _resampling(resample: Any) -> Resampling:
+def resampling_of(image_processor: Any) -> Resampling:
     """Pillow's filter: processors have its number, torchvision's mode of the same name, or none, which is bilinear."""
+    resample = image_processor.resample
     if resample is None:
         return Resampling.BILINEAR
     return Resampling(resample) if isinstance(resample, int) else Resampling[resample.name]
