@@ -199,10 +199,33 @@ def test_a_training_that_stops_early_has_the_mean_of_its_epochs(make_model, tmp_
     torch.testing.assert_close(context(model), expected, **EXACT)
 
 
+class StopInEpoch(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == 2
+
+
+def test_a_training_that_stops_before_an_epoch_that_counts_keeps_what_it_learned(make_model, tmp_path):
+    """The weight of epoch 1 is exp(-744) of that of the one that counts most, the least that is not 0."""
+    model, noted, mean = make_model(), Noted(), 39.57
+    start = context(model).clone()
+    aggregation = PromptAggregation(42, mean, 1.0)
+    assert 0 < aggregation.weights[0] < 1e-300
+    with pytest.warns(UserWarning, match="after 1 of 42 epochs, before one that counts with .* has learned last"):
+        train(model, tmp_path, noted, aggregation, StopInEpoch(), num_train_epochs=42)
+    assert torch.equal(context(model), noted.contexts[-1])
+    assert (context(model) - start).abs().max() > 1e-6
+
+
+def test_a_loop_without_an_epoch_keeps_the_weights():
+    model, aggregation = nn.Linear(2, 1), PromptAggregation(3, 2.0)
+    weight = model.weight.detach().clone()
+    with pytest.warns(UserWarning, match="after 0 of 3 epochs, before one that counts"):
+        aggregation.finish(model)
+    assert torch.equal(model.weight, weight)
+
+
 def test_other_weights_than_before_are_refused():
     model, aggregation = nn.Linear(2, 1), PromptAggregation(3)
-    with pytest.raises(ValueError, match="No epoch that counts has ended: 0 of 3"):
-        aggregation.finish(model)
     aggregation.update(model)
     model.bias.requires_grad_(False)
     for call in (aggregation.update, aggregation.finish):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 FILE_NAME = "prompt_aggregation.safetensors"
+LEAST = 1e-200  # of the weight: of less, a sum in 64 bits loses digits
 LEAST_LATE = 0.01  # of the weight, in the last half of the epochs: less is told
 
 
@@ -94,12 +95,21 @@ class PromptAggregation(TrainerCallback):
     def finish(self, model: nn.Module) -> None:
         """Put the mean into the model; of fewer epochs, with a warning, where there were not all.
 
+        Where none of those that have ended counts, there is no mean: the model keeps what it has learned, with a
+        warning.
+
         Raises:
-            ValueError: if there was no epoch that counts, or other weights are trained than then.
+            ValueError: if other weights are trained than in the epochs before.
         """
         total = sum(self.weights[: self.num_updates])
-        if not total:
-            raise ValueError(f"No epoch that counts has ended: {self.num_updates} of {self.num_epochs} have.")
+        if total < LEAST:
+            warnings.warn(
+                f"Training has ended after {self.num_updates} of {self.num_epochs} epochs, before one that counts with "
+                f"`mean={self.mean:g}` and `std={self.std:g}`: no mean is taken, and the model keeps what it has "
+                "learned last.",
+                stacklevel=2,
+            )
+            return
         learned = _trained(model)
         if learned.keys() != self._sums.keys():
             changed = sorted(learned.keys() ^ self._sums.keys())
