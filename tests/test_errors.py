@@ -109,7 +109,7 @@ NOT_FITTING = {
     ),
     "too long a template": (
         {"zero_shot_template": "very " * 80 + "{}"},
-        "prompt for .*very cat' needs .* tokens.* reads 77",
+        "prompt for 'cat' in the template '.*very {}' needs .* tokens.* reads 77",
     ),
     "class-specific without classes": (
         {"class_specific_context": True, "class_names": None},

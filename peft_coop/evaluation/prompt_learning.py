@@ -312,6 +312,7 @@ class PromptLearning(ComparedMethod):
         arguments = reporting_arguments(self.report_to, run_name) | workers
         with reporting(self.report_to, self.log_dir or folder.parent / "logs"):
             train_prompt(model, train, self.recipe_for(images.num_shots), seed, folder, **arguments)
+        model.requires_grad_(False)  # from now on it classifies, also into classes that nothing could teach it
         return PromptClassifier(model, clip, self.num_workers)
 
     def _new_model(self, clip: FrozenCLIP, images: LabelledImages) -> PeftModel:

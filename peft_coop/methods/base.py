@@ -241,6 +241,15 @@ class Prompt(nn.Module, ABC):
             ValueError: if it cannot.
         """
 
+    def check_taught(self, class_names: Sequence[str]) -> None:
+        """Check that the prompt can be trained for some classes: that what teaches it of them can be read.
+
+        Asked when an adapter that is trained is given its classes; one that only classifies needs no teacher.
+
+        Raises:
+            ValueError: if it cannot, since a text of the teacher's is too long for example.
+        """
+
     def extra_losses(self, step: Step) -> dict[str, LossTerm]:
         """Terms of the loss beside cross-entropy, by the names under which they are logged; in training only.
 

@@ -106,6 +106,16 @@ class PromptSRCPrompt(IVLPPrompt):
         templates = self.settings.teacher_templates or clip_templates()
         return [self.reader.hand_written(class_names, template) for template in templates]
 
+    def check_taught(self, class_names: Sequence[str]) -> None:
+        """See `Prompt.check_taught`: every one of `teacher_templates` must fit."""
+        try:
+            self.teacher_texts(class_names)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} It is one of `teacher_templates`, which training needs: give others, or, to classify and not "
+                "to train, make the adapter one for inference (`inference_mode=True`, in its config or `set_adapter`)."
+            ) from error
+
     def extra_losses(self, step: Step) -> dict[str, LossTerm]:
         """See `Prompt.extra_losses`.
 

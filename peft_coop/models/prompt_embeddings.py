@@ -158,11 +158,13 @@ class PromptEmbeddings(SplicedEmbeddings, BaseTunerLayer):
         """Change the classes of the adapter in use.
 
         Raises:
-            ValueError: if its prompt cannot have other classes.
+            ValueError: if its prompt cannot have other classes, or is trained and cannot be with these.
         """
         name, prompt = self.required_adapter, self.prompt
         own = self.class_texts[name].class_names if name in self.class_texts else None
         prompt.check_classes(texts.class_names, own)
+        if any(weight.requires_grad for weight in prompt.parameters()):
+            prompt.check_taught(texts.class_names)
         self.class_texts[name] = texts
         prompt.settings.class_names = list(texts.class_names)
         self.publish_labels()

@@ -101,6 +101,8 @@ class PromptTuner(BaseTuner):
         tower = text_tower(self.model)
         prompt = find_method(peft_config.method).prompt(deepcopy(peft_config), self.model)
         texts = None if peft_config.class_names is None else ClassTexts(peft_config.class_names, prompt, tower)
+        if texts is not None and not peft_config.inference_mode:
+            prompt.check_taught(texts.class_names)
         for setting in own_settings(peft_config):  # what was left open
             setattr(peft_config, setting, deepcopy(getattr(prompt.settings, setting)))
 

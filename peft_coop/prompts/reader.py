@@ -72,9 +72,13 @@ class TextReader:
         """Prompts without learnable vectors: every class name in the `{}` of `template`.
 
         Raises:
-            ValueError: if one is too long.
+            ValueError: if one is too long, with its class and the template.
         """
-        return self.written([template.replace("{}", clean_name(name)) for name in class_names])
+        names = [clean_name(name) for name in class_names]
+        sequences = self._framed([template.replace("{}", name) for name in names])
+        n_special = len(self.tokenizer.framed([]))
+        check_lengths(sequences, names, self.max_length, n_special=n_special, template=template)
+        return sequences
 
     def written(self, texts: Sequence[str]) -> PromptSequences:
         """Prompts without learnable vectors.
@@ -82,9 +86,13 @@ class TextReader:
         Raises:
             ValueError: if one is too long.
         """
+        sequences = self._framed(texts)
+        check_lengths(sequences, texts, self.max_length, n_special=len(self.tokenizer.framed([])))
+        return sequences
+
+    def _framed(self, texts: Sequence[str]) -> PromptSequences:
         sequences = text_sequences(texts, self.tokenizer, self.vocab_size)
         self.check_ids(sequences.ids)
-        check_lengths(sequences, texts, self.max_length, n_special=len(self.tokenizer.framed([])))
         return sequences
 
     def given_texts(self, input_ids: Tensor, comes_first: bool = False) -> list[list[int]]:

@@ -104,6 +104,7 @@ def check_lengths(
     n_ctx: int = 0,
     n_special: int = 2,
     setting: str = "`n_ctx`",
+    template: str | None = None,
 ) -> None:
     """Check that every prompt fits the tower's positions.
 
@@ -114,6 +115,7 @@ def check_lengths(
         n_ctx: how many of a prompt's ids are context vectors.
         n_special: how many stand around the text: BOS and EOS.
         setting: what says how many context vectors there are, for the message.
+        template: the text that the names stand in, where there is one, for the message.
 
     Raises:
         ValueError: naming the longest prompt, its parts, the limit and the way out.
@@ -124,13 +126,16 @@ def check_lengths(
         return
     text_length = length - n_ctx - n_special
     room = limit - text_length - n_special
-    if not n_ctx:
+    if template is not None:
+        way_out = f"shorten the name or the template to {limit - n_special} tokens together"
+    elif not n_ctx:
         way_out = f"shorten the text to {limit - n_special} tokens or less"
     elif room >= 1:
         way_out = f"lower {setting} to {room} or less"
     else:
         way_out = "shorten the name"
+    about = f"{descriptions[longest]!r}" + (f" in the template {template!r}" if template is not None else "")
     raise ValueError(
-        f"The prompt for {descriptions[longest]!r} needs {length} tokens (context {n_ctx}, name and full stop "
+        f"The prompt for {about} needs {length} tokens (context {n_ctx}, name and full stop "
         f"{text_length}, special tokens {n_special}), but this text tower reads {limit}: {way_out}."
     )
