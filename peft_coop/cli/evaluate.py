@@ -12,6 +12,9 @@ from .messages import say
 from .options import DEMO, add_data, add_model, add_quiet, add_template, check_new, percent
 
 if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+
     from ..data import ImageData
     from ..evaluation import Classifier, FrozenCLIP, Predictions
 
@@ -65,10 +68,11 @@ def run_evaluate(options: argparse.Namespace) -> None:
     if not len(images):
         raise ValueError(f"{data.name} has no {options.split} images.")
     classifier, clip = _classifier(options, data)
-    logits = classifier.logits(images, data.class_names)
-    predictions = Predictions.from_logits(logits, images["label"], data.class_names)
+    logits, names, answered = _decided(classifier, images, data)
+    predictions = Predictions.from_logits(logits, images["label"], names)
     result = {
         **scores(logits, images["label"]),
+        **answered,
         "class_names": data.class_names,
         "data": options.data,
         "summary": data.summary.as_dict(),
@@ -109,6 +113,24 @@ def _classifier(options: argparse.Namespace, data: ImageData) -> tuple[Classifie
     return PromptClassifier(model, clip, options.workers), clip
 
 
+def _decided(classifier: Classifier, images: Dataset, data: ImageData) -> tuple[np.ndarray, list[str], dict[str, Any]]:
+    """Logits whose softmax is what is decided by, what their columns are, and what is said of answers held back."""
+    from ..evaluation import PromptClassifier, decide
+    from ..models import OTHER
+
+    decides = classifier.model.decision if isinstance(classifier, PromptClassifier) else {}
+    is_decided = any(value is not None for value in decides.values())
+    if not isinstance(classifier, PromptClassifier) or not is_decided or data.class_names != classifier.learned_names:
+        if is_decided:
+            say("the data have other classes than the adapter: what `calibrate` has chosen for its own is not used")
+        return classifier.logits(images, data.class_names), data.class_names, {}
+    decided = decide(classifier, images, images["label"])
+    names = [*data.class_names, *([OTHER] if decided.logits.shape[1] > decided.n_cls else [])]
+    measured = decided.scores(decides["min_probability"])
+    answers = {"coverage": measured["coverage"], "accuracy_of_answers": measured["accuracy"]}
+    return decided.logits, names, {"decision": decides, **answers}
+
+
 def _details(predictions: Predictions, options: argparse.Namespace) -> dict[str, Any]:
     details: dict[str, Any] = {"per_class": predictions.per_class()} if options.per_class else {}
     if options.confusion_matrix is not None:
@@ -124,6 +146,11 @@ def _print(result: dict[str, Any], predictions: Predictions, data: ImageData, op
     print(f"  accuracy                     {percent(result['accuracy']):>6}%")
     print(f"  macro-averaged accuracy      {percent(result['macro_accuracy']):>6}%")
     print(f"  expected calibration error   {percent(result['ece']):>6}%")
+    if "decision" in result:
+        least, accuracy = result["decision"]["min_probability"], result["accuracy_of_answers"]
+        told = "answered" if least is None else f"answered, from {percent(least)}% on"
+        print(f"  {told:<29}{percent(result['coverage']):>6}%")
+        print(f"  accuracy of the answers      {'–' if accuracy is None else percent(accuracy):>6}%")
     if options.per_class:
         print(f"\n{format_per_class(predictions)}")
     if options.confusion_matrix is not None:

@@ -43,6 +43,16 @@ def add_template(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_other_names(parser: argparse.ArgumentParser) -> None:
+    """`--other-names`."""
+    parser.add_argument(
+        "--other-names",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        metavar="NAMES",
+        help="names of what is none of the classes, with commas between; their probability is that of 'other'",
+    )
+
+
 def check_new(path: Path) -> Path:
     """A file that is to be written.
 

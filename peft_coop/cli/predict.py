@@ -6,13 +6,14 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..progress import stage
 from .loading import TEMPLATE_WITH_ADAPTER, checked_template, load_adapter, load_clip
 from .messages import say
-from .options import DEMO, add_model, add_quiet, add_template, percent, whole_number
+from .options import DEMO, add_model, add_other_names, add_quiet, add_template, percent, whole_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +43,13 @@ def add_commands(commands: Any) -> None:
     )
     add_template(parser)
     add_model(parser, default=None)
+    add_other_names(parser)
+    parser.add_argument(
+        "--min-probability",
+        type=float,
+        metavar="SHARE",
+        help="of the best class, below which the answer is 'other' (default: what `calibrate` has chosen)",
+    )
     parser.add_argument("--top-k", type=whole_number, default=1, help="labels per image (default: 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     add_quiet(parser)
@@ -52,19 +60,20 @@ def run_predict(options: argparse.Namespace) -> int:
     """Classify and print; 2 if an image could not be read."""
     files = list(_files(_images(options)))
     model, clip = _classifier(options)
+    decision = _decision(model, options)
     size = options.eval_batch_size or BATCH_SIZE
     unread = 0
     with stage("classifying", len(files), "image", shown=len(files) > size) as progress:
         for start in range(0, len(files), size):
             batch = [(path, _open(path)) for path in files[start : start + size]]
             pictures = [image for _, image in batch if not isinstance(image, str)]
-            rows = iter(_probabilities(model, clip, pictures) if pictures else ())
+            rows = iter(_probabilities(model, clip, pictures, decision) if pictures else ())
             for path, image in batch:
                 if isinstance(image, str):
                     unread += 1
                     line = json.dumps({"file": str(path), "error": image}) if options.json else None
                 else:
-                    line = _line(path, next(rows), model.class_names, options)
+                    line = _line(path, next(rows), model.class_names, decision.min_probability, options)
                 if line is not None:
                     progress.write(line)
             progress.update(len(batch))
@@ -156,8 +165,40 @@ def _open(path: Path) -> Picture | str:
         return str(error)
 
 
-def _probabilities(model: PeftModel, clip: FrozenCLIP, images: list[Picture]) -> np.ndarray:
-    """`[N, C]` of N images.
+@dataclass(frozen=True)
+class Decision:
+    """What is decided by, see `PromptConfig`."""
+
+    temperature: float | None
+    min_probability: float | None
+    other_names: list[str]
+
+
+def _decision(model: PeftModel, options: argparse.Namespace) -> Decision:
+    """What was saved with the prompt, and what the options change of it.
+
+    Raises:
+        ValueError: if an option is none that can be decided by.
+    """
+    from ..methods.config import check_decision
+
+    saved = model.active_peft_config if options.adapter else None
+    temperature = getattr(saved, "calibration_temperature", None)
+    others = options.other_names or getattr(saved, "other_names", None)
+    least = options.min_probability
+    if least is None and saved is not None and saved.min_probability is not None:
+        if others == saved.other_names:
+            least = saved.min_probability
+        else:
+            say(
+                f"--other-names change the probabilities: the saved least one, {saved.min_probability:.3f}, is not used"
+            )
+    _, least, others = check_decision(None, least, others, model.class_names)
+    return Decision(temperature, least, others or [])
+
+
+def _probabilities(model: PeftModel, clip: FrozenCLIP, images: list[Picture], decision: Decision) -> np.ndarray:
+    """`[N, C]` of N images, or `[N, C + 1]` with "other" last where there are other names.
 
     Raises:
         ValueError: if one is not finite.
@@ -166,11 +207,15 @@ def _probabilities(model: PeftModel, clip: FrozenCLIP, images: list[Picture]) ->
     import torch
 
     from ..data.preparation import prepare_inputs
+    from ..models import decided_logits
 
-    inputs = prepare_inputs(images, clip.processor.image_processor)
+    inputs = {
+        name: each.to(clip.device) for name, each in prepare_inputs(images, clip.processor.image_processor).items()
+    }
     with torch.no_grad():
-        logits = model(**{name: each.to(clip.device) for name, each in inputs.items()}).logits
-    probabilities = logits.float().softmax(-1).cpu().numpy()
+        logits = model(**inputs, class_names=[*model.class_names, *decision.other_names]).logits
+    logits = decided_logits(logits.float(), len(model.class_names), decision.temperature)
+    probabilities = logits.softmax(-1).cpu().numpy()
     if not np.isfinite(probabilities).all():
         raise ValueError(
             f"The model's probabilities are not all finite (such as {probabilities[~np.isfinite(probabilities)][0]}): "
@@ -179,11 +224,23 @@ def _probabilities(model: PeftModel, clip: FrozenCLIP, images: list[Picture]) ->
     return probabilities
 
 
-def _line(file: Path, row: np.ndarray, names: list[str], options: argparse.Namespace) -> str:
-    best = [(names[index], float(row[index])) for index in (-row).argsort()[: options.top_k]]
+def _line(
+    file: Path, row: np.ndarray, names: list[str], min_probability: float | None, options: argparse.Namespace
+) -> str:
+    import torch
+
+    from ..models import OTHER, answers_other
+
+    best = [(names[index], float(row[index])) for index in (-row[: len(names)]).argsort()[: options.top_k]]
+    is_other = bool(answers_other(torch.from_numpy(row), len(names), min_probability))
     if not options.json:
-        return "\t".join([str(file), *(f"{label} {percent(probability)}%" for label, probability in best)])
+        told = [f"{label} {percent(probability)}%" for label, probability in best]
+        return "\t".join([str(file), *([OTHER] if is_other else []), *told])
     result: dict[str, Any] = {"file": str(file), "label": best[0][0], "probability": best[0][1]}
+    if is_other:
+        of_other = float(row[len(names)]) if len(row) > len(names) else None
+        result = {"file": str(file), "label": OTHER, "probability": of_other}
+        result["best_guess"] = {"label": best[0][0], "probability": best[0][1]}
     if options.top_k > 1:
         result["top"] = [{"label": label, "probability": probability} for label, probability in best]
     return json.dumps(result)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..data import ImageData
 
 SCORES = "scores.json"
+DRAWN = "drawn"  # in it, how the images were drawn that the prompt has learned from
 IN_CARD = ("accuracy", "macro_accuracy", "ece")
 
 
@@ -54,6 +55,43 @@ def read_scores(adapter: str) -> dict[str, Any]:
         return {"metrics": _of_card(record), "dataset": record["dataset"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no scores ({error!r}): remove it to push the adapter without.") from error
+
+
+def read_drawn(adapter: Path) -> dict[str, Any] | None:
+    """How the images were drawn that a saved prompt has learned from; None where no file beside it says so.
+
+    Args:
+        adapter: its folder, of `train` or in that of a run.
+    """
+    from ..evaluation.run_folders import RESULT
+
+    for path in (adapter / SCORES, adapter.parent / RESULT):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if path.name == SCORES:
+                return dict(record[DRAWN])
+            return {"shots": record["settings"]["num_shots"], "seed": record["seed"], "pool": record["pool"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def write_ece(model: PeftModel, folder: Path, dataset: str, num_examples: int, ece: float) -> None:
+    """Write the calibration error of before anew, if the scores beside an adapter are of these images.
+
+    Args:
+        model: with the adapter.
+        folder: where it is saved.
+        dataset: what the error is of.
+        num_examples: how many images.
+        ece: the error, as a fraction.
+    """
+    path = folder / SCORES
+    if not path.is_file():
+        return
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if (record.get("dataset"), record.get("num_examples")) == (dataset, num_examples):
+        write_scores(model, folder, {**record, "ece": ece}, dataset)
 
 
 def _of_card(record: Mapping[str, Any]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from .options import (
     percent,
     whole_number,
 )
-from .saved_scores import dataset_name, write_scores
+from .saved_scores import DRAWN, dataset_name, write_scores
 from .training_folder import TrainingFolder
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run_train(options: argparse.Namespace) -> None:
     Raises:
         ValueError: if the output folder holds something else, or the data has no training images.
     """
-    from ..evaluation import ZeroShot, scores
+    from ..evaluation import ZeroShot, how_drawn, scores
 
     TrainingFolder(options.output, {}).check()  # before anybody waits for the images
     data = load_images(options.data, options)
@@ -104,6 +104,7 @@ def run_train(options: argparse.Namespace) -> None:
             "class_names": data.class_names,
             "zero_shot_accuracy": before["accuracy"],
             "summary": data.summary.as_dict(),
+            DRAWN: how_drawn(data, options.shots, options.seed),
         }
         classifier.save(folder.adapter)
         write_scores(classifier.model, folder.adapter, result, dataset_name(options.data, data))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from peft import PeftModel, get_peft_model
-from torch import Tensor
 from transformers import set_seed
 
 from ..data import AugmentedImages, PreparedImages
@@ -20,9 +19,9 @@ from ..data.features import check_views
 from ..methods import DEFAULT_METHOD, METHODS, PromptConfig, find_method
 from ..methods.context import DEFAULT_N_CTX
 from ..methods.deep_context import cut_depths
-from ..progress import stage
+from ..models import encode_in_parts
 from ..recipes import Recipe
-from ..towers import cosine_logits, dtype_of, normalize, projection_dim, scale_and_bias
+from ..towers import cosine_logits, dtype_of, projection_dim, scale_and_bias
 from .compared_methods import (
     Classifier,
     ComparedMethod,
@@ -67,19 +66,17 @@ class PromptClassifier(Classifier):
         if self.model.active_peft_config.belongs_to_its_classes:
             columns = columns_of(class_names, self.learned_names, "A class-specific context")
             return self._logits(images)[:, columns]
-        self.model.set_classes(list(class_names))
-        try:
-            return self._logits(images)
-        finally:
-            if self.learned_names:
-                self.model.set_classes(self.learned_names)
+        return self._logits(images, list(class_names))
 
     def scorer(self, class_names: Sequence[str]) -> Scorer:
         """See `Classifier.scorer`: text features are computed once, in parts, unless each image has its own."""
         config, prompt = self.model.active_peft_config, self.model.prompt_layer.prompt
-        if prompt.needs_images or config.changes_vision or config.belongs_to_its_classes:
+        own_texts = prompt.needs_images or prompt.has_class_vectors
+        if own_texts or config.changes_vision or config.belongs_to_its_classes:
             return super().scorer(class_names)
-        texts, base = self._text_features(list(class_names)), self.model.get_base_model()
+        base = self.model.get_base_model()
+        with torch.no_grad():
+            texts = encode_in_parts(base, list(class_names), CLASSES_AT_ONCE, progress=True).float()
 
         @torch.no_grad()
         def logits_of(images: Dataset) -> Iterator[np.ndarray]:
@@ -90,28 +87,13 @@ class PromptClassifier(Classifier):
 
         return logits_of
 
-    @torch.no_grad()
-    def _text_features(self, class_names: Sequence[str]) -> Tensor:
-        """`[K, P]`, float32, L2-normalised, some classes after the other; the adapter keeps its own."""
-        self.model.eval()
-        parts = []
-        try:
-            with stage("text features", len(class_names), "class") as progress:
-                for start in range(0, len(class_names), CLASSES_AT_ONCE):
-                    self.model.set_classes(class_names[start : start + CLASSES_AT_ONCE])
-                    parts.append(normalize(self.model.get_base_model().get_text_features().pooler_output.float()))
-                    progress.update(len(parts[-1]))
-        finally:
-            if self.learned_names:
-                self.model.set_classes(self.learned_names)
-        return torch.cat(parts)
-
-    def _logits(self, images: Dataset) -> np.ndarray:
+    def _logits(self, images: Dataset, class_names: list[str] | None = None) -> np.ndarray:
         size = self.clip.batch_size
         if not self.model.active_peft_config.changes_vision:
-            return predict_logits(self.model, self.clip.with_image_embeds(images), size or BATCH_SIZE)
-        processor = self.clip.processor.image_processor
-        return predict_logits_of_pixels(self.model, images, processor, size or PIXEL_BATCH_SIZE, self.num_workers)
+            embeds = self.clip.with_image_embeds(images)
+            return predict_logits(self.model, embeds, size or BATCH_SIZE, class_names)
+        processor, size = self.clip.processor.image_processor, size or PIXEL_BATCH_SIZE
+        return predict_logits_of_pixels(self.model, images, processor, size, self.num_workers, class_names)
 
     def save(self, folder: Path) -> None:
         """Write the adapter."""

@@ -105,26 +105,34 @@ def last_checkpoint(folder: Path, last_written: str = TRAINER_STATE) -> str | No
     return str(complete[max(complete)]) if complete else None
 
 
-def predict_logits(model: PeftModel, images: Dataset, batch_size: int = BATCH_SIZE) -> np.ndarray:
-    """Logits `[N, C]`, float32, of N images over the C classes of the active adapter.
+def predict_logits(
+    model: PeftModel, images: Dataset, batch_size: int = BATCH_SIZE, class_names: list[str] | None = None
+) -> np.ndarray:
+    """Logits `[N, C]`, float32, of N images over C classes.
 
     Args:
         model: with its prompt adapter, on any device.
         images: with `image_embeds`.
         batch_size: images at once.
+        class_names: the classes; None: those of the active adapter.
     """
     model.eval()
     device, parts = device_of(model.get_base_model()), []
     takes_long = model.prompt_layer.prompt.needs_images
     with torch.no_grad(), stage("classifying", len(images), "image", shown=takes_long) as progress:
         for embeds in _batches(images, batch_size):
-            parts.append(model(image_embeds=embeds.to(device)).logits)
+            parts.append(model(image_embeds=embeds.to(device), class_names=class_names).logits)
             progress.update(len(parts[-1]))
     return torch.cat(parts).float().cpu().numpy()
 
 
 def predict_logits_of_pixels(
-    model: PeftModel, images: Dataset, image_processor: Any, batch_size: int = PIXEL_BATCH_SIZE, num_workers: int = 0
+    model: PeftModel,
+    images: Dataset,
+    image_processor: Any,
+    batch_size: int = PIXEL_BATCH_SIZE,
+    num_workers: int = 0,
+    class_names: list[str] | None = None,
 ) -> np.ndarray:
     """The same of images themselves, for an adapter that reads them with prompts of its own.
 
@@ -134,13 +142,15 @@ def predict_logits_of_pixels(
         image_processor: the model's.
         batch_size: images at once.
         num_workers: processes that read and cut images; 0: this one.
+        class_names: the classes; None: those of the active adapter.
     """
     model.eval()
     device = device_of(model.get_base_model())
     inputs, parts = TowerInputs(images, image_processor), []
     with torch.no_grad(), stage("classifying", len(inputs), "image") as progress:
         for batch in inputs.batches(batch_size, num_workers):
-            parts.append(model(**{name: each.to(device) for name, each in batch.items()}).logits)
+            inputs_of_call = {name: each.to(device) for name, each in batch.items()}
+            parts.append(model(**inputs_of_call, class_names=class_names).logits)
             progress.update(len(parts[-1]))
     return torch.cat(parts).float().cpu().numpy()
 

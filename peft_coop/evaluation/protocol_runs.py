@@ -143,6 +143,11 @@ class Pool:
         """The pool of images with labels."""
         return cls(data.name, [data.class_names, *(list(map(int, part["label"])) for part in (data.train, data.val))])
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells it from other pools: of two that are equal in it, a seed draws the same places."""
+        return _hash(self.content)
+
 
 def run_all(clip: FrozenCLIP, pool: Pool, plans: Sequence[PlannedFit], output: Path, protocol: str) -> Records:
     """Do the runs that nobody else is doing, and then wait for the others."""
@@ -219,7 +224,7 @@ def _run_keys(clip: FrozenCLIP, pool: Pool, plans: Sequence[PlannedFit], protoco
     def tested_on(test: Measured) -> str:
         return _hash([*test.identity(fingerprint), PREPARATION])
 
-    drawn_from = _hash(pool.content)
+    drawn_from = pool.fingerprint
     weights = clip_fingerprint(clip)
     return [
         RunKey(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -64,15 +65,44 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, num_
 
     Reference: Guo et al., On Calibration of Modern Neural Networks (arXiv:1706.04599), equation 3.
     """
-    if num_bins < 1:
-        raise ValueError(f"`num_bins` must be 1 or more, got {num_bins}.")
     values, true = _rows_and_labels(probabilities, labels, "probabilities")
     _check_distributions(values)
-    confidence = np.clip(values.max(axis=1), 0, 1)
-    right = values.argmax(axis=1) == true
+    bins = reliability(np.clip(values.max(axis=1), 0, 1), values.argmax(axis=1) == true, num_bins)
+    return float((bins.images * np.abs(bins.right - bins.confidence)).sum() / len(true))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often answers of about one confidence are right, for K bins of equal width from 0 to 1.
+
+    Attributes:
+        images: `[K]`, how many fall into each.
+        confidence: `[K]`, their mean confidence; 0 where there is no image.
+        right: `[K]`, the share of right answers among them; 0 where there is no image.
+    """
+
+    images: NDArray
+    confidence: NDArray
+    right: NDArray
+
+
+def reliability(confidence: NDArray, right: NDArray, num_bins: int = 15) -> Reliability:
+    """Put answers into bins by their confidence; each bin has its upper end.
+
+    Args:
+        confidence: `[N]`, from 0 to 1.
+        right: `[N]`, whether each answer is right.
+        num_bins: how many bins.
+
+    Raises:
+        ValueError: if there is to be no bin.
+    """
+    if num_bins < 1:
+        raise ValueError(f"`num_bins` must be 1 or more, got {num_bins}.")
     bins = np.maximum(np.ceil(confidence * num_bins).astype(int) - 1, 0)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=num_bins)
-    return float(np.abs(gaps).sum() / len(true))
+    images = np.bincount(bins, minlength=num_bins)
+    sums = (np.bincount(bins, weights=each, minlength=num_bins) for each in (confidence, right))
+    return Reliability(images, *(each / np.maximum(images, 1) for each in sums))
 
 
 def scores(logits: ArrayLike, labels: ArrayLike) -> dict[str, Any]:

@@ -17,6 +17,7 @@ LOSS_TYPES = ("softmax", "sigmoid")
 SHOWN_ENTRIES = 8  # of a list of settings, in a message
 # How probabilities are made and what is answered, which is chosen after training for the classes of then.
 DECISION_FIELDS = ("calibration_temperature", "min_probability", "other_names")
+OTHER = "other"  # what is answered for images of none of the classes
 
 
 @dataclass(eq=False)
@@ -237,6 +238,11 @@ def check_decision(
         both = [name for name in other_names if name in (class_names or ())]
         if both:
             raise ValueError(f"`other_names` name what is none of the classes, and {both[0]!r} is one of them.")
+    if OTHER in (class_names or ()) and not (min_probability is None and other_names is None):
+        raise ValueError(
+            f"One of the classes is called {OTHER!r}, and so is the answer for images of none of them: rename the "
+            "class, or leave out `min_probability` and `other_names`."
+        )
     return temperature, min_probability, other_names
 
 

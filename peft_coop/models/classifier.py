@@ -34,13 +34,14 @@ from ..towers import (
 from .adapter_files import AdapterFilesMixin
 from .class_features import encode_in_parts
 from .class_texts import ClassTexts
+from .decisions import DecisionsMixin
 from .loss_terms import warn_of_evaluation_mode, with_terms
 from .mixed_batch import classify_mixed
-from .prompt_embeddings import PromptEmbeddings
+from .prompt_embeddings import CLASS_NAMES, PromptEmbeddings
 from .training_step import one_thread_at_a_time, training_step, zero_shot_embeds_of_given, zero_shot_text_embeds
 
 
-class PromptClassifierMixin(AdapterFilesMixin):
+class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
     """What a dual encoder becomes while it holds prompt adapters: a classifier for the active adapter's task.
 
     Mixed into the model's own class by `become_classifier`. With no adapter left it is the base model again.
@@ -99,8 +100,8 @@ class PromptClassifierMixin(AdapterFilesMixin):
             num_items_in_batch: what the summed loss is divided by; None: B.
             adapter_names: B names of prompts, with the same number of classes: each image is classified by its own,
                 and `text_embeds` are `[B, C, P]`. "__base__" is zero-shot. Only in evaluation, as in PEFT.
-            **kwargs: for the vision tower, or the base model's own call; and what the adapter's method takes to choose
-                the classes of this call, such as `pair_ids` of CSP, which `labels` then count.
+            **kwargs: for the vision tower, or the base model's own call; and what chooses the classes of this call,
+                which `labels` then count: `class_names`, or what the adapter's method takes, such as `pair_ids` of CSP.
 
         Returns:
             The output of the method's task, a `PromptClassifierOutput` for images; a `CLIPOutput` with `input_ids`.
@@ -268,7 +269,10 @@ class PromptClassifierMixin(AdapterFilesMixin):
             ValueError: if there is no adapter, no name, a prompt would be too long, or the context is class-specific.
         """
         layer = self.prompt_layer
-        layer.use_classes(ClassTexts(class_names, layer.prompt, text_tower(self)))
+        texts = ClassTexts(class_names, layer.prompt, text_tower(self))
+        layer.prompt.check_classes(texts.class_names, self.class_names)
+        self.drop_decision_for(texts.class_names)
+        layer.use_classes(texts)
         self.peft_config[layer.required_adapter].class_names = list(layer.texts.class_names)
 
     @torch.no_grad()
@@ -367,16 +371,17 @@ class PromptClassifierMixin(AdapterFilesMixin):
             ValueError: if something else chooses them, too.
         """
         layer = self.prompt_layer
-        known = layer.prompt.call_arguments if layer.current_adapter is not None else ()
-        foreign = {name for method in METHODS.values() for name in method.prompt.call_arguments} - set(known)
+        known = (CLASS_NAMES, *layer.prompt.call_arguments) if layer.current_adapter is not None else ()
+        others_have = {name for method in METHODS.values() for name in method.prompt.call_arguments}
+        foreign = {CLASS_NAMES, *others_have} - set(known)
         unread = sorted(name for name in foreign if kwargs.get(name) is not None)
         if unread:
             raise ValueError(f"The adapter's method has no classes to choose by `{'`, `'.join(unread)}`.")
         given = {name: kwargs.pop(name) for name in known if name in kwargs}
         given = {name: value for name, value in given.items() if value is not None}
-        other = next((name for name, value in others.items() if value is not None), None)
-        if given and other:
-            raise ValueError(f"`{next(iter(given))}` and `{other}` both choose the classes: give one of them.")
+        choosing = [*given, *(name for name, value in others.items() if value is not None)]
+        if given and len(choosing) > 1:
+            raise ValueError(f"`{choosing[0]}` and `{choosing[1]}` both choose the classes: give one of them.")
         return given
 
     def _classes_of_call(self, labels: Tensor | None, of_call: Mapping[str, Any]) -> tuple[ClassTexts, Tensor | None]:
@@ -385,7 +390,9 @@ class PromptClassifierMixin(AdapterFilesMixin):
         if not of_call and labels is not None and self.training and not layer.disable_adapters:
             of_call = layer.prompt.arguments_of_step(labels)
         texts = layer.texts_of_call(text_tower(self), of_call)
-        return texts, layer.prompt.labels_of_call(labels, **of_call) if of_call and labels is not None else labels
+        if labels is None or not of_call or CLASS_NAMES in of_call:
+            return texts, labels
+        return texts, layer.prompt.labels_of_call(labels, **of_call)
 
     def _check_saved_modules(self) -> None:
         """Adapters that PEFT's own functions put in switch off the modules that others have: not without a word."""

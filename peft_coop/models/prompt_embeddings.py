@@ -14,11 +14,14 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ..methods import Prompt
-from ..methods.config import shown_apart
+from ..methods.config import DECISION_FIELDS, shown_apart
 from ..towers import SplicedEmbeddings, TextTower
 from .class_texts import ClassTexts
 from .label_names import LabelNames
 
+# How settings are changed of a prompt that is there.
+CHANGED_BY = {"class_names": "`set_classes`", **dict.fromkeys(DECISION_FIELDS, "`set_decision`")}
+CLASS_NAMES = "class_names"  # the argument by which a call of any method chooses its classes
 KEPT_CALLS = 2  # lists of classes that calls have chosen: those of training, and of evaluation between
 
 
@@ -133,7 +136,7 @@ class PromptEmbeddings(SplicedEmbeddings, BaseTunerLayer):
 
         Args:
             tower: reads the prompts.
-            arguments: what the call gives of the method's `call_arguments`; empty if it chooses none.
+            arguments: what the call gives of `class_names` or the method's `call_arguments`; empty if it chooses none.
 
         Raises:
             ValueError: if no adapter is active, or there are no such classes.
@@ -142,13 +145,24 @@ class PromptEmbeddings(SplicedEmbeddings, BaseTunerLayer):
 
     @torch.compiler.disable  # what is laid out here once are no tensors of the call
     def _chosen_texts(self, tower: TextTower, arguments: Mapping[str, Any]) -> ClassTexts:
-        names = tuple(self.prompt.classes_of_call(**arguments))
+        names = tuple(self._names_of_call(arguments))
+        own = self.class_texts.get(self.required_adapter)
+        if own is not None and names == tuple(own.class_names):
+            return own
         kept = self.call_texts.get(self.required_adapter, {})
         texts = kept.get(names) or ClassTexts(names, self.prompt, tower)
         latest = {**{name: each for name, each in kept.items() if name != names}, names: texts}
         # A new dictionary, since calls of other threads read the one that was there.
         self.call_texts[self.required_adapter] = dict(list(latest.items())[-KEPT_CALLS:])
         return texts
+
+    def _names_of_call(self, arguments: Mapping[str, Any]) -> list[str]:
+        if CLASS_NAMES not in arguments:
+            return self.prompt.classes_of_call(**arguments)
+        own = self.class_texts.get(self.required_adapter)
+        names = self.prompt.class_names(arguments[CLASS_NAMES])
+        self.prompt.check_classes(names, None if own is None else own.class_names)
+        return names
 
     def prompt_of(self, adapter_name: str) -> Prompt:
         """An adapter's prompt."""
@@ -191,7 +205,7 @@ class PromptEmbeddings(SplicedEmbeddings, BaseTunerLayer):
                 now, then = getattr(config, setting), getattr(made_of, setting)
                 if now != then:
                     shown, shown_then = shown_apart(now, then)
-                    way = "`set_classes`" if setting == "class_names" else "an adapter of its own"
+                    way = CHANGED_BY.get(setting, "an adapter of its own")
                     warnings.warn(
                         f"`{setting}` of adapter {name!r} was changed in its config to {shown}, which the model does "
                         f"not follow: saved is {shown_then}, as the model has it. What changes it is {way}.",

@@ -1,6 +1,6 @@
 """Tables and figures of finished runs."""
 
-from .figures import plot_ablation, plot_base_to_new, plot_composition, plot_few_shot, plot_transfer
+from .figures import plot_ablation, plot_base_to_new, plot_composition, plot_few_shot, plot_transfer, save_figure
 from .finished_runs import Run, load_runs
 from .writing import format_report, write_report
 
@@ -13,5 +13,6 @@ __all__ = [
     "plot_composition",
     "plot_few_shot",
     "plot_transfer",
+    "save_figure",
     "write_report",
 ]

@@ -1,0 +1,143 @@
+"""From logits to probabilities, and to "other": what is decided with a trained prompt."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..methods.config import DECISION_FIELDS, OTHER, check_decision
+from ..towers import text_tower
+from .class_texts import ClassTexts
+
+if TYPE_CHECKING:
+    from torch.nn import Module as _Module
+else:
+    _Module = object
+
+
+class DecisionsMixin(_Module):
+    """The part of a prompt classifier that makes probabilities of logits; its forward knows nothing of it."""
+
+    @property
+    def decision(self) -> dict[str, Any]:
+        """What is decided by: the config's fields of it, all None while adapters are disabled."""
+        layer = self.prompt_layer
+        if layer.disable_adapters or layer.current_adapter is None:
+            return dict.fromkeys(DECISION_FIELDS)
+        return {name: deepcopy(getattr(layer.prompt.settings, name)) for name in DECISION_FIELDS}
+
+    def set_decision(
+        self,
+        calibration_temperature: float | None = None,
+        min_probability: float | None = None,
+        other_names: Sequence[str] | None = None,
+    ) -> None:
+        """Say how the active adapter's probabilities are made, and what is answered; saved with the adapter.
+
+        What is not given is None from then on. It belongs to the classes of now: `set_classes` with others drops it.
+
+        Args:
+            calibration_temperature: what logits are divided by.
+            min_probability: an image whose best class is less likely is answered with "other".
+            other_names: names of what is none of the classes; their probabilities add up to that of "other".
+
+        Raises:
+            TypeError, ValueError: if a value is not one of those accepted, the adapter has no classes, or it cannot
+                have others beside them.
+        """
+        layer = self.prompt_layer
+        class_names = layer.texts.class_names
+        decision = check_decision(calibration_temperature, min_probability, other_names, class_names)
+        if decision[2]:
+            names = [*class_names, *decision[2]]
+            layer.prompt.check_classes(names, class_names)
+            ClassTexts(names, layer.prompt, text_tower(self))  # what is too long for a prompt is said here
+        self._write_decision(dict(zip(DECISION_FIELDS, decision, strict=True)))
+
+    @torch.no_grad()
+    def probabilities(self, **inputs: Any) -> Tensor:
+        """Probabilities of the active adapter's classes, at its temperature.
+
+        While the adapter is disabled they are zero-shot CLIP's, for which nothing was fitted.
+
+        Args:
+            **inputs: the images, as forward takes them.
+
+        Returns:
+            `[B, C]`; with `other_names` `[B, C + 1]`, whose last column is "other". Rows sum to 1.
+        """
+        class_names, decision = self.prompt_layer.texts.class_names, self.decision
+        if decision["other_names"]:
+            inputs["class_names"] = [*class_names, *decision["other_names"]]
+        return decided_logits(self(**inputs).logits, len(class_names), decision["calibration_temperature"]).softmax(-1)
+
+    def drop_decision_for(self, class_names: Sequence[str]) -> None:
+        """Forget what was decided for other classes than these, with a warning.
+
+        Args:
+            class_names: the new ones; another order of the same changes nothing.
+        """
+        settings = self.prompt_layer.prompt.settings
+        chosen = {name: getattr(settings, name) for name in DECISION_FIELDS}
+        decided = {name: value for name, value in chosen.items() if value is not None}
+        own = self.prompt_layer.texts.class_names if decided else []
+        if not decided or sorted(own) == sorted(class_names):
+            return
+        told = ", ".join(f"`{name}` {value!r}" for name, value in decided.items())
+        warnings.warn(
+            f"What adapter {self.prompt_layer.required_adapter!r} decides by was chosen for its classes of before and "
+            f"is dropped: {told}. Fit it to the new classes. Where others are wanted in single calls, give these "
+            "`class_names`, and the adapter stays as it is.",
+            stacklevel=3,
+        )
+        self._write_decision(dict.fromkeys(DECISION_FIELDS))
+
+    def _write_decision(self, decision: dict[str, Any]) -> None:
+        """Write it both where it is read from and where it is saved from."""
+        layer = self.prompt_layer
+        for config in (layer.prompt.settings, self.peft_config[layer.required_adapter]):
+            for name, value in decision.items():
+                setattr(config, name, deepcopy(value))
+
+
+def decided_logits(logits: Tensor, n_cls: int, temperature: float | None = None) -> Tensor:
+    """Logits whose softmax is what is decided by: at a temperature, and those of other names as one.
+
+    Args:
+        logits: `[B, C + O]`, of C classes and O other names.
+        n_cls: C.
+        temperature: what they are divided by; None: 1.
+
+    Returns:
+        `[B, C]`, or `[B, C + 1]` with "other" last where there are other names.
+    """
+    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / (temperature or 1.0)
+    if logits.shape[-1] == n_cls:
+        return scaled
+    return torch.cat([scaled[..., :n_cls], scaled[..., n_cls:].logsumexp(-1, keepdim=True)], dim=-1)
+
+
+def answers_other(probabilities: Tensor, n_cls: int, min_probability: float | None = None) -> Tensor:
+    """Whether each image is answered with "other": it is likelier than any class, or no class is likely enough.
+
+    Args:
+        probabilities: `[B, C]` or `[B, C + 1]`, as `probabilities` of a classifier gives them.
+        n_cls: C.
+        min_probability: of the best class; None: any.
+
+    Returns:
+        `[B]` of bool.
+    """
+    best = probabilities[..., :n_cls].amax(-1)
+    is_other = best < (min_probability or 0.0)
+    if probabilities.shape[-1] > n_cls:
+        is_other = is_other | (probabilities[..., n_cls] > best)
+    return is_other
+
+
+__all__ = ["OTHER", "DecisionsMixin", "answers_other", "decided_logits"]
