@@ -10,6 +10,8 @@ from .draws import draw_indices
 from .epochs import AugmentationCallback
 from .features import with_image_embeds
 from .few_shot import base_and_new_names, few_shot_indices, select_classes
+from .frame_features import FrameRows, with_frame_embeds
+from .frame_sampling import draw_frames, spread_frames
 from .image_bytes import images_fingerprint
 from .image_data import ImageData
 from .mask_augmentation import AugmentedMasks
@@ -22,6 +24,9 @@ from .preparation import prepare_images
 from .prepared_images import PreparedImages
 from .sources import load_data
 from .summary import DataSummary, LeftOut, SplitSummary
+from .video_clips import VideoClips, clips_to_test
+from .video_data import VideoData
+from .video_summary import VideoSummary
 
 __all__ = [
     "COOP_LAYOUTS",
@@ -33,6 +38,7 @@ __all__ = [
     "CompositionData",
     "CompositionSummary",
     "DataSummary",
+    "FrameRows",
     "ImageData",
     "LeftOut",
     "MaskData",
@@ -43,7 +49,12 @@ __all__ = [
     "PairSplitSummary",
     "PreparedImages",
     "SplitSummary",
+    "VideoClips",
+    "VideoData",
+    "VideoSummary",
     "base_and_new_names",
+    "clips_to_test",
+    "draw_frames",
     "draw_indices",
     "few_shot_indices",
     "images_fingerprint",
@@ -54,6 +65,8 @@ __all__ = [
     "pair_names",
     "prepare_images",
     "select_classes",
+    "spread_frames",
+    "with_frame_embeds",
     "with_image_embeds",
     "with_pair_labels",
 ]

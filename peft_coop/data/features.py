@@ -70,7 +70,7 @@ def with_image_embeds(
         ValueError: if a column is missing or holds no images, an image cannot be read, `views` is below 1, or `keep`
             has a column of another use; if the model's adapter reads images with learned prompts.
     """
-    _check_reads_alone(model)
+    check_reads_alone(model)
     labels = {} if label_column is None else {"label": label_column}  # by its name in the result
     check_columns(dataset, image_column, *labels.values(), *keep)
     _check_kept(keep, image_column, *labels.values())
@@ -83,13 +83,13 @@ def with_image_embeds(
     batches = inputs.batches(batch_size, num_workers)
 
     def embed(batch: dict[str, list]) -> dict[str, Any]:
-        features = _features(model, next(batches))
+        features = tower_features(model, next(batches))
         progress.update(len(features))
         return {"image_embeds": features.numpy(), **{name: batch[column] for name, column in labels.items()}}
 
     augmentation: list[str | int] = [] if views is None else [AUGMENTATION, views, seed, flip]
     others = [f"keeps {column}" for column in keep]
-    fingerprint = _fingerprint(stored, model, image_processor, image_column, *labels.values(), *others, *augmentation)
+    fingerprint = fingerprint_of(stored, model, image_processor, image_column, *labels.values(), *others, *augmentation)
     # The images themselves are read by `inputs`; without any other column, theirs says how many there are.
     columns = [*labels.values(), *keep] or [image_column]
     rows = stored.select_columns(columns).select(inputs.image_of_row)
@@ -101,7 +101,7 @@ def with_image_embeds(
             batch_size=batch_size,
             remove_columns=[column for column in columns if column not in keep],
             new_fingerprint=fingerprint,
-            cache_file_name=_cache_file(stored, fingerprint),
+            cache_file_name=cached_file(stored, fingerprint),
         )
 
 
@@ -112,7 +112,7 @@ def _check_kept(keep: Sequence[str], *used: str) -> None:
         raise ValueError(f"`keep` is for columns beside images and labels, got {taken[0]!r}.")
 
 
-def _check_reads_alone(model: nn.Module) -> None:
+def check_reads_alone(model: nn.Module) -> None:
     """Refuse a model that reads images with learned prompts, which lie elsewhere than in its vision tower.
 
     Raises:
@@ -138,7 +138,7 @@ def check_views(views: int | None) -> None:
         raise ValueError(f"`views` must be 1 or more, or None for images as they are, got {views}.")
 
 
-def _features(model: nn.Module, images: dict[str, Tensor]) -> Tensor:
+def tower_features(model: nn.Module, images: dict[str, Tensor]) -> Tensor:
     """Image features `[B, P]` of what `prepare_inputs` gives, on the CPU; float32, or float64 of a float64 model."""
     was_training = model.training
     model.eval()
@@ -164,8 +164,8 @@ def _no_features(features: Features, columns: Mapping[str, str]) -> Dataset:
     return Dataset.from_dict({name: [] for name in every}, features=every)
 
 
-def _cache_file(dataset: Dataset, fingerprint: str) -> str | None:
-    """Where the features lie; None: where `datasets` puts them, which keeps none of a dataset in memory."""
+def cached_file(dataset: Dataset, fingerprint: str) -> str | None:
+    """Where features of a dataset lie; None: where `datasets` puts them, which keeps none of a dataset in memory."""
     from datasets import config, is_caching_enabled
 
     if dataset.cache_files or not is_caching_enabled():
@@ -175,9 +175,10 @@ def _cache_file(dataset: Dataset, fingerprint: str) -> str | None:
     return str(folder / f"{fingerprint}.arrow")
 
 
-def _fingerprint(
+def fingerprint_of(
     dataset: Dataset, model: nn.Module, image_processor: Any, image_column: str, *settings: str | int
 ) -> str:
+    """What features depend on: the images, the vision tower's weights, how it computes, the processor, and settings."""
     from datasets.fingerprint import Hasher, generate_random_fingerprint
 
     hasher = Hasher()

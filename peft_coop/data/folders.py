@@ -1,4 +1,4 @@
-"""Images in folders that are named after their classes: `CLASS/IMAGE`, or that below `train`, `val` and `test`.
+"""Images or videos in folders named after their classes: `CLASS/IMAGE`, or that below `train`, `val` and `test`.
 
 The folders are read here, not by `datasets`: that labels an image by the folder next to it, however deep, and leaves
 out links, formats that it does not know, and folders such as `testing` without a word.
@@ -7,15 +7,16 @@ out links, formats that it does not know, and folders such as `testing` without 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from .alike_names import alike
 from .image_lists import ImageList
 from .images import check_heif, is_image_name
 from .splits import SPLIT_NAMES, assign_splits
 from .summary import LeftOut
+from .video_files import is_video_name
 
 
 @dataclass(frozen=True)
@@ -23,18 +24,51 @@ class Layout:
     """What a folder must look like, for errors.
 
     Attributes:
-        paths: of the images.
+        paths: of what is looked for, images for example.
         outer: what the folders of a split are.
         inner: what the folder is that an image lies in.
+        item: what is looked for.
+        is_item: whether a file is one, by its name.
+        of_frames: whether a folder of images is one, too.
     """
 
     paths: str
     outer: str
     inner: str
+    item: str = "image"
+    is_item: Callable[[PurePath], bool] = is_image_name
+    of_frames: bool = False
+
+    def any_below(self, folder: Path) -> Path | None:
+        """A file below a folder that is one of these, or a frame of one."""
+        return next((file for file in files_below(folder) if self.is_part(Path(file.name))), None)
+
+    def is_part(self, name: PurePath) -> bool:
+        """Whether a file is one, or a frame of one, by its name."""
+        return self.is_item(name) or (self.of_frames and is_image_name(name))
+
+    @property
+    def none_by_name(self) -> str:
+        """Why a file is left out."""
+        return f"no {self.item} by their names"
+
+    @property
+    def none_within(self) -> str:
+        """Why a folder is left out."""
+        return f"folders without {self.item}s"
 
 
 CLASS_LAYOUT = Layout(
     "train/CLASS/IMAGE and test/CLASS/IMAGE, perhaps val/CLASS/IMAGE, or only CLASS/IMAGE", "classes", "class"
+)
+VIDEO_LAYOUT = Layout(
+    "train/CLASS/VIDEO and test/CLASS/VIDEO, perhaps val/CLASS/VIDEO, or only CLASS/VIDEO, where a video is a file or "
+    "a folder of frames",
+    "classes",
+    "class",
+    "video",
+    is_video_name,
+    of_frames=True,
 )
 
 
@@ -43,7 +77,8 @@ class FolderReading:
     """What was found in a folder.
 
     Attributes:
-        listed: classes and images; "train", "validation" or "test" where the folder has them, only "train" otherwise.
+        listed: classes and images, or videos; "train", "validation" or "test" where the folder has them, only "train"
+            otherwise.
         left_out: what was not taken for an image of a class, by the reason.
         notes: what was understood that may not be meant.
     """
@@ -55,7 +90,7 @@ class FolderReading:
 
 @dataclass
 class Found:
-    """Images by class, and everything else by the reason why it is left out."""
+    """Images or videos by class, and everything else by the reason why it is left out."""
 
     classes: dict[str, list[str]] = field(default_factory=dict)
     others: dict[str, list[str]] = field(default_factory=dict)
@@ -66,29 +101,31 @@ class Found:
             self.others.setdefault(reason, []).extend(map(str, paths))
 
 
-def read_folder(place: Path, keep_unreadable: bool = False) -> FolderReading:
-    """List the images of a folder; none is opened.
+def read_folder(place: Path, keep_unreadable: bool = False, layout: Layout = CLASS_LAYOUT) -> FolderReading:
+    """List the images of a folder, or the videos; none is opened.
 
     Args:
         place: the folder.
         keep_unreadable: list images in HEIC although nothing here reads them; who reads them is told.
+        layout: of `CLASS_LAYOUT` and `VIDEO_LAYOUT`.
 
     Raises:
-        ValueError: if it has no image, or may be understood in more than one way; names the file or folder.
+        ValueError: if it has none, or may be understood in more than one way; names the file or folder.
     """
     place = place.absolute()
     others = Found()
-    folders = split_folders(place, others)
-    found = {split: read_classes(folder) for split, folder in folders.items()}
+    folders = split_folders(place, others, layout)
+    found = {split: read_classes(folder, layout) for split, folder in folders.items()}
     _check_names(found, folders)
-    _check_classes(place, found, folders)
+    _check_classes(place, found, folders, layout)
     if not keep_unreadable:
         check_heif(path for one in found.values() for paths in one.classes.values() for path in paths)
     names = sorted({name for one in found.values() for name in one.classes})
     labels = {name: label for label, name in enumerate(names)}
     splits = {split: _in_order(one, labels) for split, one in found.items()}
     left_out = all_left_out([others, *found.values()])
-    return FolderReading(ImageList(names, splits), left_out, other_names(folders) if len(folders) > 1 else [])
+    notes = other_names(folders, layout) if len(folders) > 1 else []
+    return FolderReading(ImageList(names, splits), left_out, notes)
 
 
 def all_left_out(found: Iterable[Found]) -> list[LeftOut]:
@@ -100,36 +137,36 @@ def all_left_out(found: Iterable[Found]) -> list[LeftOut]:
     return [LeftOut(reason, tuple(sorted(paths))) for reason, paths in reasons.items()]
 
 
-def other_names(folders: dict[str, Path]) -> list[str]:
+def other_names(folders: dict[str, Path], layout: Layout = CLASS_LAYOUT) -> list[str]:
     """A note of each split whose folder is called otherwise than in the layout."""
     return [
-        f"{split} images are those in {folder.name!r}"
+        f"{split} {layout.item}s are those in {folder.name!r}"
         for split, folder in folders.items()
         if folder.name not in (split, "val")
     ]
 
 
 def split_folders(place: Path, others: Found, layout: Layout = CLASS_LAYOUT) -> dict[str, Path]:
-    """The folders of the splits, or the place itself as the training images.
+    """The folders of the splits, or the place itself as that of training.
 
     Raises:
-        ValueError: if two folders are of one split, or one beside them holds images.
+        ValueError: if two folders are of one split, or one beside them holds what is looked for.
     """
     entries = visible(place, others)
     folders = [entry for entry in entries if entry.is_dir()]
-    assigned = assign_splits((folder.name for folder in folders), f"In {str(place)!r}")
+    assigned = assign_splits((folder.name for folder in folders), f"In {str(place)!r}", f"{layout.item}s")
     if not assigned:
         return {"train": place}
     splits = {place / name for name in assigned.values()}
     beside = [folder for folder in folders if folder not in splits]
-    with_images = next((folder for folder in beside if _any_image(folder)), None)
-    if with_images is not None:
+    with_items = next((folder for folder in beside if layout.any_below(folder)), None)
+    if with_items is not None:
         raise ValueError(
             f"{str(place)!r} has {', '.join(map(repr, assigned.values()))}, which is a name of a split, and beside it "
-            f"{with_images.name!r}, which holds images and is none. Are these {layout.outer}? Then put all of them "
-            f"into a folder 'train'. Or splits? They are called {_split_names()}."
+            f"{with_items.name!r}, which holds {layout.item}s and is none. Are these {layout.outer}? Then put all of "
+            f"them into a folder 'train'. Or splits? They are called {_split_names()}."
         )
-    others.leave_out("folders without images", *beside)
+    others.leave_out(layout.none_within, *beside)
     others.leave_out("beside the folders of the splits", *(entry for entry in entries if entry.is_file()))
     return {split: place / name for split, name in assigned.items()}
 
@@ -139,51 +176,70 @@ def _split_names() -> str:
 
 
 def read_classes(place: Path, layout: Layout = CLASS_LAYOUT) -> Found:
-    """The classes below a folder, or the objects below that of an attribute, each with its images in order.
+    """The classes below a folder, or the objects below that of an attribute, each with its images or videos in order.
 
     Raises:
-        ValueError: if an image is not directly in a folder of a class.
+        ValueError: if one is not directly in a folder of a class.
     """
     found = Found()
     for entry in visible(place, found):
         if entry.is_dir():
             _read_class(entry, found, layout)
-        elif is_image_name(Path(entry.name)):
+        elif layout.is_item(Path(entry.name)):
             raise ValueError(
-                f"Images must be in folders named after their {layout.inner}, {str(entry)!r} is not. A folder of "
-                f"images is {layout.paths}; {_split_names()} are splits, not {layout.outer}."
+                f"{layout.item.capitalize()}s must be in folders named after their {layout.inner}, {str(entry)!r} is "
+                f"not. A folder of {layout.item}s is {layout.paths}; {_split_names()} are splits, not {layout.outer}."
             )
         else:
-            found.leave_out("no image by their names", entry)
+            found.leave_out(layout.none_by_name, entry)
     return found
 
 
 def _read_class(folder: Path, found: Found, layout: Layout) -> None:
-    images: list[str] = []
+    items: list[str] = []
     for entry in visible(folder, found):
         if entry.is_dir():
-            _refuse_images_below(folder, entry, found, layout)
-        elif is_image_name(Path(entry.name)):
-            images.append(str(entry))
+            items += _read_frames(entry, found, layout) if layout.of_frames else _refuse_below(entry, found, layout)
+        elif layout.is_item(Path(entry.name)):
+            items.append(str(entry))
         else:
-            found.leave_out("no image by their names", entry)
-    if images:
-        found.classes[folder.name] = images
+            found.leave_out(layout.none_by_name, entry)
+    if items:
+        found.classes[folder.name] = items
     else:
-        found.leave_out("folders without images", folder)
+        found.leave_out(layout.none_within, folder)
 
 
-def _refuse_images_below(folder: Path, below: Path, found: Found, layout: Layout) -> None:
-    image = _any_image(below)
-    if image is None:
-        found.leave_out("folders without images", below)
-        return
+def _read_frames(folder: Path, found: Found, layout: Layout) -> list[str]:
+    """A folder in that of a class, if it holds frames; none of them is listed."""
+    entries = visible(folder, found)
+    files = [entry for entry in entries if entry.is_file()]
+    frames = [entry for entry in files if is_image_name(Path(entry.name))]
+    if not frames:
+        return _refuse_below(folder, found, layout)
+    found.leave_out("no image by their names", *sorted(set(files) - set(frames)))
+    for entry in entries:
+        if entry.is_dir():
+            _refuse_below(entry, found, layout)
+    return [str(folder)]
+
+
+def _refuse_below(below: Path, found: Found, layout: Layout) -> list[str]:
+    """Leave out a folder that holds none of what is looked for.
+
+    Raises:
+        ValueError: if it does.
+    """
+    folder, part = below.parent, layout.any_below(below)
+    if part is None:
+        found.leave_out(layout.none_within, below)
+        return []
     hint = ""
     if assign_splits((entry.name for entry in folder.iterdir() if entry.is_dir()), f"In {str(folder)!r}"):
         hint = f" If the data is in {str(folder)!r}, name that folder."
     raise ValueError(
-        f"{str(image)!r} is in a folder inside {str(folder)!r}: which of the two is its {layout.inner}? Images "
-        f"must be {layout.paths}.{hint}"
+        f"{str(part)!r} is in a folder inside {str(folder)!r}: which of the two is its {layout.inner}? "
+        f"{layout.item.capitalize()}s must be {layout.paths}.{hint}"
     )
 
 
@@ -214,10 +270,6 @@ def files_below(folder: Path) -> Iterator[Path]:
         seen.add(real)
 
 
-def _any_image(folder: Path) -> Path | None:
-    return next((file for file in files_below(folder) if is_image_name(Path(file.name))), None)
-
-
 def _check_names(found: dict[str, Found], folders: dict[str, Path]) -> None:
     check_alike({name: folders[split] / name for split, one in found.items() for name in one.classes}, "class")
 
@@ -240,25 +292,25 @@ def check_alike(places: dict[str, Path], what: str) -> None:
         )
 
 
-def _check_classes(place: Path, found: dict[str, Found], folders: dict[str, Path]) -> None:
+def _check_classes(place: Path, found: dict[str, Found], folders: dict[str, Path], layout: Layout) -> None:
     """Refuse what nothing can be learned or measured from."""
     empty = next((split for split, one in found.items() if not one.classes), None)
     if empty is not None:
-        raise ValueError(f"There is no image in {str(folders[empty])!r}; looked for {CLASS_LAYOUT.paths}.")
+        raise ValueError(f"There is no {layout.item} in {str(folders[empty])!r}; looked for {layout.paths}.")
     if "train" in found:
         for split, one in found.items():
             foreign = sorted(set(one.classes) - set(found["train"].classes))
             if foreign:
                 raise ValueError(
-                    f"{str(folders[split] / foreign[0])!r} is a class without training images: "
+                    f"{str(folders[split] / foreign[0])!r} is a class without training {layout.item}s: "
                     f"{str(folders['train'])!r} has no folder {foreign[0]!r}{_more(len(foreign) - 1)}. It has "
                     f"{_some(found['train'].classes)}."
                 )
     classes = {name for one in found.values() for name in one.classes}
     if len(classes) < 2:
         raise ValueError(
-            f"{str(place)!r} has images of a single class, {min(classes)!r}: there must be two or more. Looked for "
-            f"{CLASS_LAYOUT.paths}."
+            f"{str(place)!r} has {layout.item}s of a single class, {min(classes)!r}: there must be two or more. Looked "
+            f"for {layout.paths}."
         )
 
 

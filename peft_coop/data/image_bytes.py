@@ -1,4 +1,4 @@
-"""Images compared by their bytes: which are the same, and what tells one set of images from another."""
+"""Images and videos compared by their bytes: which are the same, and what tells one set of them from another."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .images import image_name, undecoded
+from .videos import VIDEO_COLUMN, frame_files, has_videos
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,12 +22,12 @@ GLANCE = 4096
 
 
 def images_fingerprint(dataset: Dataset, class_names: Sequence[str] = (), image_column: str = "image") -> str:
-    """What tells images, their order, labels or masks, and class names from others, wherever they lie.
+    """What tells images or videos, their order, labels or masks, and class names from others, wherever they lie.
 
     Every image's bytes are read, where they are and how they are called does not count.
 
     Args:
-        dataset: with images, and `label` or `mask`.
+        dataset: with images, or videos in a column `video`, and `label` or `mask`.
         class_names: in the order of the labels.
         image_column: the images' column.
     """
@@ -66,16 +67,25 @@ def same_images(first: Dataset, second: Dataset) -> Iterator[tuple[str, str]]:
 
 
 def stored_images(dataset: Dataset, image_column: str = "image") -> Iterator[dict[str, Any]]:
-    """`path` and `bytes` of every image, as a dataset keeps them."""
+    """`path` and `bytes` of every image or video, as a dataset keeps them; a path may be that of a folder of frames."""
+    if has_videos(dataset):
+        yield from _stored_videos(dataset)
+        return
     for batch in undecoded(dataset, image_column).select_columns([image_column]).iter(ROWS):
         yield from batch[image_column]
 
 
+def _stored_videos(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    for batch in dataset.with_format(None).select_columns([VIDEO_COLUMN]).iter(ROWS):
+        for video in batch[VIDEO_COLUMN]:
+            yield {"path": video["path"], "bytes": b"".join(video["frames"]) if video["frames"] else None}
+
+
 def paths_of(dataset: Dataset, image_column: str = "image") -> Iterator[str | None]:
-    """The files of the images that a dataset does not hold itself."""
+    """The files of the images, or of the videos and their frames, that a dataset does not hold itself."""
     for length, path in _lengths_and_paths(dataset, image_column):
         if length is None:
-            yield path
+            yield from _files(path)
 
 
 def _shared_rows(keys: Sequence[dict[int, Any]]) -> list[list[int]]:
@@ -91,6 +101,9 @@ def _lengths(dataset: Dataset) -> Iterator[int | None]:
 
 def _lengths_and_paths(dataset: Dataset, image_column: str) -> Iterator[tuple[int | None, str | None]]:
     """Bytes of every image that the dataset holds itself, and its path; the images are not read for it."""
+    if has_videos(dataset):
+        yield from ((stored["bytes"] and len(stored["bytes"]), stored["path"]) for stored in _stored_videos(dataset))
+        return
     from pyarrow import compute
 
     for batch in undecoded(dataset, image_column).select_columns([image_column]).with_format("arrow").iter(ROWS):
@@ -99,9 +112,19 @@ def _lengths_and_paths(dataset: Dataset, image_column: str) -> Iterator[tuple[in
         yield from zip(lengths, compute.struct_field(images, "path").to_pylist(), strict=True)
 
 
+def _files(path: str | None) -> list[str | None]:
+    """A file, or the frames in a folder, in their order; a folder itself where its frames have none."""
+    if path is None or not os.path.isdir(path):
+        return [path]
+    try:
+        return list(frame_files(path))
+    except ValueError:
+        return [path]
+
+
 def _file_length(path: str | None) -> int | None:
     try:
-        return os.stat(str(path)).st_size
+        return sum(os.stat(str(file)).st_size for file in _files(path))
     except OSError:
         return None
 
@@ -111,8 +134,9 @@ def _glance(stored: dict[str, Any]) -> bytes | None:
     if stored["bytes"] is not None:
         middle = len(stored["bytes"]) // 2
         return stored["bytes"][middle : middle + GLANCE]
+    files = _files(stored["path"])
     try:
-        with open(stored["path"], "rb") as file:
+        with open(str(files[len(files) // 2]), "rb") as file:
             file.seek(os.fstat(file.fileno()).st_size // 2)
             return file.read(GLANCE)
     except OSError:
@@ -120,8 +144,12 @@ def _glance(stored: dict[str, Any]) -> bytes | None:
 
 
 def _digest(stored: dict[str, Any]) -> bytes | None:
-    content = stored["bytes"]
+    if stored["bytes"] is not None:
+        return hashlib.sha256(stored["bytes"]).digest()
+    digest = hashlib.sha256()
     try:
-        return hashlib.sha256(Path(stored["path"]).read_bytes() if content is None else content).digest()
+        for file in _files(stored["path"]):
+            digest.update(Path(str(file)).read_bytes())
     except OSError:
         return None
+    return digest.digest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from .original_pickles import OriginalLists
 from .summary import DataSummary, LeftOut, summarise
@@ -32,6 +32,7 @@ class ImageData:
         left_out: what else was found and not taken for an image of a class, by the reason.
         notes: what was understood of the source that may not be meant, such as which images are the test.
         original_lists: where the original implementation may have kept its draws.
+        items: what they are, for messages.
     """
 
     name: str
@@ -45,6 +46,8 @@ class ImageData:
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     original_lists: OriginalLists | None = None
+
+    items: ClassVar[str] = "images"
 
     @cached_property
     def summary(self) -> DataSummary:

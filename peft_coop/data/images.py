@@ -72,6 +72,10 @@ class ImageRows:
             orientation = image.getexif().get(ORIENTATION, 1)
             return (image.size[::-1] if orientation in LYING else image.size), orientation != 1
 
+    def check(self, index: int) -> None:
+        """Read an image."""
+        self[index]
+
 
 def check_columns(dataset: Dataset, image_column: str, *others: str) -> None:
     """Refuse a dataset without these columns, or whose images are none.
@@ -233,60 +237,66 @@ def _is_undecoded(kind: str) -> bool:
 class Rows(Protocol):
     """What is read row by row and may turn out to be unreadable."""
 
-    def __getitem__(self, index: int) -> Any:
-        """What is read of a row."""
+    def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What to call it."""
+        """What to call one."""
+        ...
+
+    def check(self, index: int) -> None:
+        """Read one, to raise an `UnreadableImageError`."""
+        ...
 
 
 def leave_out_unreadable(
-    parts: Sequence[Dataset], rows_of: Callable[[Dataset], Rows] = ImageRows
+    parts: Sequence[Dataset], rows_of: Callable[[Dataset], Rows] = ImageRows, items: str = "images"
 ) -> tuple[list[Dataset], list[str]]:
-    """Decode every image once, and keep those that can be read.
+    """Decode every image, or video, once, and keep those that can be read.
 
     Args:
-        parts: datasets with a column `image`.
-        rows_of: reads a part, if more than its images must be readable.
+        parts: datasets with a column `image`, or `video`.
+        rows_of: reads a part; more than its images, if more must be readable.
+        items: what they are.
 
     Returns:
-        The datasets without the unreadable images, and the names of these. A warning counts them.
+        The datasets without the unreadable ones, and the names of these. A warning counts them.
     """
     kept, skipped = [], []
     total = sum(len(part) for part in parts)
-    with stage("checking images", total, "image") as progress:
+    with stage(f"checking {items}", total, items.removesuffix("s")) as progress:
         for part in parts:
-            images, readable = rows_of(part), []
+            rows, readable = rows_of(part), []
             for index in range(len(part)):
-                if _can_be_read(images, index):
+                if _can_be_read(rows, index):
                     readable.append(index)
                 else:
-                    skipped.append(images.name(index))
+                    skipped.append(rows.name(index))
                 progress.update()
             kept.append(part.select(readable) if len(readable) < len(part) else part)
-    warn_left_out(skipped, total, "cannot be read")
+    warn_left_out(skipped, total, "cannot be read", items)
     return kept, skipped
 
 
-def warn_left_out(skipped: Sequence[str], total: int, why: str) -> None:
-    """A warning that counts images that are not there, where some are not.
+def warn_left_out(skipped: Sequence[str], total: int, why: str, items: str = "images") -> None:
+    """A warning that counts images, or videos, that are not there, where some are not.
 
     Args:
         skipped: their names.
         total: how many images there were with them.
         why: such as "cannot be read".
+        items: what they are.
     """
     if skipped:
         more = ", …" if len(skipped) > NAMED_IMAGES else ""
         warnings.warn(
-            f"Left out {len(skipped)} of {total} images that {why}: {', '.join(skipped[:NAMED_IMAGES])}{more}",
+            f"Left out {len(skipped)} of {total} {items} that {why}: {', '.join(skipped[:NAMED_IMAGES])}{more}",
             stacklevel=4,
         )
 
 
-def _can_be_read(images: Rows, index: int) -> bool:
+def _can_be_read(rows: Rows, index: int) -> bool:
     try:
-        images[index]
+        rows.check(index)
     except UnreadableImageError:
         return False
     return True

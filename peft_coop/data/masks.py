@@ -159,6 +159,10 @@ class MaskRows:
         self._check_size(index, image.size, labels)
         return image, labels
 
+    def check(self, index: int) -> None:
+        """Read an image and its mask."""
+        self[index]
+
     def image(self, index: int) -> Picture:
         """An image alone."""
         return self._images[index]

@@ -1,4 +1,4 @@
-"""Where images come from: one argument for folders, datasets of the Hub, the papers' datasets and the demo's tasks."""
+"""Where images and videos come from: one argument for folders, the Hub, the papers' datasets and the demo's tasks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..demo import load_task
+from ..demo import load_motion_task, load_task
 from ..progress import without_datasets_bars
 from .coop_layout import load_coop
-from .folders import read_folder
+from .folders import CLASS_LAYOUT, VIDEO_LAYOUT, FolderReading, Layout, read_folder
 from .image_data import DEFAULT_TEMPLATE, ImageData
 from .image_lists import make_dataset
-from .images import is_image_name, leave_out_unreadable
+from .images import ImageRows, is_image_name, leave_out_unreadable
 from .splits import assign_splits
 from .summary import LeftOut
+from .video_data import VIDEO_TEMPLATE, VideoData
+from .videos import VideoRows, make_videos
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -28,6 +30,10 @@ TEST_SHARE = 0.2
 OF_PAIRS = ("pairs", "czsl")
 # The kind that `load_masks` reads.
 OF_MASKS = "masks"
+# The demo's task of videos.
+OF_VIDEOS = "motion"
+# The demo's tasks whose pictures are something else when they are mirrored.
+NEVER_FLIPPED = ("digits", OF_VIDEOS)
 # Which column to take where several have the type.
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -40,10 +46,11 @@ class _Splits:
     splits: Mapping[str, Dataset]
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    items: str = "images"
 
 
 def load_data(source: str, seed: int = 1, skip_corrupt: bool = False) -> ImageData:
-    """Load images.
+    """Load images, or videos.
 
     Where there is a test split, a validation split is for validation; without one it is the test. Where there is
     neither, a fifth of each class is. The other images are to train on; none where the source has only a test split.
@@ -57,13 +64,18 @@ def load_data(source: str, seed: int = 1, skip_corrupt: bool = False) -> ImageDa
               `CLASS/IMAGE`; also what `save_to_disk` of `datasets` has written;
             - `hub:NAME`, a dataset of the Hub or a folder that `datasets.load_dataset` reads;
             - `coop:NAME@DATA`, such as `coop:oxford_pets@DATA`: one of `COOP_LAYOUTS` in a folder DATA that is laid
-              out as the original implementation's.
+              out as the original implementation's;
+            - `videos:PATH`, as `folder:PATH` with videos in place of images, each a file or a folder of frames;
+            - `demo:motion`, drawn videos of moving shapes.
         seed: of the draw of test images, where there is no test split.
         skip_corrupt: read every image now, and leave out those that cannot be read, with a warning that counts them.
 
+    Returns:
+        Images; of the last two `VideoData`.
+
     Raises:
-        ValueError: if the source is of no such kind, does not exist, has no images with class labels, or may be
-            understood in more than one way.
+        ValueError: if the source is of no such kind, does not exist, has no images or videos with class labels, or may
+            be understood in more than one way.
         FileNotFoundError: if a file that the layout needs is missing.
     """
     kind, _, place = source.partition(":")
@@ -83,20 +95,26 @@ def load_data(source: str, seed: int = 1, skip_corrupt: bool = False) -> ImageDa
         data = _from_coop(source, place)
     elif kind in ("folder", "hub") and place:
         data = _from_splits(source, _splits(source, kind, place, skip_corrupt), seed)
+    elif kind == "videos" and place:
+        data = _from_videos(source, place, seed)
     else:
         raise ValueError(
-            f"Data is one of demo:digits, demo:shapes, folder:PATH, hub:NAME and coop:NAME@DATA, got {source!r}."
+            "Data is one of demo:digits, demo:shapes, folder:PATH, hub:NAME and coop:NAME@DATA, or of videos "
+            f"videos:PATH and demo:motion; got {source!r}."
         )
     if not skip_corrupt:
         return data
-    (train, val, test), skipped = leave_out_unreadable([data.train, data.val, data.test])
+    rows = VideoRows if isinstance(data, VideoData) else ImageRows
+    (train, val, test), skipped = leave_out_unreadable([data.train, data.val, data.test], rows, data.items)
     return replace(data, train=train, val=val, test=test, skipped=tuple(skipped))
 
 
 def _from_task(name: str) -> ImageData:
-    task = load_task(name)
+    of_videos = name == OF_VIDEOS
+    task = load_motion_task() if of_videos else load_task(name)
     parts = {"train": task.train, "val": _none_of(task.test), "test": task.test}
-    return ImageData(name, task.class_names, task.zero_shot_template, **parts, flip=name != "digits")
+    kind = VideoData if of_videos else ImageData
+    return kind(name, task.class_names, task.zero_shot_template, **parts, flip=name not in NEVER_FLIPPED)
 
 
 def _from_coop(source: str, place: str) -> ImageData:
@@ -108,17 +126,35 @@ def _from_coop(source: str, place: str) -> ImageData:
 
 def _splits(source: str, kind: str, place: str, skip_corrupt: bool) -> _Splits:
     if kind == "folder":
-        place = os.path.expanduser(place)
-    if kind == "folder" and not os.path.isdir(place):
-        raise ValueError(f"There is no folder {place!r} (from {source!r}).")
+        place = _folder(source, place)
     if any(os.path.isfile(os.path.join(place, name)) for name in ("dataset_dict.json", "state.json")):
         return _Splits(_saved(source, place))
     if kind == "hub":
         return _of_hub(source, place)
+    reading = _read_folder(source, place, CLASS_LAYOUT, skip_corrupt)
+    splits = {split: make_dataset(reading.listed, split) for split in reading.listed.splits}
+    return _Splits(splits, reading.left_out, reading.notes)
+
+
+def _folder(source: str, place: str) -> str:
+    place = os.path.expanduser(place)
+    if not os.path.isdir(place):
+        raise ValueError(f"There is no folder {place!r} (from {source!r}).")
+    return place
+
+
+def _read_folder(source: str, place: str, layout: Layout, keep_unreadable: bool) -> FolderReading:
     try:
-        return _of_folder(place, skip_corrupt)
+        return read_folder(Path(place), keep_unreadable, layout)
     except ValueError as error:
         raise ValueError(f"{source!r} cannot be read: {error}") from error
+
+
+def _from_videos(source: str, place: str, seed: int) -> VideoData:
+    reading = _read_folder(source, _folder(source, place), VIDEO_LAYOUT, keep_unreadable=True)
+    splits = {split: make_videos(reading.listed, split) for split in reading.listed.splits}
+    read = _Splits(splits, reading.left_out, reading.notes, "videos")
+    return VideoData(**_fields(source, *_train_val_test(source, splits, seed, read), read))
 
 
 def _of_hub(source: str, place: str) -> _Splits:
@@ -148,12 +184,6 @@ def _count_images(place: Path) -> int:
     return sum(is_image_name(Path(name)) for _, _, files in os.walk(place, followlinks=False) for name in files)
 
 
-def _of_folder(place: str, skip_corrupt: bool) -> _Splits:
-    reading = read_folder(Path(place), keep_unreadable=skip_corrupt)
-    splits = {split: make_dataset(reading.listed, split) for split in reading.listed.splits}
-    return _Splits(splits, reading.left_out, reading.notes)
-
-
 def _saved(source: str, place: str) -> DatasetDict:
     from datasets import Dataset, DatasetDict, load_from_disk
 
@@ -180,47 +210,58 @@ def _from_splits(source: str, read: _Splits, seed: int) -> ImageData:
     unlabelled = [name for name in read.splits if name not in labelled]
     if unlabelled:
         read.left_out.append(LeftOut("splits whose labels are held back", tuple(unlabelled)))
-    train, val, test = _train_val_test(source, labelled, seed, read)
+    return ImageData(**_fields(source, *_train_val_test(source, labelled, seed, read), read))
+
+
+def _fields(source: str, train: Dataset, val: Dataset, test: Dataset, read: _Splits) -> dict[str, Any]:
+    """Those of `ImageData`."""
     names = test.features["label"].names
     if len(names) < 2:
         raise ValueError(f"{source!r} has a single class, {names}: there must be two or more.")
-    name = os.path.basename(os.path.abspath(source.partition(":")[2]))
-    left_out, notes = tuple(read.left_out), tuple(read.notes)
-    return ImageData(name, names, DEFAULT_TEMPLATE, train, val, test, left_out=left_out, notes=notes)
+    return {
+        "name": os.path.basename(os.path.abspath(source.partition(":")[2])),
+        "class_names": names,
+        "zero_shot_template": DEFAULT_TEMPLATE if read.items == "images" else VIDEO_TEMPLATE,
+        "train": train,
+        "val": val,
+        "test": test,
+        "left_out": tuple(read.left_out),
+        "notes": tuple(read.notes),
+    }
 
 
 def _train_val_test(
     source: str, splits: dict[str, Dataset], seed: int, read: _Splits
 ) -> tuple[Dataset, Dataset, Dataset]:
-    assigned = assign_splits(splits, repr(source))
+    assigned, items = assign_splits(splits, repr(source)), read.items
     others = [name for name in splits if name not in assigned.values()]
     if "train" not in assigned and len(others) == 1:
         assigned["train"] = others.pop()
-        read.notes.append(f"train images are those of the split {assigned['train']!r}")
+        read.notes.append(f"train {items} are those of the split {assigned['train']!r}")
     if others and "train" not in assigned:
         raise ValueError(f"{source!r} has the splits {', '.join(map(repr, splits))}: none is called train.")
     if others:
         read.left_out.append(LeftOut("splits of no known name", tuple(others)))
     if "test" not in assigned and "validation" in assigned:
         assigned["test"] = assigned.pop("validation")
-        read.notes.append(f"no test images: those of {assigned['test']!r} are the test")
+        read.notes.append(f"no test {items}: those of {assigned['test']!r} are the test")
     parts = {part: splits[name] for part, name in assigned.items()}
     if "test" not in parts:
-        parts["train"], parts["test"] = _halves(source, parts["train"], seed)
-        read.notes.append(f"no test images: a fifth of each class was drawn for the test (seed {seed})")
+        parts["train"], parts["test"] = _halves(source, parts["train"], seed, items)
+        read.notes.append(f"no test {items}: a fifth of each class was drawn for the test (seed {seed})")
     nothing = _none_of(parts["test"])
     return parts.get("train", nothing), parts.get("validation", nothing), parts["test"]
 
 
-def _halves(source: str, images: Dataset, seed: int) -> tuple[Dataset, Dataset]:
-    """Images to train on, and a fifth of each class to test on."""
+def _halves(source: str, images: Dataset, seed: int, items: str) -> tuple[Dataset, Dataset]:
+    """Images or videos to train on, and a fifth of each class to test on."""
     try:
         halves = images.train_test_split(TEST_SHARE, seed=seed, stratify_by_column="label")
     except ValueError as error:
         counts = Counter(images["label"])
         raise ValueError(
-            f"{source!r} has no test split, and too few images to keep a fifth of each class for testing: "
-            f"{sum(counts.values())} in {len(counts)} classes, {min(counts.values())} in the smallest. Add images, or "
+            f"{source!r} has no test split, and too few {items} to keep a fifth of each class for testing: "
+            f"{sum(counts.values())} in {len(counts)} classes, {min(counts.values())} in the smallest. Add {items}, or "
             "a test split."
         ) from error
     return halves["train"], halves["test"]

@@ -16,12 +16,13 @@ def split_of(name: str) -> str | None:
     return next((split for split, names in SPLIT_NAMES.items() if name.strip().lower() in names), None)
 
 
-def assign_splits(names: Iterable[str], where: str) -> dict[str, str]:
-    """Which of these names is which split, the training images first; names that are none are left out.
+def assign_splits(names: Iterable[str], where: str, items: str = "images") -> dict[str, str]:
+    """Which of these names is which split, that of training first; names that are none are left out.
 
     Args:
         names: of folders, or of a dataset's splits.
         where: they are, for the error.
+        items: what the splits are of, likewise.
 
     Raises:
         ValueError: if two are of the same kind.
@@ -31,8 +32,8 @@ def assign_splits(names: Iterable[str], where: str) -> dict[str, str]:
         split = split_of(name)
         if split in assigned:
             raise ValueError(
-                f"{where}: both {assigned[split]!r} and {name!r} are names of the {split} images. Leave one out, or "
-                "put their images together."
+                f"{where}: both {assigned[split]!r} and {name!r} are names of the {split} {items}. Leave one out, or "
+                f"put their {items} together."
             )
         if split is not None:
             assigned[split] = name

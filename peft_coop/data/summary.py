@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .alike_names import alike
 from .image_bytes import same_images
@@ -33,7 +33,7 @@ class LeftOut:
     names: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"left out, {self.reason}: {len(self.names):,} ({some(self.names, SHOWN_FILES)})"
+        return f"left out, {counted(self.reason, self.names)[0]}"
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class DataSummary:
             are both in the training and in the test images.
         duplicates: test images whose file is, byte by byte, a training image too, as (test, training); None where
             there are too many images to compare.
+        items: what was read.
     """
 
     name: str
@@ -75,11 +76,13 @@ class DataSummary:
     notes: tuple[str, ...]
     duplicates: tuple[tuple[str, str], ...] | None
 
+    items: ClassVar[str] = "images"
+
     def lines(self) -> list[str]:
         """The summary as text: the first line counts, each further one tells of something left out or noticed."""
         counts = ", ".join(f"{split} {_counted(one)}" for split, one in self.splits.items() if one.images)
         names = some(self.class_names, SHOWN)
-        first = f"{self.name}: {len(self.class_names):,} classes ({names}); images: {counts}"
+        first = f"{self.name}: {len(self.class_names):,} classes ({names}); {self.items}: {counts}"
         return [first, *map(str, self.left_out), *self.notes]
 
     def as_dict(self) -> dict[str, Any]:
@@ -96,15 +99,17 @@ def summarise(
     splits: Mapping[str, Dataset],
     left_out: Sequence[LeftOut] = (),
     notes: Sequence[str] = (),
+    items: str = "images",
 ) -> DataSummary:
     """Count images by class, and look for what cannot be meant.
 
     Args:
         name: of the data.
         class_names: in the order of the labels.
-        splits: "train", "val" and "test", with `image` and `label`.
+        splits: "train", "val" and "test", with `image` or `video`, and `label`.
         left_out: what was found and not read.
         notes: what was understood on the way.
+        items: what is counted.
     """
     counts = {split: Counter(images["label"]) for split, images in splits.items()}
     duplicates = tested_and_trained_on(splits)
@@ -113,7 +118,7 @@ def summarise(
         tuple(class_names),
         {split: _count(one) for split, one in counts.items()},
         tuple(left_out),
-        (*notes, *_missing(class_names, counts), *names_alike(class_names), *told(duplicates, splits)),
+        (*notes, *_missing(class_names, counts, items), *names_alike(class_names), *told(duplicates, splits, items)),
         duplicates,
     )
 
@@ -129,13 +134,13 @@ def _counted(split: SplitSummary) -> str:
     return f"{split.images:,} ({spread} a class)"
 
 
-def _missing(class_names: Sequence[str], counts: Mapping[str, Counter[int]]) -> list[str]:
-    """Classes without an image in a split that has images."""
+def _missing(class_names: Sequence[str], counts: Mapping[str, Counter[int]], items: str) -> list[str]:
+    """Classes without an image, or video, in a split that has some."""
     notes = []
     for split, labels in counts.items():
         missing = [name for label, name in enumerate(class_names) if label not in labels]
         if labels and missing:
-            notes.append(f"without {split} images: {len(missing):,} of the classes ({some(missing, SHOWN)})")
+            notes.append(f"without {split} {items}: {len(missing):,} of the classes ({some(missing, SHOWN)})")
     return notes
 
 
@@ -153,17 +158,24 @@ def tested_and_trained_on(splits: Mapping[str, Dataset]) -> tuple[tuple[str, str
     return tuple(same_images(splits["test"], splits["train"]))
 
 
-def told(duplicates: Sequence[tuple[str, str]] | None, splits: Mapping[str, Dataset]) -> list[str]:
+def told(
+    duplicates: Sequence[tuple[str, str]] | None, splits: Mapping[str, Dataset], items: str = "images"
+) -> list[str]:
     """A note of the images that `tested_and_trained_on` has found."""
     if duplicates is None:
-        return [f"more than {MOST_COMPARED:,} images: not compared for test images that are trained on"]
+        return [f"more than {MOST_COMPARED:,} {items}: not compared for test {items} that are trained on"]
     if not duplicates:
         return []
     test, train = duplicates[0]
     return [
-        f"{len(duplicates):,} of {len(splits['test']):,} test images are training images too, byte by byte, such as "
+        f"{len(duplicates):,} of {len(splits['test']):,} test {items} are training {items} too, byte by byte, such as "
         f"{test} and {train}"
     ]
+
+
+def counted(what: str, names: Sequence[str]) -> list[str]:
+    """A line that counts what is wrong with some files, and names the first; none where there are none."""
+    return [f"{what}: {len(names):,} ({some(names, SHOWN_FILES)})"] if names else []
 
 
 def some(names: Sequence[str], most: int) -> str:

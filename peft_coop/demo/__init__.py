@@ -1,7 +1,15 @@
 """A tiny CLIP, pretrained from scratch on drawn pictures, and tasks to try it on."""
 
 from .loading import LEARNING_RATE, MODEL_PATH, PROTOCOL_LEARNING_RATES, load_clip, load_processor
-from .tasks import DemoCompositions, DemoScenes, DemoTask, load_composition_task, load_scene_task, load_task
+from .tasks import (
+    DemoCompositions,
+    DemoScenes,
+    DemoTask,
+    load_composition_task,
+    load_motion_task,
+    load_scene_task,
+    load_task,
+)
 
 __all__ = [
     "LEARNING_RATE",
@@ -12,6 +20,7 @@ __all__ = [
     "DemoTask",
     "load_clip",
     "load_composition_task",
+    "load_motion_task",
     "load_processor",
     "load_scene_task",
     "load_task",

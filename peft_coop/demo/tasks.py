@@ -1,4 +1,4 @@
-"""The tasks that the demo's CLIP is tried on: drawn shapes, scanned digits, textures on shapes, and scenes."""
+"""The tasks that the demo's CLIP is tried on: shapes, scanned digits, textures on shapes, scenes, and videos."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class DemoTask:
-    """An image classification task, small enough for a CPU.
+    """A task of classifying images or videos, small enough for a CPU.
 
     Attributes:
         name: what `load_task` calls it.
@@ -155,6 +155,27 @@ def load_scene_task(name: str) -> DemoScenes:
 
         parts = {split: draw_scenes(split) for split in ("train", "test")}
         return DemoScenes(name, list(SCENE_CLASSES), "a photo of a {}.", **parts)
+
+
+def load_motion_task() -> DemoTask:
+    """Load the task of videos; the same ones on every call.
+
+    24 classes such as "red circle moving right", drawn while loading: four coloured shapes, and six motions in three
+    pairs of which one is the other played backwards, so that the order of the frames alone tells them apart. A video
+    has 17 to 24 frames. Every shape and every motion are in the first half of the classes and in the second, each pair
+    of motions whole, so that a base-to-new split asks for new combinations. Do not flip them.
+
+    `train` and `test` have a column `video` in place of `image`: `path`, which is None, and `frames`, image files of 48
+    by 48 pixels.
+
+    Raises:
+        ImportError: if one of the packages that the tasks need is not installed.
+    """
+    with _packages_needed("motion"):
+        from .motion_videos import all_moves, draw_split
+
+        names = [move.class_name for move in all_moves()]
+        return DemoTask("motion", names, "a photo of a {}.", draw_split("train"), draw_split("test"))
 
 
 def _check_name(name: str, known: tuple[str, ...]) -> None:

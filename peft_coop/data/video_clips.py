@@ -1,0 +1,101 @@
+"""Clips of videos to train on and to test with: windows of frames, drawn from features that are computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .augmented_features import check_vision_stays
+from .epochs import EpochDataset
+from .frame_features import FrameRows, with_frame_embeds
+from .frame_sampling import draw_frames
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# Tells the draws of clips in tests from those in training, which may have the same seed.
+OF_TESTS = 2
+
+
+class VideoClips(EpochDataset):
+    """Clips to train on, another one of each video in every epoch.
+
+    The features of all frames are computed once and kept on disk (`with_frame_embeds`), so that an epoch reads no
+    video. Only for what leaves the vision tower as it is.
+
+    The Trainer wants `AugmentationCallback` beside it, and a loop of one's own calls `set_epoch` before every epoch. It
+    is the same with any number of workers and processes.
+
+    Args:
+        dataset: with videos and integer labels.
+        model: a dual encoder, wrapped by PEFT or not; its vision tower is used as it is, on its device.
+        image_processor: the model's.
+        clip_length: T, frames of a clip.
+        seed: of the draws, see `draw_frames`.
+        batch_size: frames that go through the tower at once.
+        label_column: the labels' column.
+
+    Raises:
+        ValueError: if `clip_length` is below 1, a column is missing or holds no videos, a video cannot be read, or an
+            adapter in the model trains the vision tower.
+
+    Reference: Prompting Visual-Language Models for Efficient Video Understanding (arXiv:2112.04478).
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        model: nn.Module,
+        image_processor: Any,
+        clip_length: int,
+        seed: int,
+        batch_size: int = 64,
+        label_column: str = "label",
+    ):
+        super().__init__()
+        if clip_length < 1:
+            raise ValueError(f"`clip_length` must be 1 or more, got {clip_length}.")
+        check_vision_stays(model)
+        rows = with_frame_embeds(dataset, model, image_processor, batch_size, label_column)
+        self.clip_length, self.seed = clip_length, seed
+        self._labels = dataset.with_format(None)[label_column][:]
+        self._frames = FrameRows(rows)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """`image_embeds`, `[T, P]`, not normalised, and `labels` of a video in the present epoch."""
+        row = range(len(self))[index]
+        frames = self._frames[row]
+        generator = np.random.default_rng([self.seed, self.epoch, row])
+        self._count(1)
+        return {
+            "image_embeds": frames[draw_frames(len(frames), self.clip_length, generator)],
+            "labels": self._labels[row],
+        }
+
+
+def clips_to_test(frames: Sequence[Tensor] | FrameRows, clip_length: int, clip: int, seed: int = 0) -> Tensor:
+    """One clip of each video to test with; the same for everybody who asks.
+
+    Args:
+        frames: features `[N, P]` of the frames of B videos.
+        clip_length: T, frames of a clip.
+        clip: its number, from 0: each is another draw.
+        seed: of the draws.
+
+    Returns:
+        `[B, T, P]`.
+    """
+    return torch.stack(
+        [_clip_to_test(frames[row], clip_length, [seed, clip, row, OF_TESTS]) for row in range(len(frames))]
+    )
+
+
+def _clip_to_test(frames: Tensor, clip_length: int, seed: list[int]) -> Tensor:
+    return frames[draw_frames(len(frames), clip_length, np.random.default_rng(seed))]
