@@ -15,10 +15,13 @@ __all__ = [
     "PeftModelForSemanticSegmentation",
     "PeftModelForVideoClassification",
     "PromptClassifierOutput",
+    "PromptSegmenterOutput",
     "PromptTuner",
+    "SemanticSegmentationHead",
     "VideoClassifierOutput",
     "join_towers",
     "register_method",
+    "slide_inference",
 ]
 
 if starts_as_command():  # it comes back here once it has read its arguments (`cli.main.load_package`)
@@ -26,7 +29,14 @@ if starts_as_command():  # it comes back here once it has read its arguments (`c
 else:
     from . import czsl, methods
     from .czsl import *  # noqa: F403  the numbers of compositional zero-shot learning: NumPy alone, so no time
-    from .heads import Head, ImageClassificationHead, PromptClassifierOutput, VideoClassifierOutput
+    from .heads import (
+        Head,
+        ImageClassificationHead,
+        PromptClassifierOutput,
+        PromptSegmenterOutput,
+        SemanticSegmentationHead,
+        VideoClassifierOutput,
+    )
     from .methods import *  # noqa: F403  the config of every method, and what one is made of
     from .models import LossPartsCallback, PromptTuner
     from .peft_model import (
@@ -36,6 +46,7 @@ else:
         PeftModelForImageClassification,
         PeftModelForSemanticSegmentation,
         PeftModelForVideoClassification,
+        slide_inference,
     )
     from .registration import register, register_method
     from .towers import join_towers

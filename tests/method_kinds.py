@@ -15,6 +15,8 @@ IN_PARTS = ("prograd",)
 PAIRS = ["striped cat", "running dog", "paper kite"]
 # As the tiny towers are, and with few prompts for a teacher.
 SHALLOW = {"replaced_layer": 1, "teacher_templates": ["a photo of a {}.", "the {}."]}
+SHALLOW |= {"out_indices": (0, 0, 1, 1), "train_vision": False, "max_class_tokens": 9}
+SHALLOW |= {"decoder_width": 16, "decoder_layers": 1, "head_channels": 8}
 SPECIFIC = {"class_specific_context": True}
 FORMS = {
     **POSITIONS,

@@ -3,7 +3,8 @@
 from .base import Head
 from .image_classification import ImageClassificationHead
 from .losses import LOSS_NAMES, classification_loss, contrastive_loss
-from .outputs import PromptClassifierOutput, VideoClassifierOutput
+from .outputs import PromptClassifierOutput, PromptSegmenterOutput, VideoClassifierOutput
+from .semantic_segmentation import SemanticSegmentationHead
 from .video_classification import VideoClassificationHead
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "Head",
     "ImageClassificationHead",
     "PromptClassifierOutput",
+    "PromptSegmenterOutput",
+    "SemanticSegmentationHead",
     "VideoClassificationHead",
     "VideoClassifierOutput",
     "classification_loss",

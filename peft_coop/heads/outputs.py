@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
+from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.utils import ModelOutput
 
 
@@ -49,5 +50,28 @@ class VideoClassifierOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     video_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+    loss_parts: dict[str, Tensor] | None = None
+
+
+@dataclass
+class PromptSegmenterOutput(SemanticSegmenterOutput):
+    """Output of a classifier of pixels.
+
+    Shapes: B images of H x W pixels, K classes, h and w places: one for each patch, P projection width.
+
+    Attributes:
+        loss: scalar, cross-entropy over the pixels with a label, and the weighted `loss_aux`; only with `labels`.
+        logits: `[B, K, 4h, 4w]`, with patches of 16 pixels `[B, K, H/4, W/4]`; `[B, K, h, w]` without a head behind
+            the score map, and while adapters are disabled.
+        loss_aux: scalar, cross-entropy of the score map divided by `tau`, not weighted; None where the logits are made
+            of the score map alone.
+        score_map: `[B, K, h, w]`, cosines of places and classes.
+        text_embeds: `[B, K, P]`, what the places were compared with, not normalised: of each class in each image.
+        loss_parts: see `PromptClassifierOutput`.
+    """
+
+    loss_aux: Tensor | None = None
+    score_map: Tensor | None = None
     text_embeds: Tensor | None = None
     loss_parts: dict[str, Tensor] | None = None

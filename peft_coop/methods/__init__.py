@@ -6,6 +6,7 @@ from .config import PromptConfig
 from .context import ContextConfig, ContextPrompt
 from .coop import CoOpConfig
 from .csp import CSPConfig
+from .dense_clip import DenseCLIPConfig
 from .ivlp import IVLPConfig
 from .kgcoop import KgCoOpConfig
 from .maple import MaPLeConfig
@@ -25,6 +26,7 @@ __all__ = [
     "CoOpConfig",
     "ContextConfig",
     "ContextPrompt",
+    "DenseCLIPConfig",
     "IVLPConfig",
     "KgCoOpConfig",
     "LossTerm",

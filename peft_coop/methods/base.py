@@ -250,6 +250,14 @@ class Prompt(nn.Module, ABC):
             ValueError: if it cannot, since a text of the teacher's is too long for example.
         """
 
+    def rate_and_decay(self, name: str | None) -> tuple[float, float]:
+        """Factors of the learning rate and of the weight decay for a trained weight, as the paper has them.
+
+        Args:
+            name: of a weight in this module; None for the vision tower's own weights.
+        """
+        return 1.0, 1.0
+
     def extra_losses(self, step: Step) -> dict[str, LossTerm]:
         """Terms of the loss beside cross-entropy, by the names under which they are logged; in training only.
 

@@ -4,6 +4,7 @@ from .base import Method
 from .cocoop import COCOOP
 from .coop import COOP
 from .csp import CSP
+from .dense_clip import DENSE_CLIP
 from .ivlp import IVLP
 from .kgcoop import KGCOOP
 from .maple import MAPLE
@@ -14,7 +15,7 @@ from .video_prompt import VIDEO_PROMPT
 from .vpt import VPT
 
 # Their titles stand in `titles.json` too, which the command line reads before it imports anything heavy.
-EVERY = (COOP, COCOOP, KGCOOP, PROGRAD, TCP, MAPLE, IVLP, VPT, PROMPTSRC, CSP, VIDEO_PROMPT)
+EVERY = (COOP, COCOOP, KGCOOP, PROGRAD, TCP, MAPLE, IVLP, VPT, PROMPTSRC, CSP, VIDEO_PROMPT, DENSE_CLIP)
 METHODS: dict[str, Method] = {method.key: method for method in EVERY}
 
 # What is learned where no method is named.

@@ -37,6 +37,7 @@ from .class_texts import ClassTexts
 from .decisions import DecisionsMixin
 from .loss_terms import warn_of_evaluation_mode, with_terms
 from .mixed_batch import classify_mixed
+from .parameter_groups import param_groups
 from .prompt_embeddings import CLASS_NAMES, PromptEmbeddings
 from .training_step import one_thread_at_a_time, training_step, zero_shot_embeds_of_given, zero_shot_text_embeds
 
@@ -242,15 +243,15 @@ class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
 
     def keep_frozen_parts_still(self) -> None:
         """Put what is frozen into evaluation mode, whatever mode the model is in, see `train`."""
-        for module in self.modules():
-            if isinstance(module, _BatchNorm) and not any(weight.requires_grad for weight in module.parameters()):
-                module.eval()
         if self.text_is_frozen:
             for part in self._prompt_family.text_parts:
                 self.get_submodule(part).eval()
             self.prompt_layer.learned_prompts.train(self.training)
         if is_vision_frozen(self):
             for module in vision_parts(self):
+                module.eval()
+        for module in self.modules():  # of adapters, too: one that was loaded to be used counts nothing either
+            if isinstance(module, _BatchNorm) and not any(weight.requires_grad for weight in module.parameters()):
                 module.eval()
 
     @property
@@ -297,6 +298,21 @@ class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
             raise ValueError(f"The adapter is of {type(prompt).__name__}, which has no pairs: use `get_text_features`.")
         names = prompt.classes_of_call(pair_ids=pair_ids)
         return encode_in_parts(self, names, prompt.settings.text_chunk_size, progress)
+
+    def param_groups(self, learning_rate: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+        """The trained weights as groups for an optimizer, with the rates that the active adapter's paper has for each.
+
+        Args:
+            learning_rate: of what has no rate of its own.
+            weight_decay: likewise.
+
+        Returns:
+            `{"params": …, "lr": …, "weight_decay": …}` for each group.
+
+        Raises:
+            ValueError: if no adapter is active, or no weight is trained.
+        """
+        return param_groups(self, learning_rate, weight_decay)
 
     def set_prompt_memory(self, gigabytes: float | None) -> None:
         """Limit what encoding the prompts keeps for the backward pass; results do not change.

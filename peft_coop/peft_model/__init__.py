@@ -6,6 +6,7 @@ from .auto import (
     AutoPeftModelForSemanticSegmentation,
     AutoPeftModelForVideoClassification,
 )
+from .sliding_window import slide_inference
 from .tasks import PeftModelForImageClassification, PeftModelForSemanticSegmentation, PeftModelForVideoClassification
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "PeftModelForSemanticSegmentation",
     "PeftModelForVideoClassification",
     "PeftModelWithPrompts",
+    "slide_inference",
 ]

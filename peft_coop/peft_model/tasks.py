@@ -10,6 +10,7 @@ from transformers.utils import ModelOutput
 
 from ..heads import PromptClassifierOutput
 from .adapters import PeftModelWithPrompts
+from .sliding_window import slide_inference
 
 
 class PeftModelForImageClassification(PeftModelWithPrompts):
@@ -95,6 +96,17 @@ class PeftModelForSemanticSegmentation(PeftModelWithPrompts):
             **kwargs: as `PromptClassifierMixin.forward`.
 
         Returns:
-            A `SemanticSegmenterOutput` with `logits` of every class at a coarser grid than the pixels.
+            A `PromptSegmenterOutput` with `logits` of every class at a coarser grid than the pixels.
         """
         return super().forward(pixel_values=pixel_values, labels=labels, **kwargs)
+
+    def slide_inference(
+        self,
+        pixel_values: Tensor,
+        window: int,
+        stride: int | None = None,
+        flip: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """Logits of every pixel of images of any size, see `peft_coop.slide_inference`."""
+        return slide_inference(self, pixel_values, window, stride, flip, size)

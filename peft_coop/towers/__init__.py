@@ -7,6 +7,7 @@ from .families import (
     device_of,
     dtype_of,
     find_family,
+    norm_and_projection,
     projection_dim,
     text_layers,
     text_limit,
@@ -14,7 +15,7 @@ from .families import (
     vision_layers,
 )
 from .joined_towers import join_towers
-from .place_features import PlaceFeatures, features_of_places, patch_size, vision_width
+from .place_features import PlaceFeatures, check_layers, features_of_places, patch_size, vision_width
 from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, PreparedPrompts
 from .similarity import computing_dtype, cosine_logits, normalize, scale_and_bias
 from .temporal_layers import read_frames, temporal_layers
@@ -44,6 +45,7 @@ __all__ = [
     "attention_projections",
     "average",
     "check_image_inputs",
+    "check_layers",
     "close_vision_tower",
     "computing_dtype",
     "cosine_logits",
@@ -56,6 +58,7 @@ __all__ = [
     "is_vision_frozen",
     "join_towers",
     "layer_norms",
+    "norm_and_projection",
     "normalize",
     "open_vision_tower",
     "patch_size",

@@ -267,7 +267,7 @@ def vision_layers(model: nn.Module) -> nn.ModuleList:
     return cast(nn.ModuleList, layers)
 
 
-def place_features(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+def norm_and_projection(model: nn.Module) -> tuple[nn.Module, nn.Module]:
     """The norm and the projection by which every place of an image has a feature in the space of the texts.
 
     Raises:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .families import find_family, place_features, vision_layers
+from .families import find_family, norm_and_projection, vision_layers
 from .mixed_classes import mix_in
 from .states_between import StatesBehind, changing, open_up
 from .stochastic_depth import stochastic_depth
@@ -69,7 +69,7 @@ def features_of_places(
 
     Reference: DenseCLIP (arXiv:2112.01518).
     """
-    norm, projection = place_features(model)
+    norm, projection = norm_and_projection(model)
     check_size(model, pixel_values, interpolate_pos_encoding)
     layers = vision_layers(model)
     check_layers(out_indices, len(layers))
