@@ -10,9 +10,11 @@ from typing import Any
 
 from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftType, TaskType
 from peft.utils import register_peft_method
+from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import SUPPORTED_PEFT_TASKS
 
+from .export import ClassMatrixConfig, ClassMatrixForImageClassification
 from .methods import METHODS, Method, Prompt, PromptConfig
 from .models import tuner_class
 from .peft_model import (
@@ -46,9 +48,14 @@ def add_enum_member(enum_class: type[Enum], name: str) -> None:
 
 
 def register() -> None:
-    """Make PEFT know every entry of `METHODS`, and pipelines our models. Calling it twice is no error."""
+    """Make PEFT know every entry of `METHODS`, transformers the plain classifier, and pipelines our models.
+
+    Calling it twice is no error.
+    """
     for method in METHODS.values():
         tell_peft(method)
+    AutoConfig.register(ClassMatrixConfig.model_type, ClassMatrixConfig, exist_ok=True)
+    AutoModelForImageClassification.register(ClassMatrixConfig, ClassMatrixForImageClassification, exist_ok=True)
     take_image_pipeline(PIPELINE_REGISTRY.supported_tasks["image-classification"])
     for name, (model_class, pipelines) in TASKS.items():
         MODEL_TYPE_TO_PEFT_MODEL_MAPPING[name] = model_class

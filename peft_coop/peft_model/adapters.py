@@ -13,6 +13,7 @@ from peft.utils import CONFIG_NAME, AuxiliaryTrainingWrapper
 from safetensors import SafetensorError
 from torch import nn
 
+from ..export import ClassMatrixForImageClassification, export_classes, to_classifier
 from ..hub import eval_results, push_adapters, update_model_card
 from ..methods import PromptConfig
 from ..methods.config import raise_if_unregistered
@@ -257,6 +258,14 @@ class PeftModelWithPrompts(PeftModel):
             ValueError: if a metric is no number.
         """
         return push_adapters(self, repo_id, metrics=metrics, dataset=dataset, **kwargs)
+
+    def export_classes(self, path: str | os.PathLike) -> None:
+        """Write the classes as a matrix of features that NumPy alone reads, see `export.export_classes`."""
+        export_classes(self.get_base_model(), path)
+
+    def to_classifier(self) -> ClassMatrixForImageClassification:
+        """A plain `PreTrainedModel` that classifies as this one does now, see `export.to_classifier`."""
+        return to_classifier(self.get_base_model())
 
 
 def own_folder(path: str | os.PathLike, adapter_name: str) -> str | os.PathLike:

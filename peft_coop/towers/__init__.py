@@ -14,6 +14,7 @@ from .families import (
     token_embedding,
     vision_layers,
 )
+from .fingerprints import fingerprint
 from .joined_towers import join_towers
 from .place_features import PlaceFeatures, check_layers, features_of_places, patch_size, vision_width
 from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, PreparedPrompts
@@ -54,6 +55,7 @@ __all__ = [
     "encode_templates",
     "features_of_places",
     "find_family",
+    "fingerprint",
     "image_features",
     "is_vision_frozen",
     "join_towers",

@@ -1,0 +1,125 @@
+"""A plain classifier of fixed classes, of a model with a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+
+from ..towers import find_family, projection_dim
+from .fixed_classes import FixedClasses, fixed_classes
+from .image_side import image_side_weights
+from .modeling_class_matrix import ClassMatrixConfig, ClassMatrixForImageClassification
+
+OTHER = "other"  # the label of what is none of the classes
+# What a dual encoder's config says of its classes and of where it was loaded from.
+OF_CLASSIFIERS = ("id2label", "label2id", "problem_type", "num_labels", "_name_or_path", "architectures")
+
+
+def to_classifier(model: nn.Module) -> ClassMatrixForImageClassification:
+    """Make a classifier of a model's image side and its classes, as they are now, without any adapter in it.
+
+    Its logits are the model's, divided by the calibration temperature where the adapter has one, so that their softmax
+    is what the adapter decides by; with `other_names` the last of them is "other". A LoRA is merged in the copy, and
+    prompts of the vision tower stay prompts in it. The model is left as it was, and nothing is shared with it. While
+    adapters are disabled, it is zero-shot CLIP that is copied.
+
+    Args:
+        model: the dual encoder with a prompt, inside of a `PeftModel`.
+
+    Returns:
+        A `PreTrainedModel`, in evaluation mode, on the model's device and in its dtype.
+
+    Raises:
+        ValueError: if no adapter is active, it has no classes, its texts depend on the image, or an adapter on the
+            image side cannot be merged.
+    """
+    classes = fixed_classes(model)
+    prompts = vision_prompts_of(model)
+    weights: dict[str, Tensor] = {f"encoder.{name}": tensor for name, tensor in image_side_weights(model).items()}
+    dtype = next(tensor.dtype for tensor in weights.values() if tensor.is_floating_point())
+    weights |= {"class_embeds": classes.class_embeds, "cosine_scale": classes.scale.reshape(1)}
+    if classes.bias is not None:
+        weights["cosine_bias"] = classes.bias.reshape(1)
+    if prompts is not None:
+        weights["vision_prompts"] = prompts
+    config = classifier_config(model, classes, prompts)
+    device = classes.class_embeds.device
+    with without_bars():
+        classifier, told = ClassMatrixForImageClassification.from_pretrained(
+            None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
+        )
+    unfit = {kind: sorted(names) for kind, names in told.items() if names}
+    if unfit:
+        raise ValueError(f"The image side of {type(model).__name__} is not made as its config says: {unfit}.")
+    return classifier.to(device).eval()
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Let transformers show no bar for what takes no time."""
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bar()
+
+
+@torch.no_grad()
+def vision_prompts_of(model: nn.Module) -> Tensor | None:
+    """The prompts of the vision tower in use, `[T, n, W]`; None for none."""
+    layer = model.prompt_layer
+    vectors = () if layer.disable_adapters else layer.prompt.vision_vectors()
+    return torch.stack([each.detach() for each in vectors]) if len(vectors) else None
+
+
+def classifier_config(model: nn.Module, classes: FixedClasses, prompts: Tensor | None) -> ClassMatrixConfig:
+    """The classifier's settings.
+
+    Args:
+        model: the dual encoder with a prompt.
+        classes: its classes.
+        prompts: those of its vision tower, `[T, n, W]`; None for none.
+    """
+    family = find_family(model)
+    labels = [*classes.class_names, *([OTHER] if classes.other_names else [])]
+    several: dict[str, Any] = {"problem_type": "single_label_classification"} if len(labels) > 1 else {}
+    if prompts is not None:
+        several |= {
+            "vision_prompts": list(prompts.shape[:2]),
+            "vision_width": prompts.shape[2],
+            "vision_embeddings": family.vision_embeddings,
+            "vision_layers": next(path for path in family.vision_layers if has_module(model, path)),
+        }
+    return ClassMatrixConfig(
+        encoder_config=encoder_settings(model.config),
+        image_parts=family.image_parts,
+        projection_dim=projection_dim(model),
+        has_bias=classes.bias is not None,
+        n_others=len(classes.other_names),
+        min_probability=classes.min_probability,
+        id2label=dict(enumerate(labels)),
+        label2id={name: index for index, name in enumerate(labels)},
+        **several,
+    )
+
+
+def encoder_settings(config: PretrainedConfig) -> dict[str, Any]:
+    """A dual encoder's settings without what is the classifier's."""
+    return {name: value for name, value in config.to_dict().items() if name not in OF_CLASSIFIERS}
+
+
+def has_module(model: nn.Module, path: str) -> bool:
+    """Whether a model has a module at a dotted path."""
+    try:
+        model.get_submodule(path)
+    except AttributeError:
+        return False
+    return True

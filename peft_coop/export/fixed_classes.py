@@ -1,0 +1,121 @@
+"""The classes of an adapter as numbers that stay: a matrix of features, and what makes logits of cosines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..heads import ImageClassificationHead
+from ..methods import Prompt
+from ..models import prompt_in_use
+from ..models.class_texts import ClassTexts
+from ..towers import normalize, scale_and_bias, text_tower
+
+
+@dataclass(frozen=True)
+class FixedClasses:
+    """What an image feature is compared with: `scale * normalize(image) @ class_embeds.T + bias` are the logits.
+
+    Shapes: C classes, O other names, P projection width.
+
+    Attributes:
+        class_names: the C names.
+        other_names: O names of what is none of the classes; the sum of their probabilities is that of "other".
+        class_embeds: `[C + O, P]`, L2-normalised; float32, or float64 where the model is.
+        scale: a scalar, the factor of the cosines itself, divided by the adapter's calibration temperature.
+        bias: a scalar, what is added, divided by it, too; None for nothing.
+        calibration_temperature: what both were divided by.
+        min_probability: an image whose best class is less likely is answered with "other"; None for any.
+    """
+
+    class_names: tuple[str, ...]
+    other_names: tuple[str, ...]
+    class_embeds: Tensor
+    scale: Tensor
+    bias: Tensor | None
+    calibration_temperature: float
+    min_probability: float | None
+
+
+@torch.no_grad()
+def fixed_classes(model: nn.Module) -> FixedClasses:
+    """The classes of the adapter in use, with all that changes the text side now, such as a LoRA, merged or not.
+
+    While adapters are disabled, the classes are read with the hand-written prompt: zero-shot CLIP, for which no
+    temperature, no least probability and no other names were chosen.
+
+    Args:
+        model: the dual encoder with a prompt, inside of a `PeftModel`.
+
+    Raises:
+        ValueError: if no adapter is active, it has no classes, its texts depend on the image, or its task is another
+            one than to classify images.
+    """
+    layer, name = prompt_in_use(model)
+    names, prompt, is_off = layer.texts.class_names, layer.prompt, layer.disable_adapters
+    check_exportable(prompt, name, is_off)
+    others, temperature, least = (), None, None
+    if not is_off:
+        others = tuple(prompt.settings.other_names or ())
+        temperature, least = prompt.settings.calibration_temperature, prompt.settings.min_probability
+    with in_evaluation(model):
+        class_embeds = normalize(features_with(model, others) if others else model.get_text_features().pooler_output)
+    divisor = temperature or 1.0
+    scale, bias = scale_and_bias(model, class_embeds)
+    bias = None if bias is None else bias.reshape(()) / divisor
+    return FixedClasses(tuple(names), others, class_embeds, scale.reshape(()) / divisor, bias, divisor, least)
+
+
+def check_exportable(prompt: Prompt, adapter_name: str, is_off: bool) -> None:
+    """Check that what a prompt makes of an image is one fixed sum with each class.
+
+    Args:
+        prompt: the prompt.
+        adapter_name: its name.
+        is_off: whether adapters are disabled.
+
+    Raises:
+        ValueError: see `fixed_classes`.
+    """
+    if type(prompt.task_head) is not ImageClassificationHead:
+        raise ValueError(
+            f"Adapter {adapter_name!r} cannot be exported: its task is {prompt.task_head.task_type}, and what can be "
+            "exported so far is a classifier of single images by their cosines with the classes (IMAGE_CLS). Serve "
+            "the model itself."
+        )
+    if prompt.needs_images and not is_off:
+        raise ValueError(
+            f"The classes of adapter {adapter_name!r} cannot be exported: {type(prompt).__name__} reads them anew for "
+            "each image, so they are no fixed matrix, and the text tower is needed with every image. Serve the model "
+            "itself, or learn an unconditional prompt, such as CoOp's or KgCoOp's."
+        )
+
+
+def features_with(model: Any, others: Sequence[str]) -> Tensor:
+    """Text features of the classes of the adapter in use and of other names, `[C + O, P]`, not normalised.
+
+    Raises:
+        ValueError: if the prompt can have no other classes than its own.
+    """
+    layer = model.prompt_layer
+    names = layer.texts.class_names
+    layer.prompt.check_classes([*names, *others], names)
+    texts = ClassTexts([*names, *others], layer.prompt, text_tower(model))
+    return model._encode_classes(texts, layer.prompt, layer.prompt.vectors())
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode for a while, and each of its modules back into its own."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
