@@ -57,6 +57,62 @@ def test_the_optimizer_has_all_numbers_of_the_recipe(recipe, kind, more, tmp_pat
     assert optimizer.defaults["lr"] == 3e-3
 
 
+def mmcv_rates(base: float, last: float, warm_up: int, steps: int) -> list[float]:
+    """As mmcv's `PolyLrUpdaterHook` computes them, with a linear warm-up from a millionth."""
+    rates = []
+    for step in range(steps):
+        rate = (base - last) * (1 - step / steps) ** 0.9 + last
+        if step < warm_up:
+            rate *= 1 - (1 - step / warm_up) * (1 - 1e-6)
+        rates.append(rate)
+    return rates
+
+
+def test_poly_is_mmcvs_for_every_group_in_its_ratio(tmp_path):
+    recipe = Recipe(4, 2, 1e-4, optimizer="adamw", schedule="poly", warm_up=0.25, last_learning_rate=1e-6)
+    model = torch.nn.Linear(2, 1)
+    optimizer, scheduler = recipe.optimizers(model, recipe.arguments(str(tmp_path), num_images=6), num_images=6)
+    rates = []
+    for _ in range(12):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx(mmcv_rates(1e-4, 1e-6, warm_up=3, steps=12), rel=1e-9)
+    assert scheduler.get_last_lr()[0] == pytest.approx(1e-6, rel=1e-9)
+
+
+def test_a_models_own_groups_are_trained(tmp_path):
+    class InGroups(torch.nn.Linear):
+        def param_groups(self, lr, weight_decay):
+            yield {"params": [self.weight], "lr": 0.1 * lr, "weight_decay": weight_decay}
+            yield {"params": [self.bias], "lr": lr, "weight_decay": 0.0}
+
+    recipe = Recipe(1, 2, 1e-3, optimizer="adamw", weight_decay=0.5, schedule="poly", last_learning_rate=1e-4)
+    optimizer, scheduler = recipe.optimizers(InGroups(2, 2), recipe.arguments(str(tmp_path), 4), 4)
+    assert [(group["initial_lr"], group["weight_decay"]) for group in optimizer.param_groups] == [
+        (1e-4, 0.5),
+        (1e-3, 0),
+    ]
+    for _ in range(2):
+        optimizer.step()
+        scheduler.step()
+    assert scheduler.get_last_lr() == pytest.approx([1e-5, 1e-4])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"warm_up": 1.0, "schedule": "poly"}, "`warm_up` must be a share of the steps, from 0 to below 1, got 1.0"),
+        ({"warm_up": 0.1}, "`warm_up` and `last_learning_rate` are of the schedule 'poly', got them with 'cosine'"),
+        ({"last_learning_rate": 1e-6, "schedule": "constant"}, "are of the schedule 'poly', got them with 'constant'"),
+        ({"last_learning_rate": 1.0, "schedule": "poly"}, "must be from 0 to the learning rate, 0.002, got 1.0"),
+    ],
+)
+def test_what_a_schedule_does_not_take_is_refused(more, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(1, 1, **more)
+
+
 def test_nothing_to_train_is_an_error():
     with pytest.raises(ValueError, match="No parameter is trainable"):
         make_optimizer([torch.nn.Parameter(torch.ones(1), requires_grad=False)], 1, 1)
