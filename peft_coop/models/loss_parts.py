@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import reduce
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
+
+if TYPE_CHECKING:  # a second more at `import peft_coop`, since the Trainer's module imports datasets and pandas
+    from transformers import Trainer
 
 PREFIX = "loss_"
 
