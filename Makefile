@@ -17,7 +17,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 unexport PYTHONPATH
 unexport PYTHONHOME
 
-.PHONY: help demo test peft-suite quality format clean
+.PHONY: help demo test peft-suite quality format docs clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -26,6 +26,7 @@ help:
 	@echo "make test     run the tests"
 	@echo "make quality  lint, formatting, types"
 	@echo "make format   apply the formatting, and the fixes that the linter can make by itself"
+	@echo "make docs     build the documentation site into site/"
 	@echo "make clean    remove $(VENV), caches and outputs"
 	@echo "make peft-suite PEFT_CHECKOUT=/path/to/peft"
 	@echo "              run PEFT's own tests of what every method must do"
@@ -44,6 +45,10 @@ quality: $(VENV)/installed-dev
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+# What the theme says of its future is known; a warning of a page or a link is an error.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
 format: $(VENV)/installed-dev
 	$(PY) -m ruff check --fix --exit-zero .
 	$(PY) -m ruff format .
@@ -61,5 +66,5 @@ $(VENV)/installed-%: $(VENV)/torch.txt pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo-output .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site demo-output .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

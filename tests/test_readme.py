@@ -1,47 +1,18 @@
-"""The README's snippets run as they stand, with the demo's CLIP and digits in the place of downloads."""
+"""What README and the pages of methods say, beside their snippets, which `test_pages.py` runs."""
 
 import importlib
 import re
-import shlex
 from dataclasses import fields
 from pathlib import Path
 
-import datasets
 import pytest
-import transformers
 from peft import PeftConfig
 
-from peft_coop import CoOpConfig, demo
-from peft_coop.cli.main import make_parser
+from peft_coop import CoOpConfig
 from peft_coop.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-DOCS = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("**/*.md"))]
-SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-
-
-@pytest.fixture
-def no_downloads(monkeypatch, tmp_path):
-    """What the snippets load from the Hub is what the package holds."""
-    task = demo.load_task("digits")
-    splits = datasets.DatasetDict({"train": task.train.select(range(20)), "test": task.test.select(range(4))})
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: splits)
-    for loaded in (transformers.AutoModel, transformers.AutoProcessor):
-        real = loaded.from_pretrained
-        monkeypatch.setattr(loaded, "from_pretrained", lambda name, real=real: real(demo.MODEL_PATH))
-    monkeypatch.chdir(tmp_path)
-
-
-def test_snippets_run(no_downloads, capsys):
-    assert len(SNIPPETS) == 2
-    names = {}
-    for snippet in SNIPPETS:
-        exec(compile(snippet, str(README), "exec"), names)
-    assert names["model"].class_names == ["a cat asleep", "a cat awake"]
-    assert Path("pets-coop/adapter_model.safetensors").is_file()
-    printed = capsys.readouterr().out
-    assert any(name in printed for name in demo.load_task("digits").class_names)
 
 
 def test_every_option_is_in_the_table():
@@ -71,72 +42,29 @@ def test_the_positions_that_the_readme_counts(row, case, monkeypatch):
     assert f"| {row} | {counted} |" in README.read_text(encoding="utf-8")
 
 
-def test_the_other_pages_snippets_run(capsys):
-    """They need no download."""
-    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "experiments.md").read_text(), flags=re.DOTALL)
-    assert snippets
-    for snippet in snippets:
-        exec(compile(snippet, "docs/experiments.md", "exec"), {})
-    assert "0.25" in capsys.readouterr().out  # |0.9 - 1| / 2 + |0.6 - 1| / 2
-
-
-def test_the_snippets_about_compositions_print_what_they_say(capsys):
-    page = (ROOT / "docs" / "composition.md").read_text(encoding="utf-8")
-    snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(snippets) == 3
-    for snippet in snippets:
-        exec(compile(snippet, "docs/composition.md", "exec"), {})
-    first, second, third = capsys.readouterr().out.splitlines()
-    assert first == "0.6666666666666666 0.75 1.0"
-    assert second == "1.0"
-    assert 0 < float(third) < 1
-
-
-def test_the_page_of_methods(capsys):
-    """Its snippet runs, and it has a section on each method with its paper and what the config is called."""
-    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    [snippet] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    exec(compile(snippet, "docs/methods.md", "exec"), {})
-    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
-    assert list(printed) == list(METHODS)
-    sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", page, flags=re.MULTILINE))
-    titles = [method.title for method in METHODS.values()]
-    assert list(sections)[: len(titles)] == titles
+def test_each_method_has_a_page():
+    """With its paper, its config, when to use it and when not, and figures that are those of the measured tables."""
+    folder = ROOT / "docs" / "methods"
+    assert {page.stem for page in folder.glob("*.md")} == {"index", *METHODS}
+    measured = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    index = (folder / "index.md").read_text(encoding="utf-8")
     for key, method in METHODS.items():
-        section = sections[method.title]
-        assert section.startswith(f"\n`{method.config.__name__}`"), key
-        assert f"https://arxiv.org/abs/{method.reference})" in section, key
+        page = (folder / f"{key}.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# {method.title}\n\n`{method.config.__name__}`"), key
+        assert f"https://arxiv.org/abs/{method.reference})" in page, key
+        assert re.findall("^## (.* use it)$", page, flags=re.MULTILINE) == ["When to use it", "When not to use it"], key
+        assert f"| [{method.title}]({key}.md) | " in index, key
+        for row in re.findall(r"^\| demo, \w+(?:, 16 images per class)? \|(.*)\|$", page, flags=re.MULTILINE):
+            assert cells(row)[-3:] in [cells(line)[-4:-1] for line in tables_of(measured)[method.title]], (key, row)
 
 
-@pytest.mark.filterwarnings("ignore:You are trying to modify a model with PEFT for a second time")
-@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute in the model")
-def test_the_snippets_about_adapters_run_one_after_the_other(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
-    snippets = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(snippets) == 6
-    names = {}
-    for snippet in snippets:
-        exec(compile(snippet, "docs/adapters.md", "exec"), names)
-    printed = capsys.readouterr().out
-    assert "trainable params: " in printed
-    assert "visual_projection.modules_to_save.default.weight" in printed
-    assert printed.endswith("(3, 2)\n")
-    assert names["loaded"].base_model.active_beside() == ["vision"]
-    assert set(names["both"].peft_config) == {"default", "prompt"}
+def cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]
 
 
-def test_commands_that_pages_show_are_accepted():
-    shown = [line for page in DOCS for line in re.findall(r"^\$ (peft-coop .*)$", page.read_text(), flags=re.MULTILINE)]
-    assert len(shown) > 10
-    for line in shown:
-        arguments = shlex.split(line.replace("...", "--output runs"))[1:]
-        make_parser().parse_args(arguments)
-
-
-def test_links_lead_somewhere():
-    links = [(page, link) for page in DOCS for link in re.findall(r"\]\(([^)#]+)\)", page.read_text())]
-    local = [(page, link) for page, link in links if "://" not in link]
-    assert len(local) > 5
-    missing = [f"{page.name}: {link}" for page, link in local if not (page.parent / link).exists()]
-    assert not missing
+def tables_of(page: str) -> dict[str, list[str]]:
+    """The rows of a page's tables by their first cell."""
+    rows = {}
+    for line in re.findall(r"^\|.*\|$", page, flags=re.MULTILINE):
+        rows.setdefault(cells(line)[0], []).append(line)
+    return rows

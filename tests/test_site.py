@@ -1,0 +1,125 @@
+"""The documentation site: which pages it has, that every public name is in the reference, what its scripts make."""
+
+import importlib
+import importlib.util
+import re
+from dataclasses import fields
+
+import pytest
+import yaml
+from pages import DOCS, ROOT
+
+import peft_coop
+from peft_coop.methods import METHODS
+
+SCRIPTS = ROOT / "docs" / "scripts"
+PUBLIC = ("peft_coop", "peft_coop.data", "peft_coop.evaluation", "peft_coop.hub", "peft_coop.demo")
+GENERATED = {"index.md", "changelog.md", "contributing.md", "reference/commands.md"}
+# The options of the original's trainers: `extend_cfg` in its train.py.
+ORIGINAL_OPTIONS = {
+    "COOP": ("N_CTX", "CSC", "CTX_INIT", "PREC", "CLASS_TOKEN_POSITION"),
+    "COCOOP": ("N_CTX", "CTX_INIT", "PREC"),
+}
+
+
+@pytest.fixture(scope="module")
+def site():
+    return yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+
+
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def pages_in(entries) -> list[str]:
+    """The pages of a navigation, in order."""
+    found = []
+    for entry in entries:
+        for value in entry.values() if isinstance(entry, dict) else [entry]:
+            found += pages_in(value) if isinstance(value, list) else [value]
+    return found
+
+
+def test_every_page_is_in_the_navigation_once(site):
+    pages = pages_in(site["nav"])
+    written = {page.relative_to(ROOT / "docs").as_posix() for page in DOCS}
+    assert sorted(pages) == sorted(written | GENERATED), "mkdocs.yml has the navigation"
+    assert [f"methods/{key}.md" for key in METHODS] == [
+        page for page in pages if page.startswith("methods/") and page != "methods/index.md"
+    ]
+
+
+def test_readers_are_asked_for_nothing_from_elsewhere(site):
+    assert site["theme"]["font"] is False
+    assert "http" not in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert "http" not in (ROOT / "docs" / "style.css").read_text(encoding="utf-8")
+
+
+def documented() -> list[str]:
+    """What the pages of the reference have an entry for."""
+    pages = [page for page in DOCS if page.parent.name == "reference"]
+    return [name for page in pages for name in re.findall(r"^::: ([\w.]+)$", page.read_text("utf-8"), re.MULTILINE)]
+
+
+def look_up(name: str):
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_every_public_name_is_in_the_reference(package):
+    entries = documented()
+    found = {name.rpartition(".")[2]: look_up(name) for name in entries}
+    module = importlib.import_module(package)
+    assert len(module.__all__) > 4
+    missing = [name for name in module.__all__ if found.get(name) is not getattr(module, name)]
+    assert not missing, f"{package}: write `::: {package}.NAME` on a page of docs/reference"
+
+
+def test_the_reference_has_what_exists_once():
+    entries = documented()
+    assert len(entries) == len(set(entries)) > 100
+    for name in entries:
+        described = look_up(name)
+        assert not callable(described) or described.__doc__, name
+
+
+def test_the_page_of_commands_has_every_option():
+    page = script("command_reference").page()
+    commands = re.findall(r"^## peft-coop (.+)$", page, flags=re.MULTILINE)
+    assert {"train", "evaluate", "predict", "push", "benchmark few-shot", "benchmark composition"} <= set(commands)
+    train = page.partition("## peft-coop train\n")[2].partition("\n## ")[0]
+    assert "| `--shots SHOTS` | images per class, or 'all' (default: 16) |" in train
+    assert "--help" not in train
+    assert all(line.count(" | ") == 1 for line in page.splitlines() if line.startswith("| `"))
+
+
+def test_the_tree_in_the_picture_is_the_one_that_is_computed(monkeypatch, tmp_path):
+    drawing = script("draw_token_tree")
+    assert drawing.build_tree(drawing.sequences()).n_computed == len(drawing.nodes()) == 19
+    page = (ROOT / "docs" / "concepts" / "token-tree.md").read_text(encoding="utf-8")
+    assert "four classes need 19 positions for 308" in " ".join(page.split())
+    monkeypatch.setattr(drawing, "OUTPUT", tmp_path / "tree.svg")
+    drawing.main()
+    assert (tmp_path / "tree.svg").stat().st_size > 10_000
+    monkeypatch.setattr(drawing, "prompts", lambda: [("BOS", "EOS")])
+    with pytest.raises(ValueError, match="The picture has 2 positions and the package computes 19"):
+        drawing.main()
+
+
+def test_migration_has_every_option_of_the_original():
+    page = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(TRAINER\.\w+\.\w+)` \| (.+?) \|", page, flags=re.MULTILINE))
+    assert set(rows) == {f"TRAINER.{name}.{option}" for name, options in ORIGINAL_OPTIONS.items() for option in options}
+    settings = {field.name for method in METHODS.values() for field in fields(method.config)}
+    named = re.findall(r"`([a-z_]+)`", " ".join(rows.values()))
+    assert len(named) >= 6
+    assert set(named) <= settings
+    others = re.findall(r"^\| \w+: .*\| ((?:`[a-z_]+`,? ?)+)of `(\w+)` \|$", page, flags=re.MULTILINE)
+    assert len(others) == 7
+    for names, config in others:
+        own = {field.name for field in fields(getattr(peft_coop, config))}
+        assert set(re.findall(r"`([a-z_]+)`", names)) <= own, config
