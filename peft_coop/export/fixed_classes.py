@@ -92,7 +92,7 @@ def check_exportable(prompt: Prompt, adapter_name: str, is_off: bool) -> None:
         raise ValueError(
             f"The classes of adapter {adapter_name!r} cannot be exported: {type(prompt).__name__} reads them anew for "
             "each image, so they are no fixed matrix, and the text tower is needed with every image. Serve the model "
-            "itself, or learn an unconditional prompt, such as CoOp's or KgCoOp's."
+            "itself, or learn a prompt that does not look at the image."
         )
 
 
