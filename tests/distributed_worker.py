@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from conftest import make_clip
 from method_kinds import small_config
 from peft import get_peft_model
+from task_inputs import as_given, labels_as_given
 from tiny_families import draw_weights
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
@@ -39,9 +40,11 @@ def make_model(method: str, tokenizer: str):
     return get_peft_model(clip, config).double()
 
 
-def make_data(count: int) -> list[dict[str, torch.Tensor]]:
-    images = torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    return [{"pixel_values": image, "labels": torch.tensor(index % 3)} for index, image in enumerate(images)]
+def make_data(count: int, method: str) -> list[dict[str, torch.Tensor]]:
+    images = {"pixel_values": torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))}
+    labels = labels_as_given(method, torch.arange(count) % 3, images)
+    pixel_values = as_given(method, images)["pixel_values"]
+    return [{"pixel_values": image, "labels": label} for image, label in zip(pixel_values, labels, strict=True)]
 
 
 class InOrderTrainer(Trainer):
@@ -51,7 +54,9 @@ class InOrderTrainer(Trainer):
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
 
-def train_with_trainer(model, batch_size: int, accumulation: int, steps: int, folder: str) -> tuple[list[float], float]:
+def train_with_trainer(
+    model, method: str, batch_size: int, accumulation: int, steps: int, folder: str
+) -> tuple[list[float], float]:
     """Losses of the steps, and the loss in evaluation.
 
     Every rank evaluates as many images as the others: else the Trainer counts some twice.
@@ -69,9 +74,11 @@ def train_with_trainer(model, batch_size: int, accumulation: int, steps: int, fo
         disable_tqdm=True,
     )
     world = int(os.environ.get("WORLD_SIZE", 1))
-    data = make_data(batch_size * accumulation * steps * world)
+    data = make_data(batch_size * accumulation * steps * world, method)
     callbacks = [LossPartsCallback()]
-    trainer = InOrderTrainer(model, arguments, train_dataset=data, eval_dataset=make_data(8), callbacks=callbacks)
+    trainer = InOrderTrainer(
+        model, arguments, train_dataset=data, eval_dataset=make_data(8, method), callbacks=callbacks
+    )
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     model.noted_parts = [entry["loss_kg"] for entry in trainer.state.log_history if "loss_kg" in entry]
@@ -79,14 +86,14 @@ def train_with_trainer(model, batch_size: int, accumulation: int, steps: int, fo
 
 
 def train_with_accelerate(
-    model, batch_size: int, accumulation: int, steps: int, folder: str
+    model, method: str, batch_size: int, accumulation: int, steps: int, folder: str
 ) -> tuple[list[float], float]:
     """The same with a loop over an Accelerator; the ranks cannot share the images of the evaluation evenly."""
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
-    data = make_data(batch_size * accumulation * steps * accelerator.num_processes)
+    data = make_data(batch_size * accumulation * steps * accelerator.num_processes, method)
     optimizer = torch.optim.SGD((each for each in model.parameters() if each.requires_grad), lr=LEARNING_RATE)
     model, optimizer, train, test = accelerator.prepare(
-        model, optimizer, DataLoader(data, batch_size), DataLoader(make_data(7), batch_size)
+        model, optimizer, DataLoader(data, batch_size), DataLoader(make_data(7, method), batch_size)
     )
     model.train()
     losses = []
@@ -115,7 +122,7 @@ def main() -> None:
     results = []
     for loop, method, batch_size, accumulation in settings["runs"]:
         model = make_model(method, settings["tokenizer"])
-        losses, eval_loss = LOOPS[loop](model, batch_size, accumulation, settings["steps"], settings["folder"])
+        losses, eval_loss = LOOPS[loop](model, method, batch_size, accumulation, settings["steps"], settings["folder"])
         context = [each.detach().flatten() for name, each in model.named_parameters() if "learned_prompts" in name]
         learned = {"context": torch.cat(context).tolist(), "kg": getattr(model, "noted_parts", [])}
         results.append({"losses": losses, "eval_loss": eval_loss, **learned})

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from peft import PeftConfig
+from task_inputs import FRAMES, task_of
 
 from peft_coop.methods import METHODS, Prompt
 from peft_coop.towers import FAMILIES as SUPPORTED
@@ -17,6 +18,8 @@ PAIRS = ["striped cat", "running dog", "paper kite"]
 SHALLOW = {"replaced_layer": 1, "teacher_templates": ["a photo of a {}.", "the {}."]}
 SHALLOW |= {"out_indices": (0, 0, 1, 1), "train_vision": False, "max_class_tokens": 9}
 SHALLOW |= {"decoder_width": 16, "decoder_layers": 1, "head_channels": 8}
+# Videos of few frames, with few vectors around a name.
+SHALLOW |= {"num_frames": FRAMES, "n_prefix": 2, "n_suffix": 2, "temporal_heads": 4}
 SPECIFIC = {"class_specific_context": True}
 FORMS = {
     **POSITIONS,
@@ -24,6 +27,9 @@ FORMS = {
     "words": {"n_ctx": None, "ctx_init": "a photo of a"},
     "pairs": {"template": "a photo of a {attribute} {object}."},
     "template": {"class_template": "{}, a type of pet."},
+    "relative": {"suffix_indexing": "relative"},
+    "absolute": {"suffix_indexing": "absolute"},
+    "mean-of-frames": {"suffix_indexing": "relative", "temporal_layers": 0},
     "text-alone": {"n_ctx_vision": 0, "prompt_depth_vision": 0, "prompt_depth": 2},
 }
 
@@ -58,6 +64,9 @@ def kinds() -> list[Kind]:
     for key, method in METHODS.items():
         names = {each.name for each in fields(method.config)}
         common = {name: value for name, value in {"n_ctx": 3, "ctx_init": None, **SHALLOW}.items() if name in names}
+        common |= (
+            {} if task_of(key) == "IMAGE_CLS" else {"zero_shot_template": "a photo of a {}."}
+        )  # the texts are short
         forms = {form: settings for form, settings in FORMS.items() if names.issuperset(settings)}
         if key not in covering_all:
             forms = dict(list(forms.items())[:1])
@@ -72,7 +81,7 @@ def small_config(key: str, **settings: Any) -> PeftConfig:
     A method that takes no plain names has as many pairs of words as there are names.
     """
     config_class = METHODS[key].config
-    if "few-shot" not in METHODS[key].protocols and "class_names" in settings:
+    if METHODS[key].protocols == ("composition",) and "class_names" in settings:
         settings["class_names"] = PAIRS[: len(settings["class_names"])]
     names = {each.name for each in fields(config_class)}
     small = {name: 4 for name in ("n_ctx", "meta_net_reduction") if name in names}
@@ -86,6 +95,7 @@ def traits(key: str) -> set[str]:
     own = {name for name in ("extra_losses", "deep_vectors") if getattr(prompt, name) is not getattr(Prompt, name)}
     own |= {name for name in ("needs_images", "has_class_vectors", "call_arguments") if getattr(prompt, name)}
     own |= {"given_as_it_is"} if not prompt.changes_text else set()
+    own |= {task_of(key)}
     own |= {"changes_vision"} if METHODS[key].config().changes_vision else set()
     return own | ({"in_parts"} if key in IN_PARTS else set())
 

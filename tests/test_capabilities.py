@@ -11,6 +11,7 @@ import torch
 from conftest import make_clip
 from method_kinds import SHALLOW, traits
 from peft import LoraConfig, PeftModel, get_peft_model
+from task_inputs import as_given, labels_as_given
 from test_distributed import METHODS as IN_TWO_PROCESSES
 from test_trainer import COMPILED
 from torch import Tensor
@@ -46,6 +47,10 @@ class Tried:
         shallow = {name: value for name, value in SHALLOW.items() if self.has(name)}
         return self.method.config(**{**shallow, **given})
 
+    @property
+    def labels(self) -> Tensor:
+        return labels_as_given(self.method.key, LABELS, {"pixel_values": PIXELS})
+
     def has(self, setting: str) -> bool:
         return setting in {each.name for each in fields(self.method.config)}
 
@@ -67,9 +72,14 @@ def moved(model: PeftModel, seed: int = 3) -> PeftModel:
     return model
 
 
+def pixels(model) -> dict[str, Tensor]:
+    """The images, as the active adapter's task has them."""
+    return as_given(model.prompt_layer.prompt.settings.method, {"pixel_values": PIXELS})
+
+
 def logits(model, **given) -> Tensor:
     with torch.no_grad():
-        return model(**(given or {"pixel_values": PIXELS})).logits
+        return model(**{**pixels(model), **given}).logits
 
 
 def same(one: Tensor, other: Tensor) -> bool:
@@ -77,13 +87,15 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 
 def depends_on_the_image(tried: Tried) -> bool:
-    texts = tried.model()(pixel_values=PIXELS).text_embeds
+    model = tried.model()
+    texts = model(**pixels(model)).text_embeds
     return texts.ndim == 3 and not same(texts[0], texts[1])
 
 
 def further_losses(tried: Tried) -> bool:
-    outputs = tried.model().train()(pixel_values=PIXELS, labels=LABELS)
-    return not same(outputs.loss, cross_entropy(outputs.logits, LABELS))
+    model = tried.model().train()
+    outputs = model(**pixels(model), labels=tried.labels)
+    return not same(outputs.loss, cross_entropy(outputs.logits, tried.labels))
 
 
 def a_context_for_each_class(tried: Tried) -> bool:
@@ -113,7 +125,7 @@ def names_at_call_time(tried: Tried) -> bool:
     longest = max(map(len, ids))
     input_ids = torch.tensor([each + each[-1:] * (longest - len(each)) for each in ids])
     with torch.no_grad():
-        compared = model(pixel_values=PIXELS, input_ids=input_ids).logits_per_image
+        compared = model(**pixels(model), input_ids=input_ids).logits_per_image
     return same(compared, logits(model))
 
 
@@ -135,7 +147,7 @@ def a_prompt_per_image(tried: Tried) -> bool:
     model.set_adapter("other")
     moved(model, seed=2)
     second = logits(model)
-    mixed = logits(model, pixel_values=PIXELS, adapter_names=["default", "other", "other", "default"])
+    mixed = logits(model, adapter_names=["default", "other", "other", "default"])
     return same(mixed, torch.stack([first[0], second[1], second[2], first[3]]))
 
 
@@ -151,7 +163,7 @@ def a_lora_beside(tried: Tried) -> bool:
 
 def modules_trained_with_it(tried: Tried) -> bool:
     model = tried.model(modules_to_save=["visual_projection"]).train()
-    model(pixel_values=PIXELS, labels=LABELS).loss.backward()
+    model(**pixels(model), labels=tried.labels).loss.backward()
     trained = [name for name, weight in model.named_parameters() if weight.grad is not None]
     return any("visual_projection" in name for name in trained) and any("learned_prompts" in name for name in trained)
 
@@ -159,8 +171,9 @@ def modules_trained_with_it(tried: Tried) -> bool:
 def features_computed_once(tried: Tried) -> bool:
     model = tried.model()
     with torch.no_grad():
-        features = model.get_image_features(PIXELS)
-    return same(logits(model, image_embeds=features), logits(model))
+        features = {"image_embeds": model.get_image_features(PIXELS).pooler_output}
+        from_features = model(**as_given(tried.method.key, features)).logits
+    return same(from_features, logits(model))
 
 
 def texts_kept_in_evaluation(tried: Tried) -> bool:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from method_kinds import COVERING_TOWERS, KINDS, PLAIN_KINDS, Kind, fits_family, is_specific
 from peft import (
+    MODEL_TYPE_TO_PEFT_MODEL_MAPPING,
     PeftConfig,
     PeftModel,
     PeftType,
@@ -24,11 +25,11 @@ from peft import (
 )
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
+from task_inputs import as_given, labels_as_given, task_of
 from tiny_families import FAMILIES, TinyFamily
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from peft_coop import PeftModelForImageClassification
 from peft_coop.methods import METHODS
 from peft_coop.towers import FAMILIES as SUPPORTED
 
@@ -87,8 +88,16 @@ class Case:
 
     @property
     def images(self) -> dict[str, torch.Tensor]:
+        return as_given(self.kind.method, self.single_images)
+
+    @property
+    def single_images(self) -> dict[str, torch.Tensor]:
         given = self.family.image_inputs(batch=len(LABELS))
         return {name: value.double() if value.is_floating_point() else value for name, value in given.items()}
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return labels_as_given(self.kind.method, LABELS, self.single_images)
 
     def logits(self, model: nn.Module) -> torch.Tensor:
         with torch.no_grad():
@@ -96,8 +105,9 @@ class Case:
 
     def own_logits(self, model: nn.Module) -> torch.Tensor:
         """The base model's own, of the classes in the zero-shot template."""
-        texts = [f"a photo of a {name}." for name in CLASS_NAMES]
-        return self.family.own_logits(model, self.tokenizer, self.images, texts)
+        [template] = self.config().templates
+        texts = [template.replace("{}", name) for name in CLASS_NAMES]
+        return self.family.own_logits(model, self.tokenizer, self.single_images, texts)
 
     def assert_own(self, logits: torch.Tensor, model: nn.Module) -> None:
         """They are the base model's own; ALIGN and AIMv2 compute some steps in float32 in any case."""
@@ -106,7 +116,7 @@ class Case:
 
     def gradients(self, model: PeftModel) -> dict[str, torch.Tensor | None]:
         model.zero_grad()
-        model(**self.images, labels=LABELS).loss.backward()
+        model(**self.images, labels=self.labels).loss.backward()
         return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
@@ -221,7 +231,7 @@ def test_saved_and_loaded(case, tmp_path):
     model.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"README.md", "adapter_config.json", WEIGHTS[True]}
     loaded = PeftModel.from_pretrained(case.make_base(), tmp_path)
-    assert type(loaded) is PeftModelForImageClassification
+    assert type(loaded) is MODEL_TYPE_TO_PEFT_MODEL_MAPPING[task_of(case.kind.method)]
     assert loaded.class_names == list(loaded.config.id2label.values()) == CLASS_NAMES
     assert not loaded.training
     assert not learned(loaded)

@@ -15,6 +15,7 @@ import transformers
 from method_kinds import COVERING_TOWERS, PLAIN_KINDS, fits_family
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
+from task_inputs import as_given, labels_as_given
 from tiny_families import FAMILIES, REFUSED, ROBERTA, TEXT, make_refused
 from torch import nn
 from transformers import (
@@ -130,15 +131,16 @@ def test_gradients_reach_what_is_learned_alone(key, folders, kind):
     config = kind.config(class_names=["old cat", "old dog", "big ship"], tokenizer_name_or_path=folders[key][0])
     model = get_peft_model(make(key), config).double()
     draw_prompt(model)
-    labels = torch.tensor([0, 1, 2])
+    images = as_given(kind.method, images_of(key))
+    labels = labels_as_given(kind.method, torch.tensor([0, 1, 2]), images)
     with torch.no_grad():
-        expected = model.eval()(**images_of(key)).logits
+        expected = model.eval()(**images).logits
     statistics = {name: value.clone() for name, value in model.named_buffers()}
     gradients = []
     for gigabytes in (None, 1e-9):
         model.set_prompt_memory(gigabytes)
         model.train()
-        output = model(**images_of(key), labels=labels)
+        output = model(**images, labels=labels)
         torch.testing.assert_close(output.logits, expected, atol=1e-9, rtol=0)
         model.zero_grad()
         output.loss.backward()

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from conftest import make_clip
 from method_kinds import small_config
 from peft import get_peft_model
+from task_inputs import as_given, labels_as_given, task_of
 
 from peft_coop import CoOpConfig
 from peft_coop.methods import METHODS, LossTerm, Prompt
@@ -128,10 +129,10 @@ def test_a_loop_in_evaluation_mode_is_told_what_it_lacks(method, clip, tokenizer
     """A model that was loaded is in evaluation mode until somebody calls `train`."""
     config = small_config(method, class_names=["cat", "dog"], tokenizer_name_or_path=tokenizer_path)
     model = get_peft_model(clip, config).eval()
-    images = (
-        {"pixel_values": torch.ones(2, 3, 16, 16)} if config.changes_vision else {"image_embeds": torch.ones(2, 40)}
-    )
-    given = {**images, "labels": torch.tensor([0, 1])}
+    pixels = {"pixel_values": torch.ones(2, 3, 16, 16)}
+    features = {"image_embeds": torch.ones(2, 40)}
+    images = pixels if config.changes_vision or task_of(method) == "SEMANTIC_SEG" else features
+    given = {**as_given(method, images), "labels": labels_as_given(method, torch.tensor([0, 1]), pixels)}
     with torch.no_grad():
         model(**given)
     if METHODS[method].prompt.extra_losses is Prompt.extra_losses:

@@ -128,15 +128,14 @@ class VideoPrompt(Prompt):
 
     def __init__(self, config: VideoPromptConfig, model: nn.Module):
         super().__init__(config, model)
-        width, embeddings = projection_dim(model), token_embedding(model).weight.detach()
+        width, text_width = projection_dim(model), token_embedding(model).weight.shape[1]
         of_places = config.suffix_indexing == "absolute"
         n_vectors = text_limit(model) if of_places else config.n_prefix + config.n_suffix
-        self.ctx = nn.Parameter(torch.empty(n_vectors, embeddings.shape[1]).normal_(std=config.init_std))
+        self.ctx = nn.Parameter(torch.empty(n_vectors, text_width).normal_(std=config.init_std))
         if config.temporal_layers:
             self.temporal_positions = nn.Parameter(torch.empty(config.num_frames, width).normal_(std=config.init_std))
         layers = temporal_layers(width, config.temporal_layers, config.temporal_heads, config.temporal_dropout)
         self.temporal_layers = layers
-        self.to(embeddings.device, embeddings.dtype)
 
     def sequences(self, class_names: Sequence[str]) -> PromptSequences:
         """See `Prompt.sequences`: `BOS v1 … v16 name v17 … v32 EOS`."""
@@ -225,18 +224,19 @@ class VideoPrompt(Prompt):
             labels.shape
         )
 
-    @torch.compiler.disable
     def arguments_of_step(self, labels: Any) -> dict[str, Any]:
         """See `Prompt.arguments_of_step`: the classes of the step's videos and others at random, where there are more.
 
         The others are drawn from torch's generator of the processor.
         """
         n_cls, wanted = len(self.settings.class_names or ()), self.settings.num_contrast
-        if wanted is None or wanted >= n_cls:
-            return {}
+        return {} if wanted is None or wanted >= n_cls else {"class_ids": self._draw_classes(labels, n_cls, wanted)}
+
+    @torch.compiler.disable  # which classes a step has is known when it runs
+    def _draw_classes(self, labels: Any, n_cls: int, wanted: int) -> list[int]:
         own = sorted(set(torch.as_tensor(labels).flatten().tolist()))
         others = [each for each in torch.randperm(n_cls).tolist() if each not in own]
-        return {"class_ids": sorted([*own, *others[: max(0, wanted - len(own))]])}
+        return sorted([*own, *others[: max(0, wanted - len(own))]])
 
 
 VIDEO_PROMPT = Method(
