@@ -167,7 +167,9 @@ def test_data_that_datasets_cannot_build_is_refused(monkeypatch):
 
 def test_unknown_sources_are_refused(tmp_path):
     for source in ("imagenet", "hub:", "folder:", "coop", "videos:"):
-        with pytest.raises(ValueError, match=r"folder:PATH, hub:NAME and coop:NAME@DATA, or of videos|as in coop:oxford_pets"):
+        with pytest.raises(
+            ValueError, match=r"folder:PATH, hub:NAME and coop:NAME@DATA, or of videos|as in coop:oxford_pets"
+        ):
             load_data(source)
     with pytest.raises(ValueError, match=r"There is no folder '.*nowhere'"):
         load_data(f"folder:{tmp_path / 'nowhere'}")

@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from ..towers import computing_dtype, cosine_logits, image_features, normalize, scale_and_bias
+from ..towers import computing_dtype, cosine_logits, find_family, image_features, normalize, scale_and_bias
 from .base import Head
 from .given_images import check_one_is_given, given_features
 from .losses import LOSS_NAMES, classification_loss
@@ -65,10 +65,10 @@ class VideoClassificationHead(Head):
         if image_embeds is not None:
             return given_features(model, image_embeds, "frames")
         pixel_values = cast(Tensor, pixel_values)
-        if pixel_values.ndim != 5 or not pixel_values.shape[1]:
-            raise ValueError(
-                f"`pixel_values` of videos must be (batch, frames, 3, height, width), got {tuple(pixel_values.shape)}."
-            )
+        of_frame = ("patches", "pixels") if find_family(model).needs_image_inputs else ("3", "height", "width")
+        if pixel_values.ndim != 2 + len(of_frame) or not pixel_values.shape[1]:
+            expected = ", ".join(("batch", "frames", *of_frame))
+            raise ValueError(f"`pixel_values` of videos must be ({expected}), got {tuple(pixel_values.shape)}.")
         size = pixel_values.shape[:2]
         of_frames = {
             name: each.flatten(0, 1) if isinstance(each, Tensor) and each.shape[:2] == size else each
