@@ -10,13 +10,13 @@ from types import FunctionType
 
 import pytest
 import torch
-from method_kinds import every_kind
+from method_kinds import PAIRS, every_kind, is_specific
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft_checkout import find_checkout, import_tests
 from transformers import CLIPModel
 
 from peft_coop import PeftModelForImageClassification
-from peft_coop.methods import METHODS
+from peft_coop.methods import METHODS, Prompt
 from peft_coop.models.saved_tensors import CONTAINER
 
 # As in PEFT's own runs, where a warning is no error.
@@ -95,15 +95,20 @@ def run_check(clip_path, tokenizer, pixel_values, monkeypatch):
     monkeypatch.setattr(PeftModelForImageClassification, "prefix", f".{CONTAINER}.", raising=False)
 
     def run(check, kind, switches, with_texts):
-        if with_texts and kind.settings.get("class_specific_context"):
-            pytest.skip(f"{check}: a class-specific context cannot be put into other texts, which the base model needs")
+        if with_texts and not takes_texts(kind):
+            pytest.skip(f"{check}: this prompt cannot be put into other texts, which the base model needs")
         texts = dict(tokenizer(["a cat.", "a very nice dog."], padding=True, return_tensors="pt")) if with_texts else {}
-        settings = {**kind.settings, "class_names": ["cat", "dog", "great white shark"]}
+        settings = {**kind.settings, "class_names": PAIRS}  # pairs of words are names, too
         torch.manual_seed(0)
         tester = ClipTester({**texts, "pixel_values": pixel_values})
         getattr(tester, check)(clip_path, kind.config_class, settings, **switches)
 
     return run
+
+
+def takes_texts(kind) -> bool:
+    """Whether the base model's own call, with texts, goes on with the prompt."""
+    return METHODS[kind.method].prompt.given_texts is not Prompt.given_texts and not is_specific(kind)
 
 
 def name_of(value) -> str:
