@@ -12,8 +12,9 @@ import datasets
 import pytest
 import transformers
 from pages import DOCS, MARKS, PAGES, README, ROOT, Block, blocks_of, split_command, unresolved, words_of
+from peft import get_peft_model
 
-from peft_coop import PeftModelForImageClassification, demo
+from peft_coop import CoOpConfig, PeftModelForImageClassification, demo
 from peft_coop.cli import main
 from peft_coop.cli.main import make_parser
 from peft_coop.methods import METHODS
@@ -110,6 +111,8 @@ def run_snippet(block: Block, names: dict) -> str:
         assert block.code
         assert unresolved(block.text) == [], block.place
         return ""
+    if block.mark == "given":
+        names |= {name: GIVEN[name]() for name in re.findall(r"\w+", block.note) if name not in names}
     with contextlib.redirect_stdout(io.StringIO()) as output:
         exec(block.code, names)
     return output.getvalue()
@@ -141,7 +144,8 @@ def composition(names, printed):
 
 
 def methods(names, printed):
-    assert [line.split()[0] for line in printed.splitlines()] == list(METHODS)
+    of_images = [key for key, method in METHODS.items() if method.protocols]
+    assert [line.split()[0] for line in printed.splitlines()] == of_images
 
 
 def prompt_and_lora(names, printed):
@@ -149,6 +153,14 @@ def prompt_and_lora(names, printed):
     assert "visual_projection.modules_to_save.default.weight" in printed
     assert names["loaded"].base_model.active_beside() == ["vision"]
     assert set(names["both"].peft_config) == {"default", "prompt"}
+
+
+def make_model():
+    return get_peft_model(demo.load_clip(), CoOpConfig(class_names=["cat", "dog"])).eval()
+
+
+# What a reader has before a block that is marked `given`.
+GIVEN = {"model": make_model, "image_processor": lambda: demo.load_processor().image_processor}
 
 
 # What the snippets of a page must have done, beside running.
@@ -183,7 +195,7 @@ def test_marks_are_known_and_give_reasons():
     assert marked
     for block in marked:
         assert block.mark in MARKS, block.place
-        assert bool(block.note) == (block.mark in ("not run", "file")), block.place
+        assert bool(block.note) == (block.mark in ("not run", "file", "given")), block.place
     comments = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines() if "<!-- " in line]
     of_blocks = [line for line in comments if line.strip(" <!->").partition(":")[0] in MARKS]
     assert len(of_blocks) == len(marked)  # none stands where no block follows it

@@ -8,19 +8,29 @@ from pathlib import Path
 import pytest
 from peft import PeftConfig
 
-from peft_coop import CoOpConfig
 from peft_coop.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 
 
-def test_every_option_is_in_the_table():
+def test_the_first_screen():
+    """What it is, one block to paste, one picture, numbers."""
     text = README.read_text(encoding="utf-8")
-    own = {field.name for field in fields(CoOpConfig)} - {field.name for field in fields(PeftConfig)}
-    assert "n_ctx" in own
-    for option in own:
-        assert text.count(f"| `{option}` |") == 1, option
+    first, picture, rest = (text.index(sign) for sign in ("```python", "![", "## "))
+    assert first < 800
+    assert text[first:picture].count("```") == 2
+    assert picture < rest
+    assert text[picture:rest].count("  CoOp") >= 4
+    assert len(text[:picture].splitlines()) < 30
+
+
+def test_every_setting_says_what_it_is():
+    """The reference shows it."""
+    for method in METHODS.values():
+        own = [field for field in fields(method.config) if field.name not in {one.name for one in fields(PeftConfig)}]
+        assert len(own) > 3
+        assert not [field.name for field in own if not field.metadata.get("help")], method.key
 
 
 @pytest.mark.parametrize(
@@ -33,13 +43,13 @@ def test_every_option_is_in_the_table():
         ("CoCoOp, 37 classes of OxfordPets, 8 images", ("OxfordPets", 37, 4, "end", False, 8)),
     ],
 )
-def test_the_positions_that_the_readme_counts(row, case, monkeypatch):
+def test_the_positions_that_the_page_of_costs_counts(row, case, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "examples" / "benchmark")
     cases = importlib.import_module("cases")
     chosen = cases.Case(*case)
     positions = cases.counts(chosen, cases.sequences_of(chosen))
     counted = " | ".join(f"{positions[form]:,}" for form in ("padded", "trimmed", "tree"))
-    assert f"| {row} | {counted} |" in README.read_text(encoding="utf-8")
+    assert f"| {row} | {counted} |" in (ROOT / "docs" / "concepts" / "cost.md").read_text(encoding="utf-8")
 
 
 def test_each_method_has_a_page():

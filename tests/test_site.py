@@ -13,7 +13,7 @@ import peft_coop
 from peft_coop.methods import METHODS
 
 SCRIPTS = ROOT / "docs" / "scripts"
-PUBLIC = ("peft_coop", "peft_coop.data", "peft_coop.evaluation", "peft_coop.hub", "peft_coop.demo")
+PUBLIC = ("peft_coop", "peft_coop.data", "peft_coop.evaluation", "peft_coop.hub", "peft_coop.demo", "peft_coop.export")
 GENERATED = {"index.md", "changelog.md", "contributing.md", "reference/commands.md"}
 # The options of the original's trainers: `extend_cfg` in its train.py.
 ORIGINAL_OPTIONS = {
