@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..recipes import IMAGE_PROTOCOLS
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -54,8 +56,15 @@ class LabelledImages:
         return int(counts.min()), int(counts.max())
 
 
-class Classifier(ABC):
+class Learned:
     """What a method has learned."""
+
+    def save(self, folder: Path) -> None:
+        """Write what is worth keeping into a folder; most have nothing."""
+
+
+class Classifier(Learned, ABC):
+    """What a method has learned, where images have one class each."""
 
     @abstractmethod
     def logits(self, images: Dataset, class_names: Sequence[str]) -> np.ndarray:
@@ -94,9 +103,6 @@ class Classifier(ABC):
             zero_shot_template: the dataset's prompt; "{}" stands for the class name.
         """
         return self
-
-    def save(self, folder: Path) -> None:  # noqa: B027  most have nothing to keep
-        """Write what is worth keeping into a folder."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ class ComparedMethod(ABC):
         """The method as the papers have it in a protocol; itself, unless what it leaves open depends on that.
 
         Args:
-            protocol: "few-shot", "base-to-new", "cross-dataset", "domain", "ablation" or "composition".
+            protocol: one of `peft_coop.recipes.PROTOCOLS`.
         """
         return self
 
@@ -153,7 +159,7 @@ class ComparedMethod(ABC):
 
         Of compositions, with thousands of images and pairs that are never shown, that is known of prompts only.
         """
-        return protocol != "composition" or not self.learns
+        return protocol in IMAGE_PROTOCOLS and (protocol != "composition" or not self.learns)
 
     def training_steps(self, images: LabelledImages) -> int | None:
         """Optimizer steps of a fit on these images; None where nothing is trained in steps."""

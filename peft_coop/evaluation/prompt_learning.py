@@ -231,9 +231,7 @@ class PromptLearning(ComparedMethod):
         """
         if not self.takes_part_in(protocol):
             own = ", ".join(METHODS[self.key].protocols)
-            raise ValueError(
-                f"{self.name} takes no part in {protocol!r}: its classes are not plain names. It has {own}."
-            )
+            raise ValueError(f"{self.name} takes no part in {protocol!r}, for which it is not made. It has {own}.")
         papers = METHODS[self.key].fields(protocol, self.data)
         if CONTEXT_START & self.fields.keys():
             papers = {name: value for name, value in papers.items() if name not in CONTEXT_START}
@@ -285,9 +283,13 @@ class PromptLearning(ComparedMethod):
 
     def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> PromptClassifier:
         """See `ComparedMethod.fit`."""
+        return PromptClassifier(self.train_model(clip, images, seed, folder), clip, self.num_workers)
+
+    def train_model(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> PeftModel:
+        """A copy of the model with the prompt that these images teach it; arguments are those of `fit`."""
         set_seed(seed)
         model = self._new_model(clip, images)
-        train = self._training_images(clip, images.train, seed)
+        train = self._training_images(clip, images, seed)
         run_name = f"{self.name} on {images.data}, {in_words(images.num_shots)}, seed {seed}"
         reads_pixels = self.augment or self.changes_vision
         workers = {"dataloader_num_workers": self.num_workers if reads_pixels else 0}
@@ -295,7 +297,7 @@ class PromptLearning(ComparedMethod):
         with reporting(self.report_to, self.log_dir or folder.parent / "logs"):
             train_prompt(model, train, self.recipe_for(images.num_shots), seed, folder, **arguments)
         model.requires_grad_(False)  # from now on it classifies, also into classes that nothing could teach it
-        return PromptClassifier(model, clip, self.num_workers)
+        return model
 
     def _new_model(self, clip: FrozenCLIP, images: LabelledImages) -> PeftModel:
         """A copy of the model with a prompt of these classes."""
@@ -337,7 +339,8 @@ class PromptLearning(ComparedMethod):
                 different.append(fields)
         return [replace(self, fields={**self.fields, **fields}) for fields in different]
 
-    def _training_images(self, clip: FrozenCLIP, train: Dataset, seed: int) -> Any:
+    def _training_images(self, clip: FrozenCLIP, images: LabelledImages, seed: int) -> Any:
+        train = images.train
         if self.augment:
             return AugmentedImages(train, clip.processor.image_processor, seed, flip=self.flip)
         if self.views is not None:

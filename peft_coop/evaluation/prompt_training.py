@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from peft import PeftModel
+from torch import nn
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerState
 
 from ..data import AugmentationCallback
@@ -62,6 +63,34 @@ def train_prompt(model: PeftModel, train: Any, recipe: Recipe, seed: int, folder
         folder: for the Trainer's checkpoints; who gave it removes them.
         arguments: further `TrainingArguments`.
     """
+    config = model.active_peft_config
+    callbacks = list(METHODS[config.method].callbacks_of(config, recipe))
+    last_written = AGGREGATION if any(isinstance(each, PromptAggregation) for each in callbacks) else TRAINER_STATE
+    train_with_recipe(model, train, recipe, seed, folder, callbacks, last_written, **arguments)
+
+
+def train_with_recipe(
+    model: nn.Module,
+    train: Any,
+    recipe: Recipe,
+    seed: int,
+    folder: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+    last_written: str = TRAINER_STATE,
+    **arguments: Any,
+) -> None:
+    """Train any model that gives a loss; go on from a checkpoint in `folder`, if there is one.
+
+    Args:
+        model: trained in place.
+        train: a dataset of what it takes.
+        recipe: how to train.
+        seed: of the order of the batches.
+        folder: for the Trainer's checkpoints; who gave it removes them.
+        callbacks: of the method.
+        last_written: the name of the file that is written last of a checkpoint.
+        arguments: further `TrainingArguments`.
+    """
     settings = {
         "seed": seed,
         "save_steps": 1 / SAVES,
@@ -79,12 +108,8 @@ def train_prompt(model: PeftModel, train: Any, recipe: Recipe, seed: int, folder
     )
     trainer.remove_callback(ProgressCallback)
     LossPartsCallback().add_to(trainer)
-    trainer.add_callback(AugmentationCallback)
-    config = model.active_peft_config
-    of_method = list(METHODS[config.method].callbacks_of(config, recipe))
-    for callback in of_method:
+    for callback in (AugmentationCallback, *callbacks):
         trainer.add_callback(callback)
-    last_written = AGGREGATION if any(isinstance(each, PromptAggregation) for each in of_method) else TRAINER_STATE
     with stage("training", total=1) as training:
         trainer.add_callback(StageCallback(training))
         trainer.train(resume_from_checkpoint=last_checkpoint(folder, last_written))

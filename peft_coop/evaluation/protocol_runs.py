@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..data import ImageData, images_fingerprint
 from ..data.features import PREPARATION
 from ..progress import part_of_step, stage
-from .compared_methods import Classifier, ComparedMethod, LabelledImages, Scorer, in_words
+from .compared_methods import Classifier, ComparedMethod, LabelledImages, Learned, Scorer, in_words
 from .fingerprints import clip_fingerprint
 from .folder_locks import BusyError
 from .frozen_clip import FrozenCLIP
@@ -42,7 +42,7 @@ class Measured(ABC):
     images: Dataset
 
     @abstractmethod
-    def measure(self, classifier: Classifier, scorer_of: ScorerOf) -> dict[str, Any]:
+    def measure(self, classifier: Any, scorer_of: ScorerOf) -> dict[str, Any]:
         """The scores of what was learned, as JSON.
 
         Args:
@@ -98,9 +98,10 @@ class PlannedFit:
     tests: Mapping[str, Measured]
     of_images: Mapping[str, Any] = field(default_factory=dict)
 
-    def measure(self, classifier: Classifier) -> Results:
+    def measure(self, classifier: Any) -> Results:
         """What was learned, on each split."""
-        scorer_of, results, done = _keeping_the_latest(classifier.scorer), {}, 0
+        scorer_of = _keeping_the_latest(lambda class_names: classifier.scorer(class_names))
+        results, done = {}, 0
         for split, test in self.tests.items():
             with part_of_step(done / self.num_tests, (done + len(test.images)) / self.num_tests):
                 results[split] = test.measure(classifier, scorer_of)
@@ -196,11 +197,11 @@ def _images_to_encode(plan: PlannedFit, run: str) -> dict[str, int]:
 def _run(clip: FrozenCLIP, plan: PlannedFit, key: RunKey, output: Path, wait: bool) -> dict[str, Any]:
     learning = learning_share(plan.method, clip, plan.images, plan.num_tests)
 
-    def fit(folder: Path) -> Classifier:
+    def fit(folder: Path) -> Learned:
         with part_of_step(0, learning):
             return plan.method.fit(clip, plan.images, plan.seed, folder)
 
-    def measure(classifier: Classifier) -> Results:
+    def measure(classifier: Learned) -> Results:
         with part_of_step(learning, 1, all_count=plan.method.reads_each_image):
             return plan.measure(classifier)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..whole_files import written_whole
-from .compared_methods import Classifier
+from .compared_methods import Learned
 from .folder_locks import locked
 
 RESULT = "result.json"
@@ -85,8 +85,8 @@ class RunKey:
 def run_once(
     key: RunKey,
     output: Path,
-    fit: Callable[[Path], Classifier],
-    measure: Callable[[Classifier], Results],
+    fit: Callable[[Path], Learned],
+    measure: Callable[[Learned], Results],
     wait: bool = False,
 ) -> dict[str, Any]:
     """Do a run whose result is not there yet, write its result, and return it.
@@ -166,7 +166,7 @@ def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None
     return CHANGED[kind] + (f", in {split!r}" if split else "")
 
 
-def _do(key: RunKey, folder: Path, fit: Callable[[Path], Classifier], measure: Callable[[Classifier], Results]) -> None:
+def _do(key: RunKey, folder: Path, fit: Callable[[Path], Learned], measure: Callable[[Learned], Results]) -> None:
     _claim(folder, asdict(key))
     started = time.monotonic()
     classifier = fit(folder / CHECKPOINTS)

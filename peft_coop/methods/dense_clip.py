@@ -374,5 +374,5 @@ DENSE_CLIP = Method(
     "`model.set_classes([...])`.",
     settings=("head", "n_ctx", "train_vision"),
     colour="#5b3a8c",
-    protocols=(),
+    protocols=("segmentation",),
 )

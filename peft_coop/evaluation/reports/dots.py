@@ -41,15 +41,26 @@ def ablation_figure(runs: Sequence[Run], metric: str = "accuracy") -> Figure:
     own = [run for run in runs if run.protocol == "ablation"]
     if not own:
         raise ValueError("A figure is of the ablation runs, got no such run.")
-    lines, datasets = make_lines(own), distinct(run.data for run in own)
+    return dots_figure(own, metric, METRICS[metric])
+
+
+def dots_figure(runs: Sequence[Run], metric: str, name: str) -> Figure:
+    """Draw a dot for each line: a panel for each dataset, side by side, with the same lines.
+
+    Args:
+        runs: of one protocol; measured on "test".
+        metric: of the results, a fraction.
+        name: of the metric.
+    """
+    lines, datasets = make_lines(runs), distinct(run.data for run in runs)
     characters = int(NAMES_SHARE * PAGE_WIDTH * CHARACTERS_PER_INCH)
-    names = [textwrap.fill(line.label, characters) for line in lines]
-    figure, panels = _panels_side_by_side(len(datasets), sum(name.count("\n") + 1 for name in names))
+    labels = [textwrap.fill(line.label, characters) for line in lines]
+    figure, panels = _panels_side_by_side(len(datasets), sum(label.count("\n") + 1 for label in labels))
     for place, data in zip(panels, datasets, strict=True):
         _draw_dots(place, lines, data, metric)
         name_panel(place, data, False)
-        _finish_panel(place, len(lines), f"{METRICS[metric]} (%)")
-    panels[0].set_yticks(range(len(names)), names, parse_math=False)
+        _finish_panel(place, len(lines), f"{name} (%)")
+    panels[0].set_yticks(range(len(labels)), labels, parse_math=False)
     return figure
 
 

@@ -11,6 +11,7 @@ from .bars import base_to_new_figure, transfer_figure
 from .curves import few_shot_figure
 from .dots import ablation_figure
 from .finished_runs import Run
+from .segmentation_tables import segmentation_figure
 from .trade_offs import composition_figure
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ FIGURES: dict[str, Callable[[Sequence[Run], str], Figure]] = {
     "domain": transfer_figure,
     "ablation": ablation_figure,
     "composition": composition_figure,
+    "segmentation": segmentation_figure,
 }
 
 

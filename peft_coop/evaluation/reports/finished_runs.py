@@ -21,6 +21,7 @@ SPLITS: dict[str, tuple[str, ...]] = {
     "domain": (),
     "ablation": ("test",),
     "composition": (),
+    "segmentation": ("test",),
 }
 # What is measured of each split, and as people read it.
 METRICS = {"accuracy": "accuracy", "macro_accuracy": "macro accuracy", "ece": "expected calibration error"}
@@ -33,6 +34,14 @@ COMPOSITION_METRICS = {
     "attr_acc": "attribute",
     "obj_acc": "object",
 }
+# Of the pixels of images.
+SEGMENTATION_METRICS = {
+    "mean_iou": "mIoU",
+    "mean_accuracy": "mean accuracy of classes",
+    "overall_accuracy": "accuracy of pixels",
+}
+# By protocol, where they are not `METRICS`.
+METRICS_OF = {"composition": COMPOSITION_METRICS, "segmentation": SEGMENTATION_METRICS}
 MORE_OF_COMPOSITIONS = ("best_hm_seen", "best_hm_unseen")
 CURVE = ("seen", "unseen")
 TEXTS = ("protocol", "data", "model", "method", "method_name")
@@ -115,7 +124,7 @@ def load_runs(paths: Iterable[str | os.PathLike] | str | os.PathLike, left_out: 
 
 def metrics_of(protocol: str) -> dict[str, str]:
     """What a protocol measures of each split, as fractions, and as people read it."""
-    return COMPOSITION_METRICS if protocol == "composition" else METRICS
+    return METRICS_OF.get(protocol, METRICS)
 
 
 def check_metric(metric: str) -> None:

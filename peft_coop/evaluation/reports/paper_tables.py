@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from .averages import Value, over_datasets, over_seeds
 from .composition_tables import COMPOSITION_NOTE, composition_title, is_composition_as_published
-from .finished_runs import COMPOSITION_METRICS, METRICS, Run, check_metric
+from .finished_runs import COMPOSITION_METRICS, METRICS, SEGMENTATION_METRICS, Run, check_metric
 from .grouped_runs import Line, distinct, make_lines, model_label
 from .missing_shots import shots_note
 from .published import (
@@ -19,6 +19,7 @@ from .published import (
     published_compositions,
     published_compositions_note,
 )
+from .segmentation_tables import SEGMENTATION_NOTE, segmentation_title
 from .tables import (
     H_NOTE,
     base_and_new,
@@ -220,6 +221,25 @@ def _composition(runs: Sequence[Run], metric: str) -> Iterator[PaperTable]:
         )
 
 
+def _segmentation(runs: Sequence[Run], metric: str) -> Iterator[PaperTable]:
+    """Methods as rows, all metrics as columns; a table for each dataset."""
+    for data in distinct(run.data for run in runs):
+        own = [run for run in runs if run.data == data]
+        rows = [
+            ([line.label], [over_seeds(line.by_seed("test", each)) for each in SEGMENTATION_METRICS])
+            for line in make_lines(own)
+        ]
+        yield PaperTable(
+            caption=_caption(own, f"{segmentation_title(data, own[0].model)}.", SEGMENTATION_NOTE),
+            label=f"segmentation {data} {model_label(own[0].model)}",
+            headings=(["method"], list(SEGMENTATION_METRICS.values())),
+            groups=[rows],
+            num_own=len(SEGMENTATION_METRICS),
+            lowest=False,
+            by_column=True,
+        )
+
+
 BUILDERS: dict[str, Callable[[Sequence[Run], str], Iterator[PaperTable]]] = {
     "few-shot": _few_shot,
     "base-to-new": _base_to_new,
@@ -227,6 +247,7 @@ BUILDERS: dict[str, Callable[[Sequence[Run], str], Iterator[PaperTable]]] = {
     "domain": _transfer,
     "ablation": _ablation,
     "composition": _composition,
+    "segmentation": _segmentation,
 }
 
 

@@ -12,6 +12,7 @@ from .finished_runs import METRICS, Run, check_metric
 from .grouped_runs import Line, distinct, make_lines
 from .missing_shots import shots_note
 from .published import NUM_SHOTS, RECIPE_FIELDS, Row, paper_names, published, published_base_to_new
+from .segmentation_tables import segmentation_tables
 from .table_rows import Cell, Table, make_table
 
 H_NOTE = "H is the harmonic mean of the means of base and new, as in the CoCoOp paper."
@@ -186,6 +187,7 @@ BUILDERS: dict[str, Callable[[Sequence[Run], str], Iterator[Table]]] = {
     "domain": _transfer_tables,
     "ablation": _ablation_tables,
     "composition": composition_tables,
+    "segmentation": segmentation_tables,
 }
 
 
