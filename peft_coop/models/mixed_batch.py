@@ -60,9 +60,26 @@ def classify_mixed(
             )
         part.text_embeds = part.text_embeds.expand(len(indices), -1, -1)
         parts.append(part)
+    check_sizes(dict(zip(groups, parts, strict=True)))
     order = torch.cat(list(groups.values())).argsort()
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return type(parts[0])(**{name: each[order.to(each.device)] for name, each in joined.items()})
+
+
+def check_sizes(parts: Mapping[str, ModelOutput]) -> None:
+    """Check that the adapters' logits are of one size, as those of pixels need not be.
+
+    Args:
+        parts: each adapter's.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    sizes = {name: tuple(part.logits.shape[1:]) for name, part in parts.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(
+            f"The adapters in `adapter_names` give logits of other sizes, {sizes}: call the model for each."
+        )
 
 
 def check_names(model: nn.Module, layer: PromptEmbeddings, adapter_names: Sequence[str], n_images: int | None) -> None:

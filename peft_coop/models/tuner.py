@@ -8,6 +8,7 @@ from copy import deepcopy
 from functools import cache
 from typing import Any
 
+import torch
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
@@ -115,6 +116,16 @@ class PromptTuner(BaseTuner):
         layer.update_layer(adapter_name, prompt, texts)
         setattr(parent, target_name, layer)
         tower.install()
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """As PEFT, which leaves buffers out: a batch norm's statistics are of the dtype of its weights."""
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        layer = self.model.get_submodule(find_family(self.model).embeddings)
+        if autocast_adapter_dtype and isinstance(layer, PromptEmbeddings) and adapter_name in layer.learned_prompts:
+            for module in layer.prompt_of(adapter_name).modules():
+                for name, buffer in module.named_buffers(recurse=False):
+                    if buffer.dtype in (torch.float16, torch.bfloat16):
+                        setattr(module, name, buffer.float())
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         setattr(parent, child_name, new_module)
