@@ -17,7 +17,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 unexport PYTHONPATH
 unexport PYTHONHOME
 
-.PHONY: help demo test peft-suite quality format docs clean
+.PHONY: help demo test peft-suite quality format docs release-check lower-bounds clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -27,6 +27,10 @@ help:
 	@echo "make quality  lint, formatting, types"
 	@echo "make format   apply the formatting, and the fixes that the linter can make by itself"
 	@echo "make docs     build the documentation site into site/"
+	@echo "make release-check"
+	@echo "              build the package, check it, and try the wheel alone in an empty environment"
+	@echo "make lower-bounds"
+	@echo "              run the tests with the oldest dependencies that pyproject.toml allows"
 	@echo "make clean    remove $(VENV), caches and outputs"
 	@echo "make peft-suite PEFT_CHECKOUT=/path/to/peft"
 	@echo "              run PEFT's own tests of what every method must do"
@@ -48,6 +52,29 @@ quality: $(VENV)/installed-dev
 # What the theme says of its future is known; a warning of a page or a link is an error.
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+# The wheel sees nothing of this checkout: the core alone must start, and with `cli` the demo must run.
+release-check: $(VENV)/installed-release
+	rm -rf dist build/wheel
+	$(PY) -m build
+	$(PY) -m twine check --strict dist/*
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/pip install --quiet --disable-pip-version-check $(TORCH)
+	build/wheel/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
+	cd build/wheel && bin/peft-coop --version && bin/python -c "import peft_coop"
+	build/wheel/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt "$$(echo dist/*.whl)[cli]"
+	cd build/wheel && bin/peft-coop demo --output demo-output
+
+# The oldest torch of a package index may come without a wheel for this Python: LOWER_PYTHON chooses another one.
+LOWER_PYTHON ?= $(PYTHON)
+lower-bounds: $(VENV)/installed-release
+	mkdir -p build
+	$(PY) -m uv pip compile --quiet --resolution lowest-direct --extra test --python $(LOWER_PYTHON) \
+		--output-file build/lower-bounds.txt pyproject.toml
+	$(PY) -m uv venv --quiet --clear --seed --python $(LOWER_PYTHON) build/lower-bounds
+	$(PY) -m uv pip install --quiet --python build/lower-bounds/bin/python --requirement build/lower-bounds.txt
+	$(PY) -m uv pip install --quiet --python build/lower-bounds/bin/python --no-deps --editable .
+	build/lower-bounds/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 format: $(VENV)/installed-dev
 	$(PY) -m ruff check --fix --exit-zero .

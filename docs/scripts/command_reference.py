@@ -47,13 +47,13 @@ def option(action: argparse.Action) -> str:
     """An option as it is typed."""
     values = "" if action.nargs == 0 else str(action.metavar or choices_of(action) or action.dest.upper())
     names = ", ".join(action.option_strings)
-    return f"`{f'{names} {values}'.strip()}`".replace("|", "\\|")
+    return f"`{f'{names} {values}'.strip()}`"
 
 
 def choices_of(action: argparse.Action) -> str:
     """The values that an option accepts, if they are few enough for a name."""
-    words = "|".join(map(str, action.choices or ()))
-    return words if len(words) < 40 else ""
+    words = ",".join(map(str, action.choices or ()))
+    return f"{{{words}}}" if 0 < len(words) < 40 else ""
 
 
 def help_of(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
