@@ -10,6 +10,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..progress import stage
 from .composition import add_composition, check_composition, word_vectors
 from .loading import load_clip, load_images, load_pairs, tell_shots
+from .mask_options import BASELINES as MASK_BASELINES
+from .mask_options import (
+    MASKS,
+    OF_WHOLE_IMAGES,
+    PROTOCOL,
+    add_masks,
+    check_method,
+    load_mask_images,
+    prompt_segmentation,
+    refuse,
+    segmentation_baselines,
+    windows_of,
+)
 from .messages import say
 from .method_options import make_prompt_learning, tell_unused
 from .offered_methods import default_method, method_titles
@@ -27,7 +40,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..data import CompositionData, ImageData
+    from ..data import CompositionData, ImageData, MaskData
     from ..evaluation import ComparedMethod
 
 Data = TypeVar("Data", "ImageData", "CompositionData")
@@ -60,6 +73,7 @@ examples:
   peft-coop benchmark domain --data coop:imagenet@DATA --targets coop:imagenetv2@DATA coop:imagenet_a@DATA ...
   peft-coop benchmark ablation --data demo:digits --lengths 4 8 16 --starts "a photo of a" --output runs
   peft-coop benchmark composition --data demo:compositions --methods all --world both --output runs
+  peft-coop benchmark segmentation --data masks:ADEChallengeData2016 --model openai/clip-vit-base-patch16 --output runs
 
 Every finished run is a folder below --output and is not done again: stop with Ctrl-C, go on with the same command.
 `peft-coop report runs` prints the tables again and draws the figures.
@@ -109,6 +123,10 @@ def add_commands(commands: Any) -> None:
         COMPOSITIONS,
     )
     add_composition(composition)
+    segmentation = _add_protocol(
+        protocols, PROTOCOL, "learn from images with masks which class each pixel is of", run_segmentation, MASKS
+    )
+    add_masks(segmentation)
     for one in (base_to_new, cross, domain, ablation):
         one.add_argument("--shots", type=int, default=16, help="training images per class (default: 16)")
 
@@ -123,14 +141,15 @@ def _add_protocol(protocols: Any, name: str, text: str, run: Callable, data: str
         add_model(parser)
         add_context(parser)
     add_set(parser)
-    default = ["zero-shot", default_method()]
+    keys = all_keys() if name != PROTOCOL else (*MASK_BASELINES, *method_titles())
+    default = ["zero-shot", default_method()] if name != PROTOCOL else ["all"]
     parser.add_argument(
         "--methods",
         nargs="+",
         default=default,
-        choices=[*all_keys(), "all"],
+        choices=[*keys, "all"],
         metavar="METHOD",
-        help=f"of {', '.join(all_keys())}, or all that the protocol can use (default: {' '.join(default)})",
+        help=f"of {', '.join(keys)}, or all that the protocol can use (default: {' '.join(default)})",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
     parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
@@ -206,6 +225,26 @@ def run_composition(options: argparse.Namespace) -> None:
         composition(clip, data, methods, options.output, options.seeds, word_vectors=vectors, **how)
 
 
+def run_segmentation(options: argparse.Namespace) -> None:
+    """Pixels."""
+    from ..evaluation.segmentation import segmentation, segmentation_methods
+
+    refuse(options, OF_WHOLE_IMAGES)
+    prompts = [method.key for method in segmentation_methods()]
+    for key in options.methods:
+        if key in method_titles():
+            check_method(key)
+    clip = load_clip(options.model, options)
+    windows = windows_of(options, clip)
+    loaded = [load_mask_images(source, options) for source in options.data]
+    check_names(loaded)
+    asked = [key for key in (*MASK_BASELINES, *prompts) if key in options.methods or "all" in options.methods]
+    for data in loaded:
+        baselines = segmentation_baselines(options, data, windows)
+        methods = [baselines.get(key) or prompt_segmentation(key, options, data, windows) for key in asked]
+        segmentation(clip, data, methods, options.output, options.seeds, options.num_images)
+
+
 def run_ablation(options: argparse.Namespace) -> None:
     """Every combination of contexts and models."""
     from ..evaluation import ablation
@@ -262,7 +301,7 @@ def load_all(sources: Sequence[str], options: argparse.Namespace) -> list[ImageD
     return loaded
 
 
-def check_names(loaded: Sequence[ImageData] | Sequence[CompositionData]) -> None:
+def check_names(loaded: Sequence[ImageData] | Sequence[CompositionData] | Sequence[MaskData]) -> None:
     """Refuse datasets whose results could not be told apart.
 
     Raises:

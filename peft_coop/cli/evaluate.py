@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .loading import TEMPLATE_WITH_ADAPTER, load_adapter, load_clip, load_images
+from .loading import TEMPLATE_WITH_ADAPTER, check_task, load_adapter, load_clip, load_images
+from .mask_options import MASKS, add_masks, has_masks
 from .messages import say
-from .options import DEMO, add_data, add_model, add_quiet, add_template, check_new, percent
+from .options import DEMO, IMAGES, add_data, add_model, add_quiet, add_template, check_new, percent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,7 @@ def add_commands(commands: Any) -> None:
         "are the data's: a unified context classifies into any. Without --adapter it is zero-shot CLIP.",
     )
     parser.add_argument("--adapter", help="folder or Hub name of a saved prompt")
-    add_data(parser)
+    add_data(parser, text=f"{IMAGES}; {MASKS}")
     add_model(parser, default=None)
     parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="default: test")
     parser.add_argument("--per-class", action="store_true", help="also the accuracy of every class")
@@ -50,6 +51,13 @@ def add_commands(commands: Any) -> None:
         "--workers", type=int, default=0, help="processes that load images, for a prompt that reads them itself"
     )
     add_template(parser)
+    add_masks(parser, learns=False)
+    parser.add_argument(
+        "--score-maps",
+        type=Path,
+        metavar="FILE",
+        help="with masks: a picture of an image, its classes, and how close its places are to each class; .png or .pdf",
+    )
     add_quiet(parser)
     parser.set_defaults(run=run_evaluate)
 
@@ -60,6 +68,10 @@ def run_evaluate(options: argparse.Namespace) -> None:
     Raises:
         ValueError: if the data has no such images, or a file is there or has an unknown ending.
     """
+    if has_masks(options.data):
+        from .segment import evaluate_masks
+
+        return evaluate_masks(options)
     from ..evaluation import Predictions, scores, write_confusion
 
     _check_files(options)
@@ -110,6 +122,7 @@ def _classifier(options: argparse.Namespace, data: ImageData) -> tuple[Classifie
     if options.template is not None:
         raise ValueError(TEMPLATE_WITH_ADAPTER)
     model, clip = load_adapter(options.adapter, options)
+    check_task(model, "IMAGE_CLS", options.adapter)
     return PromptClassifier(model, clip, options.workers), clip
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .messages import say
 from .options import DEMO
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Data = TypeVar("Data")
 CONFIG = "adapter_config.json"
+# What has a class, by PEFT's name of the task.
+CLASSIFIED = {"IMAGE_CLS": "whole images", "VIDEO_CLS": "videos", "SEMANTIC_SEG": "the pixels of images"}
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 TEMPLATE_WITH_ADAPTER = "--template is for zero-shot CLIP, and --adapter has a prompt of its own: leave one out."
 
@@ -115,9 +117,34 @@ def load_images(source: str, options: argparse.Namespace) -> ImageData:
     data = _loaded(load_data, source, options)
     if getattr(options, "template", None) is not None:
         data = replace(data, zero_shot_template=checked_template(options.template))
+    tell_summary(data)
+    return data
+
+
+def tell_summary(data: Any) -> None:
+    """Tell what was read.
+
+    Args:
+        data: with a `summary` that has `lines`.
+    """
     for line in data.summary.lines():
         say(line)
-    return data
+
+
+def check_task(model: PeftModel, task: str, adapter: str) -> None:
+    """Check what an adapter classifies.
+
+    Args:
+        model: with the adapter.
+        task: PEFT's name of what is asked for, such as "IMAGE_CLS".
+        adapter: its folder or Hub name, for the error.
+
+    Raises:
+        ValueError: if it is of another task.
+    """
+    own = model.get_base_model().prompt_layer.prompt.task_head.task_type
+    if own != task:
+        raise ValueError(f"The adapter {adapter!r} is for {CLASSIFIED[own]}, and not for {CLASSIFIED[task]}.")
 
 
 def load_pairs(source: str, options: argparse.Namespace) -> CompositionData:
@@ -125,8 +152,7 @@ def load_pairs(source: str, options: argparse.Namespace) -> CompositionData:
     from ..data import load_compositions
 
     data = _loaded(load_compositions, source, options)
-    for line in data.summary.lines():
-        say(line)
+    tell_summary(data)
     return data
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..progress import stage
-from .loading import TEMPLATE_WITH_ADAPTER, checked_template, load_adapter, load_clip
+from .loading import TEMPLATE_WITH_ADAPTER, check_task, checked_template, load_adapter, load_clip
+from .mask_options import add_masks
 from .messages import say
 from .options import DEMO, add_model, add_other_names, add_quiet, add_template, percent, whole_number
 
@@ -31,7 +32,8 @@ def add_commands(commands: Any) -> None:
         "predict",
         help="classify image files",
         description="Classify image files, and those in folders. An image that cannot be read is told, and its line of "
-        "--json has an `error`; the exit code is 2 then.",
+        "--json has an `error`; the exit code is 2 then. An adapter that was learned from masks writes a mask, and a "
+        "picture of it, for each image into --output.",
     )
     parser.add_argument("images", nargs="*", type=Path, help="image files, and folders of them")
     parser.add_argument("--adapter", help="folder or Hub name of a saved prompt")
@@ -51,6 +53,13 @@ def add_commands(commands: Any) -> None:
         help="of the best class, below which the answer is 'other' (default: what `calibrate` has chosen)",
     )
     parser.add_argument("--top-k", type=whole_number, default=1, help="labels per image (default: 1)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for a mask and a picture of it of each image, where each pixel gets a class",
+    )
+    add_masks(parser, learns=False, reads_data=False)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     add_quiet(parser)
     parser.set_defaults(run=run_predict)
@@ -59,6 +68,12 @@ def add_commands(commands: Any) -> None:
 def run_predict(options: argparse.Namespace) -> int:
     """Classify and print; 2 if an image could not be read."""
     files = list(_files(_images(options)))
+    if _classifies_pixels(options):
+        from .segment import predict_masks
+
+        return predict_masks(options, files, _open)
+    if options.output is not None:
+        raise ValueError(f"--output is for adapters that give each pixel a class, and {options.adapter!r} is not one.")
     model, clip = _classifier(options)
     decision = _decision(model, options)
     size = options.eval_batch_size or BATCH_SIZE
@@ -105,6 +120,18 @@ def _is_image(name: str) -> bool:
     return is_image_name(Path(name)) and Path(name).is_file()
 
 
+def _classifies_pixels(options: argparse.Namespace) -> bool:
+    """Whether masks are asked for: of an adapter that was learned from masks, or by `--output` without any."""
+    from peft import PeftConfig
+
+    if not options.adapter:
+        return options.output is not None
+    try:
+        return PeftConfig.from_pretrained(options.adapter).task_type == "SEMANTIC_SEG"
+    except (OSError, ValueError, KeyError):
+        return False  # who loads it says what is wrong
+
+
 def _classifier(options: argparse.Namespace) -> tuple[PeftModel, FrozenCLIP]:
     from peft import get_peft_model
 
@@ -114,6 +141,7 @@ def _classifier(options: argparse.Namespace) -> tuple[PeftModel, FrozenCLIP]:
         if options.template is not None:
             raise ValueError(TEMPLATE_WITH_ADAPTER)
         model, clip = load_adapter(options.adapter, options)
+        check_task(model, "IMAGE_CLS", options.adapter)
         if options.class_names:
             model.set_classes(options.class_names)
         return model, clip

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SCORES = "scores.json"
 DRAWN = "drawn"  # in it, how the images were drawn that the prompt has learned from
-IN_CARD = ("accuracy", "macro_accuracy", "ece")
+IN_CARD = ("accuracy", "macro_accuracy", "ece", "mean_iou", "mean_accuracy", "overall_accuracy")
 
 
 def dataset_name(source: str, data: ImageData) -> str:
@@ -95,4 +95,7 @@ def write_ece(model: PeftModel, folder: Path, dataset: str, num_examples: int, e
 
 
 def _of_card(record: Mapping[str, Any]) -> dict[str, float]:
-    return {name: record[name] for name in IN_CARD}
+    found = {name: record[name] for name in IN_CARD if name in record}
+    if not found:
+        raise KeyError(IN_CARD[0])
+    return found

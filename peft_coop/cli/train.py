@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..progress import stage
 from .loading import load_clip, load_images, tell_shots
+from .mask_options import MASKS, add_masks, check_learns_from_images, has_masks
 from .method_options import make_prompt_learning, tell_unused
 from .offered_methods import default_method, method_titles
 from .options import (
+    IMAGES,
     add_context,
     add_data,
     add_model,
@@ -53,7 +55,7 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES.format(method=tuple(method_titles())[-1]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_data(parser)
+    add_data(parser, text=f"{IMAGES}; {MASKS}")
     add_model(parser)
     add_template(parser)
     parser.add_argument(
@@ -63,13 +65,16 @@ def add_commands(commands: Any) -> None:
         metavar="METHOD",
         help=f"of {', '.join(method_titles())} (default: {default_method()})",
     )
-    parser.add_argument("--shots", type=_shots, default=16, help="images per class, or 'all' (default: 16)")
+    parser.add_argument(
+        "--shots", type=_shots, default=16, help="images per class, or 'all' (default: 16); with masks, --num-images"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the drawn images and of the training (default: 1)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the adapter")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_context(parser)
     add_set(parser)
     add_recipe(parser)
+    add_masks(parser)
     add_quiet(parser)
     parser.set_defaults(run=run_train)
 
@@ -80,6 +85,11 @@ def run_train(options: argparse.Namespace) -> None:
     Raises:
         ValueError: if the output folder holds something else, or the data has no training images.
     """
+    if has_masks(options.data):
+        from .segment import train_masks
+
+        return train_masks(options, SAME)
+    check_learns_from_images(options.method, options.data)
     from ..evaluation import ZeroShot, how_drawn, scores
 
     TrainingFolder(options.output, {}).check()  # before anybody waits for the images

@@ -1,6 +1,6 @@
 """A tiny CLIP, pretrained from scratch on drawn pictures, and tasks to try it on."""
 
-from .loading import LEARNING_RATE, MODEL_PATH, PROTOCOL_LEARNING_RATES, load_clip, load_processor
+from .loading import LEARNING_RATE, MODEL_PATH, PROTOCOL_FIELDS, PROTOCOL_LEARNING_RATES, load_clip, load_processor
 from .tasks import (
     DemoCompositions,
     DemoScenes,
@@ -14,6 +14,7 @@ from .tasks import (
 __all__ = [
     "LEARNING_RATE",
     "MODEL_PATH",
+    "PROTOCOL_FIELDS",
     "PROTOCOL_LEARNING_RATES",
     "DemoCompositions",
     "DemoScenes",

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL.Image import Image as Picture
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from ...data import MaskValues
 from ..compared_methods import LabelledImages, Learned
@@ -65,6 +66,38 @@ class Segmenter(Learned):
             raise ValueError("The model's probabilities are not all finite: it has weights that are no numbers.")
         return found
 
+    def score_maps(self, image: Picture) -> np.ndarray:
+        """How close each place of an image is to each class, `[K, h, w]`, cosines, in the size in which it is read.
+
+        Raises:
+            ValueError: if the model compares no places with classes.
+        """
+        return self.windows.logits(image, self.clip.processor.image_processor, ScoreMaps(self.model)).cpu().numpy()
+
     def segment(self, image: Picture) -> np.ndarray:
         """The class of each pixel of an image, `[H, W]`, int64."""
         return self.probabilities(image).argmax(0).cpu().numpy()
+
+
+class ScoreMaps(nn.Module):
+    """A model whose logits are another one's score maps.
+
+    Args:
+        model: the other one.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        self.config = model.config
+
+    def forward(self, pixel_values: Tensor) -> SemanticSegmenterOutput:
+        """Score maps `[B, K, h, w]`.
+
+        Raises:
+            ValueError: if the model has none.
+        """
+        found = getattr(self.model(pixel_values=pixel_values), "score_map", None)
+        if found is None:
+            raise ValueError(f"{type(self.model).__name__} has no score map: it compares no places with classes.")
+        return SemanticSegmenterOutput(logits=found)

@@ -79,14 +79,22 @@ class Windows:
         views = [(scale, mirrored) for scale in self.scales for mirrored in ((False, True) if self.flip else (False,))]
         for scale, mirrored in views:
             view = image.transpose(Transpose.FLIP_LEFT_RIGHT) if mirrored else image
-            logits = self._logits(view, image_processor, scale, model)
+            logits = self.logits(view, image_processor, model, scale)
             found = F.interpolate(logits[None], size=image.size[::-1], mode="bilinear", align_corners=False)[0]
             found = found.softmax(0).flip(-1) if mirrored else found.softmax(0)
             total = found if total is None else total + found
         return torch.as_tensor(total) / len(views)
 
-    def _logits(self, image: Picture, image_processor: Any, scale: float, model: nn.Module) -> Tensor:
-        """Logits `[K, h, w]` of a resized image of h by w pixels."""
+    @torch.no_grad()
+    def logits(self, image: Picture, image_processor: Any, model: nn.Module, scale: float = 1.0) -> Tensor:
+        """Logits of an image in the size in which it is read, `[K, h, w]`, float32.
+
+        Args:
+            image: in RGB.
+            image_processor: the model's.
+            model: as for `probabilities`.
+            scale: of the image, as a factor of the size.
+        """
         resized = image.resize(fitted_size(*image.size, self.crop_size, scale), resampling_of(image_processor))
         pixels = normalise([resized], image_processor).to(next(model.parameters()).device)
         return over_windows(model, pixels, self.crop_size, self.step)[0].float()

@@ -1,0 +1,172 @@
+"""`train`, `evaluate`, `predict` and `benchmark` with images whose pixels have a class each."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from peft_coop.cli.main import main
+from peft_coop.demo import load_scene_task
+
+SMALL = ["--crop-size", "48", "--set", "head_channels=8", "--set", "decoder_width=8"]
+QUICK = ["--epochs", "1", "--batch-size", "2"]
+
+pytestmark = pytest.mark.filterwarnings("ignore:This vision tower has 4 layers:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Some of the demo's scenes in ADE20K's layout."""
+    task, place = load_scene_task("scenes"), tmp_path_factory.mktemp("rooms") / "rooms"
+    for split, images in {"training": task.train.select(range(4)), "validation": task.test.select(range(2))}.items():
+        for kind, column in (("images", "image"), ("annotations", "mask")):
+            (place / kind / split).mkdir(parents=True)
+            for index, picture in enumerate(images[column]):
+                picture.save(place / kind / split / f"{index}.png")
+    lines = [f"{number}\t1\t{name}" for number, name in enumerate(task.class_names, start=1)]
+    (place / "objectInfo150.txt").write_text("\n".join(["Idx\tRatio\tName", *lines]), encoding="utf-8")
+    return place
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """An adapter that `train` has made."""
+    output = tmp_path_factory.mktemp("adapter") / "scenes"
+    arguments = ["train", "--method", "dense_clip", "--data", f"masks:{folder}", "--output", str(output), "--quiet"]
+    assert main([*arguments, *SMALL, *QUICK]) == 0
+    return output
+
+
+def test_train_saves_the_adapter_its_scores_and_its_card(trained):
+    scores = json.loads((trained / "scores.json").read_text(encoding="utf-8"))
+    assert 0 <= scores["mean_iou"] <= 1
+    assert 0 <= scores["zero_shot_mean_iou"] <= 1
+    assert (scores["num_train"], scores["num_examples"], len(scores["per_category_iou"])) == (4, 2, 13)
+    assert scores["summary"]["splits"]["train"]["images"] == 4
+    card = (trained / "README.md").read_text(encoding="utf-8")
+    assert "image-segmentation" in card
+    assert "Mean iou" in card
+
+
+def test_evaluate_measures_what_train_has_and_draws_score_maps(trained, folder, capsys, tmp_path):
+    picture = tmp_path / "maps.png"
+    arguments = ["evaluate", "--adapter", str(trained), "--data", f"masks:{folder}", "--json", "--quiet"]
+    assert main([*arguments, "--score-maps", str(picture)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["mean_iou"] == json.loads((trained / "scores.json").read_text(encoding="utf-8"))["mean_iou"]
+    with Image.open(picture) as drawn:
+        assert min(drawn.size) > 500
+    assert main([*arguments, "--score-maps", str(picture)]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_evaluate_without_an_adapter_is_clip_patch_by_patch(folder, capsys):
+    arguments = ["evaluate", "--data", f"masks:{folder}", "--per-class", "--crop-size", "48", "--quiet"]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "zero-shot demo, patch by patch, 'a photo of a {}.'" in text
+    assert "red circle" in text
+    assert main([*arguments, "--flip-test", "--multi-scale"]) == 0
+    assert capsys.readouterr().out != text
+
+
+def test_predict_writes_a_mask_that_can_be_read_again_and_a_picture(trained, folder, capsys, tmp_path):
+    image, broken = folder / "images" / "validation" / "0.png", tmp_path / "broken.png"
+    broken.write_bytes(b"nothing")
+    arguments = ["predict", "--adapter", str(trained), str(image), str(broken), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--json", "--quiet"]) == 2
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert "Pillow knows no such image format" in lines[1]["error"]
+    with Image.open(lines[0]["mask"]) as mask, Image.open(lines[0]["overlay"]) as overlay:
+        assert mask.size == (96, 96)
+        counts = np.bincount(np.asarray(mask).ravel(), minlength=13) / 96**2
+        assert overlay.width >= 96
+        assert overlay.height > 96
+    config = json.loads((trained / "adapter_config.json").read_text(encoding="utf-8"))
+    names = config["class_names"]
+    assert lines[0]["shares"] == {names[label]: counts[label] for label in range(13) if counts[label]}
+    assert list(lines[0]["shares"].values()) == sorted(lines[0]["shares"].values(), reverse=True)
+    assert main([*arguments, "--quiet"]) == 2
+    assert "0.mask.png is there already" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("figures_are_not_drawn")
+def test_benchmark_compares_three_ways_and_goes_on(folder, capsys, tmp_path, optimizer_steps):
+    arguments = ["benchmark", "segmentation", "--data", f"masks:{folder}", "--output", str(tmp_path), "--seeds", "1"]
+    arguments += [*SMALL, *QUICK, "--num-images", "2", "--quiet"]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "Segmentation: % on rooms, model demo" in text
+    for name in ("zero-shot CLIP, patch by patch", "the same head, without text", "DenseCLIP"):
+        assert name in text
+    taken = optimizer_steps.taken
+    assert taken == 2
+    assert main(arguments) == 0
+    assert optimizer_steps.taken == taken
+    assert main([*arguments, "--dry-run"]) == 0
+    assert "DenseCLIP" in capsys.readouterr().out
+
+
+WRONG = {
+    "method": (["train", "--data", "demo:scenes", "--output", "X"], "CoOp gives an image one class, and these images"),
+    "data": (
+        ["train", "--method", "dense_clip", "--data", "demo:digits", "--output", "X"],
+        "DenseCLIP gives each pixel a class: --data must be masks:PATH or demo:scenes, got 'demo:digits'",
+    ),
+    "augment": (
+        ["train", "--method", "dense_clip", "--data", "demo:scenes", "--output", "X", "--augment"],
+        "--augment is for images with one class each",
+    ),
+    "crop": (
+        ["train", "--method", "dense_clip", "--data", "SCENES", "--output", "X", "--crop-size", "50"],
+        "--crop-size must be a multiple of the patches' 12 pixels, 24 or more, got 50",
+    ),
+    "benchmark": (
+        ["benchmark", "segmentation", "--data", "demo:scenes", "--output", "X", "--methods", "coop"],
+        "CoOp gives an image one class",
+    ),
+    "pixels": (
+        ["benchmark", "few-shot", "--data", "demo:digits", "--output", "X", "--methods", "dense_clip"],
+        "DenseCLIP takes no part in 'few-shot'",
+    ),
+    "images": (
+        ["benchmark", "segmentation", "--data", "demo:digits", "--output", "X"],
+        "Images with masks are masks:PATH or demo:scenes, got 'demo:digits'",
+    ),
+    "masks": (
+        ["benchmark", "few-shot", "--data", "demo:scenes", "--output", "X"],
+        "has images with a class for each pixel",
+    ),
+    "confusion": (
+        ["evaluate", "--data", "demo:scenes", "--confusion-matrix"],
+        "--confusion-matrix is for images with one class each",
+    ),
+    "output": (["predict", "--class-names", "a", "--output", "X", "IMAGE", "--top-k", "1"], "There is no file"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_combinations_that_make_no_sense_are_refused(case, folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, message = WRONG[case]
+    arguments = [f"masks:{folder}" if argument == "SCENES" else argument for argument in arguments]
+    assert main([*arguments, "--quiet"]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_adapters_of_another_task_are_refused(trained, folder, capsys, tmp_path):
+    image = str(folder / "images" / "validation" / "0.png")
+    assert main(["predict", "--adapter", str(trained), image, "--quiet"]) == 2
+    assert "gives each pixel a class: --output names the folder" in capsys.readouterr().err
+    assert main(["evaluate", "--adapter", str(trained), "--data", "demo:digits", "--quiet"]) == 2
+    assert "is for the pixels of images, and not for whole images" in capsys.readouterr().err
+    coop = tmp_path / "coop"
+    arguments = ["train", "--data", "demo:digits", "--shots", "1", "--epochs", "1", "--output", str(coop), "--quiet"]
+    assert main(arguments) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "--adapter", str(coop), "--data", f"masks:{folder}", "--quiet"]) == 2
+    assert "is for whole images, and not for the pixels of images" in capsys.readouterr().err
+    assert main(["predict", "--adapter", str(coop), image, "--output", str(tmp_path / "out"), "--quiet"]) == 2
+    assert "--output is for adapters that give each pixel a class" in capsys.readouterr().err
