@@ -34,7 +34,8 @@ CONTEXT_WORDS = "a photo of a"
 RANDOM_START = ("few-shot", "ablation")
 # Those of images; a method says if it takes part in others.
 IMAGE_PROTOCOLS = (*RANDOM_START, "base-to-new", "cross-dataset", "domain", "composition")
-PROTOCOLS = (*IMAGE_PROTOCOLS, "segmentation")
+VIDEO_PROTOCOLS = ("video-few-shot", "video-base-to-new")
+PROTOCOLS = (*IMAGE_PROTOCOLS, *VIDEO_PROTOCOLS, "segmentation")
 
 
 @dataclass(frozen=True)

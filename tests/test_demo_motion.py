@@ -58,8 +58,8 @@ def centre(picture) -> np.ndarray:
 
 
 def test_shapes_go_where_their_names_say():
-    axis = {"moving right": (1, 1), "moving down": (0, 1), "growing": (2, 1)}
-    axis |= {"moving left": (1, -1), "moving up": (0, -1), "shrinking": (2, -1)}
+    axis = {"right": (1, 1), "down": (0, 1), "larger": (2, 1)}
+    axis |= {"left": (1, -1), "up": (0, -1), "smaller": (2, -1)}
     for number, move in enumerate(all_moves()):
         video = draw_video(move, np.random.default_rng([2, number]))
         place, sign = axis[MOTIONS[move.pair][move.backwards]]

@@ -276,9 +276,10 @@ def test_clips_are_others_in_every_epoch_and_no_video_is_read_for_them(tmp_path,
             write_frames(tmp_path / "train" / name / f"clip{video}", [3 * red + 40 * video for red in range(30)])
             write_frames(tmp_path / "test" / name / f"clip{video}", levels(2))
     clip, train = make_clip(), load_data(f"videos:{tmp_path}").train
-    rows = FrameRows(with_frame_embeds(train, clip, processor))
+    features = with_frame_embeds(train, clip, processor)
+    rows = FrameRows(features)
     monkeypatch.setattr(VideoRows, "frames", None)
-    clips = VideoClips(train, clip, processor, clip_length=6, seed=3)
+    clips = VideoClips(features, clip_length=6, seed=3)
     seen = set()
     for epoch in range(4):
         clips.set_epoch(epoch)
@@ -293,4 +294,4 @@ def test_clips_are_others_in_every_epoch_and_no_video_is_read_for_them(tmp_path,
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
     with pytest.raises(ValueError, match="`clip_length` must be 1 or more, got 0"):
-        VideoClips(train, clip, processor, clip_length=0, seed=3)
+        VideoClips(features, clip_length=0, seed=3)

@@ -203,11 +203,11 @@ def images_version(dataset: Dataset, image_column: str = "image") -> str:
     from datasets.fingerprint import Hasher
 
     hasher = Hasher()
-    hasher.update([dataset._fingerprint, *map(_file_version, paths_of(dataset, image_column))])
+    hasher.update([dataset._fingerprint, *map(file_version, paths_of(dataset, image_column))])
     return hasher.hexdigest()
 
 
-def _file_version(path: str | None) -> Any:
+def file_version(path: str | None) -> Any:
     """A file's name, size and time; the name alone of what is no file here."""
     try:
         status = os.stat(path or "")

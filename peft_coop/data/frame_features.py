@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..progress import stage, without_datasets_bars
-from .features import cached_file, check_reads_alone, fingerprint_of, tower_features
+from .features import cached_file, check_reads_alone, file_version, fingerprint_of, tower_features
+from .image_bytes import files_of, stored_images
 from .preparation import prepare_inputs
 from .videos import VIDEO_COLUMN, VideoRows, check_videos
 
@@ -24,7 +26,12 @@ FRAMES = "every frame, upright"
 
 
 def with_frame_embeds(
-    dataset: Dataset, model: nn.Module, image_processor: Any, batch_size: int = 64, label_column: str | None = "label"
+    dataset: Dataset,
+    model: nn.Module,
+    image_processor: Any,
+    batch_size: int = 64,
+    label_column: str | None = "label",
+    known: Callable[[int], Tensor | None] = lambda row: None,
 ) -> Dataset:
     """Turn videos into the features of all their frames, at their own rate.
 
@@ -38,6 +45,7 @@ def with_frame_embeds(
         image_processor: the model's image processor.
         batch_size: frames that go through the tower at once.
         label_column: the labels' column; None where there is none.
+        known: the features of the video in a row, `[N, P]`, where they are known already, from the same model.
 
     Returns:
         A dataset with `image_embeds`, `[N, P]` of the N frames of each video, not normalised, and `label` unless
@@ -58,7 +66,10 @@ def with_frame_embeds(
     videos = VideoRows(stored)
 
     def embed(batch: dict[str, list], rows: list[int]) -> dict[str, Any]:
-        parts = [_features_of(videos.frames(row), model, image_processor, batch_size) for row in rows]
+        parts = [
+            _features_of(videos.frames(row), model, image_processor, batch_size) if frames is None else frames.numpy()
+            for row, frames in ((row, known(row)) for row in rows)
+        ]
         progress.update(len(rows))
         return {"image_embeds": parts, **{name: batch[column] for name, column in labels.items()}}
 
@@ -98,6 +109,38 @@ def _result_features(dataset: Dataset, model: nn.Module, labels: dict[str, str])
     dtype = "float64" if next(model.parameters()).dtype == torch.float64 else "float32"
     others = {name: dataset.features[column] for name, column in labels.items()}
     return Features({"image_embeds": ListOf(ListOf(Value(dtype))), **others})
+
+
+class KnownFrames:
+    """Where the features of single videos lie that were computed for one model in this process.
+
+    A few-shot experiment draws the same videos in several sets, each of which has features of its own on disk.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, tuple[FrameRows, int]] = {}
+
+    def of(self, dataset: Dataset) -> Callable[[int], Tensor | None]:
+        """What gives the features of a dataset's videos that are known, by their rows."""
+        versions = _versions(dataset)
+
+        def known(row: int) -> Tensor | None:
+            rows, place = self._places.get(versions[row], (None, 0))
+            return None if rows is None else rows[place]
+
+        return known
+
+    def add(self, dataset: Dataset, rows: FrameRows) -> None:
+        """Remember the features of a dataset's videos."""
+        self._places.update({version: (rows, place) for place, version in enumerate(_versions(dataset))})
+
+
+def _versions(dataset: Dataset) -> list[bytes]:
+    """What is cheap to know of each video: its frames, or names, sizes and times of its files."""
+    return [
+        hashlib.sha256(stored["bytes"] or repr(list(map(file_version, files_of(stored["path"])))).encode()).digest()
+        for stored in stored_images(dataset)
+    ]
 
 
 class FrameRows:

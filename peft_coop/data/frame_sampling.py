@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+# How clips are drawn: what was measured with clips of another name is measured again.
+CLIPS = "windows at random rates"
 # Of every how many frames one is taken: half of the draws are every third frame.
 STRIDES = (1, 2, 3, 3, 3, 4)
 

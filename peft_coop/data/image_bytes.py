@@ -85,7 +85,7 @@ def paths_of(dataset: Dataset, image_column: str = "image") -> Iterator[str | No
     """The files of the images, or of the videos and their frames, that a dataset does not hold itself."""
     for length, path in _lengths_and_paths(dataset, image_column):
         if length is None:
-            yield from _files(path)
+            yield from files_of(path)
 
 
 def _shared_rows(keys: Sequence[dict[int, Any]]) -> list[list[int]]:
@@ -112,7 +112,7 @@ def _lengths_and_paths(dataset: Dataset, image_column: str) -> Iterator[tuple[in
         yield from zip(lengths, compute.struct_field(images, "path").to_pylist(), strict=True)
 
 
-def _files(path: str | None) -> list[str | None]:
+def files_of(path: str | None) -> list[str | None]:
     """A file, or the frames in a folder, in their order; a folder itself where its frames have none."""
     if path is None or not os.path.isdir(path):
         return [path]
@@ -124,7 +124,7 @@ def _files(path: str | None) -> list[str | None]:
 
 def _file_length(path: str | None) -> int | None:
     try:
-        return sum(os.stat(str(file)).st_size for file in _files(path))
+        return sum(os.stat(str(file)).st_size for file in files_of(path))
     except OSError:
         return None
 
@@ -134,7 +134,7 @@ def _glance(stored: dict[str, Any]) -> bytes | None:
     if stored["bytes"] is not None:
         middle = len(stored["bytes"]) // 2
         return stored["bytes"][middle : middle + GLANCE]
-    files = _files(stored["path"])
+    files = files_of(stored["path"])
     try:
         with open(str(files[len(files) // 2]), "rb") as file:
             file.seek(os.fstat(file.fileno()).st_size // 2)
@@ -148,7 +148,7 @@ def _digest(stored: dict[str, Any]) -> bytes | None:
         return hashlib.sha256(stored["bytes"]).digest()
     digest = hashlib.sha256()
     try:
-        for file in _files(stored["path"]):
+        for file in files_of(stored["path"]):
             digest.update(Path(str(file)).read_bytes())
     except OSError:
         return None

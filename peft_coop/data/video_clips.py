@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .augmented_features import check_vision_stays
 from .epochs import EpochDataset
-from .frame_features import FrameRows, with_frame_embeds
+from .frame_features import FrameRows
 from .frame_sampling import draw_frames
 
 if TYPE_CHECKING:
@@ -24,46 +23,30 @@ OF_TESTS = 2
 class VideoClips(EpochDataset):
     """Clips to train on, another one of each video in every epoch.
 
-    The features of all frames are computed once and kept on disk (`with_frame_embeds`), so that an epoch reads no
-    video. Only for what leaves the vision tower as it is.
+    They are drawn from the features of all frames, so that an epoch reads no video. Only for what leaves the vision
+    tower as it is.
 
     The Trainer wants `AugmentationCallback` beside it, and a loop of one's own calls `set_epoch` before every epoch. It
     is the same with any number of workers and processes.
 
     Args:
-        dataset: with videos and integer labels.
-        model: a dual encoder, wrapped by PEFT or not; its vision tower is used as it is, on its device.
-        image_processor: the model's.
+        dataset: with `image_embeds` of all frames and `label`, as `with_frame_embeds` gives it.
         clip_length: T, frames of a clip.
         seed: of the draws, see `draw_frames`.
-        batch_size: frames that go through the tower at once.
-        label_column: the labels' column.
 
     Raises:
-        ValueError: if `clip_length` is below 1, a column is missing or holds no videos, a video cannot be read, or an
-            adapter in the model trains the vision tower.
+        ValueError: if `clip_length` is below 1.
 
     Reference: Prompting Visual-Language Models for Efficient Video Understanding (arXiv:2112.04478).
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        model: nn.Module,
-        image_processor: Any,
-        clip_length: int,
-        seed: int,
-        batch_size: int = 64,
-        label_column: str = "label",
-    ):
+    def __init__(self, dataset: Dataset, clip_length: int, seed: int):
         super().__init__()
         if clip_length < 1:
             raise ValueError(f"`clip_length` must be 1 or more, got {clip_length}.")
-        check_vision_stays(model)
-        rows = with_frame_embeds(dataset, model, image_processor, batch_size, label_column)
         self.clip_length, self.seed = clip_length, seed
-        self._labels = dataset.with_format(None)[label_column][:]
-        self._frames = FrameRows(rows)
+        self._labels = dataset.with_format(None)["label"][:]
+        self._frames = FrameRows(dataset)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -80,7 +63,9 @@ class VideoClips(EpochDataset):
         }
 
 
-def clips_to_test(frames: Sequence[Tensor] | FrameRows, clip_length: int, clip: int, seed: int = 0) -> Tensor:
+def clips_to_test(
+    frames: Sequence[Tensor] | FrameRows, clip_length: int, clip: int, seed: int = 0, rows: range | None = None
+) -> Tensor:
     """One clip of each video to test with; the same for everybody who asks.
 
     Args:
@@ -88,13 +73,13 @@ def clips_to_test(frames: Sequence[Tensor] | FrameRows, clip_length: int, clip: 
         clip_length: T, frames of a clip.
         clip: its number, from 0: each is another draw.
         seed: of the draws.
+        rows: numbers of the B videos, where they are some of all; None: all.
 
     Returns:
         `[B, T, P]`.
     """
-    return torch.stack(
-        [_clip_to_test(frames[row], clip_length, [seed, clip, row, OF_TESTS]) for row in range(len(frames))]
-    )
+    rows = range(len(frames)) if rows is None else rows
+    return torch.stack([_clip_to_test(frames[row], clip_length, [seed, clip, row, OF_TESTS]) for row in rows])
 
 
 def _clip_to_test(frames: Tensor, clip_length: int, seed: list[int]) -> Tensor:

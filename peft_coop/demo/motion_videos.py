@@ -15,7 +15,7 @@ from .styles import BACKGROUNDS, COLOURS, blend, vary_colour
 MOTION_SEED = 22_000_000  # far from any seed that the pretraining and the other tasks draw with
 THINGS = (("red", "circle"), ("blue", "star"), ("green", "heart"), ("yellow", "square"))
 # The two of a pair are the same frames in the other order.
-MOTIONS = (("moving right", "moving left"), ("moving down", "moving up"), ("growing", "shrinking"))
+MOTIONS = (("right", "left"), ("down", "up"), ("larger", "smaller"))
 # Which pairs of motions each shape has in the first half of the classes; the other pairs are in the second half.
 FIRST_HALF = {"circle": (0, 1), "star": (0, 2), "heart": (1,), "square": (2,)}
 VIDEOS_PER_CLASS = {"train": 16, "test": 8}
@@ -42,7 +42,7 @@ class Move:
 
     @property
     def class_name(self) -> str:
-        """Such as "red circle moving right"."""
+        """Such as "red circle right"."""
         return f"{self.colour} {self.shape} {MOTIONS[self.pair][self.backwards]}"
 
 
@@ -90,14 +90,14 @@ def draw_video(move: Move, rng: Generator) -> list[np.ndarray]:
 
 def _way(pair: int, count: int, rng: Generator) -> np.ndarray:
     """Centre and radius in every frame, `[count, 3]`, in pixels, of the first motion of a pair."""
-    if MOTIONS[pair][0] == "growing":
+    if MOTIONS[pair][0] == "larger":
         centre = [np.full(count, IMAGE_SIZE / 2 + rng.uniform(-2, 2)) for _ in "xy"]
         return np.stack([*centre, np.linspace(rng.uniform(5, 7), rng.uniform(17, 21), count)], axis=1)
     radius = rng.uniform(8, 11)
     room = IMAGE_SIZE - 2 * (radius + EDGE)
     ends = radius + EDGE + room * np.array([rng.uniform(0, 0.15), 1 - rng.uniform(0, 0.15)])
     along, across = np.linspace(ends[0], ends[1], count), np.full(count, IMAGE_SIZE * rng.uniform(0.35, 0.65))
-    centre = [along, across] if MOTIONS[pair][0] == "moving right" else [across, along]
+    centre = [along, across] if MOTIONS[pair][0] == "right" else [across, along]
     return np.stack([*centre, np.full(count, radius)], axis=1)
 
 

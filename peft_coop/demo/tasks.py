@@ -160,7 +160,7 @@ def load_scene_task(name: str) -> DemoScenes:
 def load_motion_task() -> DemoTask:
     """Load the task of videos; the same ones on every call.
 
-    24 classes such as "red circle moving right", drawn while loading: four coloured shapes, and six motions in three
+    24 classes such as "red circle right", drawn while loading: four coloured shapes, and six motions in three
     pairs of which one is the other played backwards, so that the order of the frames alone tells them apart. A video
     has 17 to 24 frames. Every shape and every motion are in the first half of the classes and in the second, each pair
     of motions whole, so that a base-to-new split asks for new combinations. Do not flip them.

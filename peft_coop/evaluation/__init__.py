@@ -55,7 +55,8 @@ from .frozen_clip import FrozenCLIP
 from .interpretation import nearest_words
 from .metrics import metric_path
 from .predictions import Predictions
-from .prompt_learning import PromptClassifier, PromptLearning
+from .prompt_classifier import PromptClassifier
+from .prompt_learning import PromptLearning, prompt_classifier
 from .prompt_training import predict_logits, train_prompt
 from .protocols import ablation, base_to_new, cross_dataset, domain_generalisation, draw_images, few_shot
 from .reports import (
@@ -70,6 +71,7 @@ from .reports import (
     write_report,
 )
 from .scores import harmonic_mean, scores
+from .trials import Trial, draw_trial, few_shot_trials
 from .word_tables import format_words, plot_words
 
 __all__ = [
@@ -99,6 +101,7 @@ __all__ = [
     "TipAdapterF",
     "TipValues",
     "TowerTuning",
+    "Trial",
     "TwoStage",
     "ZeroShot",
     "ablation",
@@ -120,9 +123,11 @@ __all__ = [
     "domain_generalisation",
     "draw_images",
     "draw_pairs",
+    "draw_trial",
     "feasibility",
     "feasibility_threshold",
     "few_shot",
+    "few_shot_trials",
     "fit_temperature",
     "format_confusion",
     "format_per_class",
@@ -140,6 +145,7 @@ __all__ = [
     "plot_transfer",
     "plot_words",
     "predict_logits",
+    "prompt_classifier",
     "read_word_vectors",
     "reliability_figure",
     "risk_coverage",

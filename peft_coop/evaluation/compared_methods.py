@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..recipes import IMAGE_PROTOCOLS
+from ..data.videos import has_videos
+from ..recipes import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -130,6 +131,7 @@ class ComparedMethod(ABC):
         name: as tables and figures print it.
         takes_new_classes: whether what is learned can be asked for classes that it was not learned from.
         learns: whether it uses the training images at all.
+        reads: "images" or "videos", what it classifies; "both": also videos, by the mean feature of their frames.
         changes_vision: whether it trains or prompts the vision tower, so that features computed before are not its own.
         views: augmented views of each training image that it learns from, computed once; None: the images as they are.
     """
@@ -138,6 +140,7 @@ class ComparedMethod(ABC):
     name: str
     takes_new_classes: bool = True
     learns: bool = True
+    reads: str = "images"
     changes_vision: bool = False
     views: int | None = None
 
@@ -155,10 +158,12 @@ class ComparedMethod(ABC):
         return self
 
     def takes_part_in(self, protocol: str) -> bool:
-        """Whether it can have a protocol's classes, and is known to learn from its images.
+        """Whether it can have a protocol's classes, and is known to learn from its images, or videos.
 
         Of compositions, with thousands of images and pairs that are never shown, that is known of prompts only.
         """
+        if protocol in VIDEO_PROTOCOLS:
+            return self.reads != "images"
         return protocol in IMAGE_PROTOCOLS and (protocol != "composition" or not self.learns)
 
     def training_steps(self, images: LabelledImages) -> int | None:
@@ -183,6 +188,21 @@ class ComparedMethod(ABC):
             seed: of everything random.
             folder: for checkpoints; a fit that was killed goes on from what it finds there.
         """
+
+
+def check_reads(method: ComparedMethod, images: Dataset) -> None:
+    """Refuse videos for a method of images, and images for one of videos.
+
+    Args:
+        method: that is to learn.
+        images: what from.
+
+    Raises:
+        ValueError: names both.
+    """
+    items = "videos" if has_videos(images) else "images"
+    if method.reads not in (items, "both"):
+        raise ValueError(f"{method.name} classifies {method.reads}, and the data are {items}.")
 
 
 def identifying_fields(method: Any) -> dict[str, Any]:

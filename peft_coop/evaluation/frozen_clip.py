@@ -11,9 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPProcessor
 
-from ..data import AugmentedFeatures, with_image_embeds
+from ..data import AugmentedFeatures, FrameRows, with_frame_embeds, with_image_embeds
 from ..data.features import images_version
+from ..data.frame_features import KnownFrames
 from ..data.preparation import prepare_inputs
+from ..data.videos import has_videos
 from ..demo import MODEL_PATH
 from ..towers import device_of
 from .pretrained import DEMO, load_dual_encoder
@@ -38,6 +40,7 @@ class FrozenCLIP:
         self.name = name
         self.batch_size = batch_size
         self._features: dict[str, Dataset] = {}
+        self._known_frames = KnownFrames()
 
     @classmethod
     def from_pretrained(
@@ -71,6 +74,20 @@ class FrozenCLIP:
             self._features[key] = with_image_embeds(images, self.model, image_processor, **self._at_once())
         return self._features[key]
 
+    def with_frame_embeds(self, videos: Dataset) -> Dataset:
+        """The features of all frames, columns `image_embeds` and `label`; computed once for each video."""
+        key = images_version(videos)
+        if key not in self._features:
+            known, processor = self._known_frames.of(videos), self.processor.image_processor
+            rows = with_frame_embeds(videos, self.model, processor, known=known, **self._at_once())
+            self._known_frames.add(videos, FrameRows(rows))
+            self._features[key] = rows
+        return self._features[key]
+
+    def frame_features(self, videos: Dataset) -> FrameRows:
+        """`[N, P]` of the N frames of each video, not normalised."""
+        return FrameRows(self.with_frame_embeds(videos))
+
     def _at_once(self) -> dict[str, Any]:
         return {} if self.batch_size is None else {"batch_size": self.batch_size}
 
@@ -89,7 +106,9 @@ class FrozenCLIP:
         return {name: each.to(self.device) for name, each in inputs.items()}
 
     def image_features(self, images: Dataset) -> Tensor:
-        """`[N, P]`, not normalised, float32, on the model's device."""
+        """`[N, P]`, not normalised, float32, on the model's device; of videos the mean over their frames."""
+        if has_videos(images):
+            return self.frame_features(images).means().to(self.device, torch.float32)
         features = self.with_image_embeds(images).with_format("numpy")["image_embeds"][:]
         return torch.from_numpy(np.asarray(features, dtype=np.float32)).to(self.device)
 

@@ -3,107 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from peft import PeftModel, get_peft_model
 from transformers import set_seed
 
-from ..data import AugmentedImages, PreparedImages
+from ..data import AugmentedImages, PreparedImages, VideoClips
 from ..data.features import check_views
 from ..methods import DEFAULT_METHOD, METHODS, PromptConfig, find_method
 from ..methods.context import DEFAULT_N_CTX
 from ..methods.deep_context import cut_depths
-from ..models import encode_in_parts
 from ..recipes import Recipe
-from ..towers import cosine_logits, dtype_of, projection_dim, scale_and_bias
-from .compared_methods import (
-    Classifier,
-    ComparedMethod,
-    LabelledImages,
-    Scorer,
-    TimedSteps,
-    columns_of,
-    in_words,
-    row_parts,
-)
+from ..towers import dtype_of, projection_dim
+from .compared_methods import ComparedMethod, LabelledImages, TimedSteps, in_words
 from .experiment_tracking import reporting, reporting_arguments
 from .frozen_clip import FrozenCLIP
-from .prompt_training import (
-    BATCH_SIZE,
-    PIXEL_BATCH_SIZE,
-    predict_logits,
-    predict_logits_of_pixels,
-    train_prompt,
-)
+from .prompt_classifier import PromptClassifier
+from .prompt_training import train_prompt
+from .video_classification import NUM_CLIPS, VideoPromptClassifier, check_clips
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    pass
 
 
-class PromptClassifier(Classifier):
-    """A CLIP with a learned prompt.
-
-    Args:
-        model: with its adapter.
-        clip: whose features the images have, unless the adapter reads the images themselves.
-        num_workers: processes that load the images then.
-    """
-
-    def __init__(self, model: PeftModel, clip: FrozenCLIP, num_workers: int = 0):
-        self.model = model
-        self.clip = clip
-        self.num_workers = num_workers
-        self.learned_names = list(model.class_names or [])
-
-    def logits(self, images: Dataset, class_names: Sequence[str]) -> np.ndarray:
-        """See `Classifier.logits`; vectors of each class's own answer for these classes and subsets of them."""
-        if self.model.active_peft_config.belongs_to_its_classes:
-            columns = columns_of(class_names, self.learned_names, "A class-specific context")
-            return self._logits(images)[:, columns]
-        return self._logits(images, list(class_names))
-
-    def scorer(self, class_names: Sequence[str]) -> Scorer:
-        """See `Classifier.scorer`: text features are computed once, in parts, unless each image has its own."""
-        config, prompt = self.model.active_peft_config, self.model.prompt_layer.prompt
-        own_texts = prompt.needs_images or prompt.has_class_vectors
-        if own_texts or config.changes_vision or config.belongs_to_its_classes:
-            return super().scorer(class_names)
-        base = self.model.get_base_model()
-        with torch.no_grad():
-            texts = encode_in_parts(base, list(class_names), CLASSES_AT_ONCE, progress=True).float()
-
-        @torch.no_grad()
-        def logits_of(images: Dataset) -> Iterator[np.ndarray]:
-            embeds = self.clip.image_embeds(images)
-            scale, bias = scale_and_bias(base, embeds)
-            for rows in row_parts(len(embeds), len(texts)):
-                yield cosine_logits(embeds[rows.start : rows.stop], texts, scale, bias).cpu().numpy()
-
-        return logits_of
-
-    def _logits(self, images: Dataset, class_names: list[str] | None = None) -> np.ndarray:
-        size = self.clip.batch_size
-        if not self.model.active_peft_config.changes_vision:
-            embeds = self.clip.with_image_embeds(images)
-            return predict_logits(self.model, embeds, size or BATCH_SIZE, class_names)
-        processor, size = self.clip.processor.image_processor, size or PIXEL_BATCH_SIZE
-        return predict_logits_of_pixels(self.model, images, processor, size, self.num_workers, class_names)
-
-    def save(self, folder: Path) -> None:
-        """Write the adapter."""
-        self.model.save_pretrained(folder)
-
-
-# Of so many classes the prompts are read together, where features are wanted of more.
-CLASSES_AT_ONCE = 1024
 # The fields that tell one prompt from another, where a method's config has them.
 CONTEXT_FIELDS = ("n_ctx", "class_token_position", "class_specific_context", "ctx_init")
+# What the methods of a task classify.
+ITEMS_OF_TASKS = {"IMAGE_CLS": "images", "VIDEO_CLS": "videos"}
 # Those that say what the vectors start as: one follows from the other.
 CONTEXT_START = {"n_ctx", "ctx_init"}
 
@@ -149,6 +80,7 @@ class PromptLearning(ComparedMethod):
         report_to: what the Trainer reports to, such as "tensorboard" or "wandb".
         log_dir: TensorBoard's folder; None: `logs` beside the checkpoints' folder.
         protocol: whose recipe it is trained with; set by `for_protocol`.
+        num_clips: of each video that is classified; their probabilities are averaged. For methods that read videos.
         of_papers: the names of those `fields` that are the papers' for the protocol; set likewise. Where the papers'
             depth is more than a tower has layers, it is the tower's.
 
@@ -169,6 +101,7 @@ class PromptLearning(ComparedMethod):
     log_dir: Path | None = None
     protocol: str = "few-shot"
     of_papers: frozenset[str] = frozenset()
+    num_clips: int = NUM_CLIPS
 
     def __post_init__(self) -> None:
         check_fields(self.key, self.fields)
@@ -176,10 +109,16 @@ class PromptLearning(ComparedMethod):
         if config.method != self.key:
             raise ValueError(f"With {self.fields} the method is {config.method!r} and not {self.key!r}: ask for that.")
         self.recipe_for(num_shots=1)
+        check_clips(self.num_clips)
         self._check_views()
 
     def _check_views(self) -> None:
         check_views(self.views)
+        if self.reads == "videos" and (self.augment or self.views):
+            raise ValueError(
+                f"{self.name} reads videos, and has another clip of each in every epoch: `augment` and `views` are for "
+                f"images, got augment={self.augment} and views={self.views}."
+            )
         if self.views is None:
             return
         if self.augment:
@@ -197,6 +136,11 @@ class PromptLearning(ComparedMethod):
     def changes_vision(self) -> bool:  # type: ignore[override]
         """Whether it prompts the vision tower."""
         return self.make_config().changes_vision
+
+    @property
+    def reads(self) -> str:  # type: ignore[override]
+        """See `ComparedMethod.reads`."""
+        return items_of_method(self.key)
 
     @property
     def reads_each_image(self) -> bool:
@@ -230,8 +174,11 @@ class PromptLearning(ComparedMethod):
             ValueError: if the method takes no part in it.
         """
         if not self.takes_part_in(protocol):
-            own = ", ".join(METHODS[self.key].protocols)
-            raise ValueError(f"{self.name} takes no part in {protocol!r}, for which it is not made. It has {own}.")
+            own = ", ".join(METHODS[self.key].protocols) or "none"
+            raise ValueError(
+                f"{self.name} takes no part in {protocol!r}, for which it is not made: it classifies {self.reads}. It "
+                f"has {own}."
+            )
         papers = METHODS[self.key].fields(protocol, self.data)
         if CONTEXT_START & self.fields.keys():
             papers = {name: value for name, value in papers.items() if name not in CONTEXT_START}
@@ -254,6 +201,8 @@ class PromptLearning(ComparedMethod):
             settings["views"] = self.views
         if self.augment or self.views is not None:
             settings["flip"] = self.flip
+        if self.num_clips != NUM_CLIPS:
+            settings["num_clips"] = self.num_clips
         return settings | self.recipe
 
     def recipe_for(self, num_shots: int) -> Recipe:
@@ -275,7 +224,8 @@ class PromptLearning(ComparedMethod):
         def make_step() -> Callable[[], None]:
             model = self._new_model(clip, images).train()
             labels = torch.zeros(batch, dtype=torch.long, device=clip.device)
-            inputs = clip.blank_images(batch) if self.changes_vision else {"image_embeds": random_embeds(clip, batch)}
+            embeds = (batch, self.clip_length) if self.reads == "videos" else (batch,)
+            inputs = clip.blank_images(batch) if self.changes_vision else {"image_embeds": random_embeds(clip, *embeds)}
             return lambda: model(**inputs, labels=labels).loss.backward()
 
         encodes = self.augment and not self.changes_vision
@@ -283,7 +233,7 @@ class PromptLearning(ComparedMethod):
 
     def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> PromptClassifier:
         """See `ComparedMethod.fit`."""
-        return PromptClassifier(self.train_model(clip, images, seed, folder), clip, self.num_workers)
+        return prompt_classifier(self.train_model(clip, images, seed, folder), clip, self.num_workers, self.num_clips)
 
     def train_model(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> PeftModel:
         """A copy of the model with the prompt that these images teach it; arguments are those of `fit`."""
@@ -298,6 +248,11 @@ class PromptLearning(ComparedMethod):
             train_prompt(model, train, self.recipe_for(images.num_shots), seed, folder, **arguments)
         model.requires_grad_(False)  # from now on it classifies, also into classes that nothing could teach it
         return model
+
+    @property
+    def clip_length(self) -> int:
+        """Frames of a clip, where videos are read."""
+        return self.make_config().num_frames
 
     def _new_model(self, clip: FrozenCLIP, images: LabelledImages) -> PeftModel:
         """A copy of the model with a prompt of these classes."""
@@ -341,6 +296,8 @@ class PromptLearning(ComparedMethod):
 
     def _training_images(self, clip: FrozenCLIP, images: LabelledImages, seed: int) -> Any:
         train = images.train
+        if self.reads == "videos":
+            return VideoClips(clip.with_frame_embeds(train), self.clip_length, seed)
         if self.augment:
             return AugmentedImages(train, clip.processor.image_processor, seed, flip=self.flip)
         if self.views is not None:
@@ -350,7 +307,34 @@ class PromptLearning(ComparedMethod):
         return clip.with_image_embeds(train)
 
 
-def random_embeds(clip: FrozenCLIP, count: int) -> torch.Tensor:
-    """`[count, P]`, in place of image features."""
+def items_of_method(key: str) -> str:
+    """What a prompt method classifies, by its task: "images", "videos", or the places of images."""
+    return ITEMS_OF_TASKS.get(METHODS[key].prompt.task_head.task_type, "places")
+
+
+def prompt_classifier(
+    model: PeftModel, clip: FrozenCLIP, num_workers: int = 0, num_clips: int = NUM_CLIPS
+) -> PromptClassifier:
+    """A learned prompt as a classifier, of images or of videos.
+
+    Args:
+        model: with its adapter.
+        clip: whose features the images or frames have.
+        num_workers: processes that load images that the adapter reads itself.
+        num_clips: of each video.
+
+    Raises:
+        ValueError: if it classifies neither.
+    """
+    items = items_of_method(model.active_peft_config.method)
+    if items == "videos":
+        return VideoPromptClassifier(model, clip, num_clips)
+    if items != "images":
+        raise ValueError(f"{METHODS[model.active_peft_config.method].title} classifies {items}, not images or videos.")
+    return PromptClassifier(model, clip, num_workers)
+
+
+def random_embeds(clip: FrozenCLIP, *shape: int) -> torch.Tensor:
+    """`[…, P]`, in place of image features."""
     numbers: dict[str, Any] = {"device": clip.device, "generator": torch.Generator(clip.device)}
-    return torch.randn(count, projection_dim(clip.model), dtype=dtype_of(clip.model), **numbers)
+    return torch.randn(*shape, projection_dim(clip.model), dtype=dtype_of(clip.model), **numbers)

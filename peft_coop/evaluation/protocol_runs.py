@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..data import ImageData, images_fingerprint
 from ..data.features import PREPARATION
+from ..data.frame_sampling import CLIPS
+from ..data.videos import VideoRows, has_videos
 from ..progress import part_of_step, stage
-from .compared_methods import Classifier, ComparedMethod, LabelledImages, Learned, Scorer, in_words
+from .compared_methods import Classifier, ComparedMethod, LabelledImages, Learned, Scorer, check_reads, in_words
 from .fingerprints import clip_fingerprint
 from .folder_locks import BusyError
 from .frozen_clip import FrozenCLIP
 from .planning import Estimator, PlannedRun, learning_share, listed_runs
 from .run_folders import Results, RunKey, check_company, is_finished, run_once
-from .scores import scores
+from .scores import scores, top_accuracy
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -76,6 +78,21 @@ class MeasuredSplit(Measured):
         """The scores, as `scores` computes them."""
         own = classifier.for_data(self.data, self.zero_shot_template)
         return scores(own.logits(self.images, self.class_names), self.images["label"])
+
+
+@dataclass(frozen=True)
+class MeasuredVideos(MeasuredSplit):
+    """As `MeasuredSplit`, with videos in place of images."""
+
+    def identity(self, fingerprint: Fingerprint) -> list[Any]:
+        """See `Measured.identity`: also how clips are drawn."""
+        return [*super().identity(fingerprint), CLIPS]
+
+    def measure(self, classifier: Classifier, scorer_of: ScorerOf) -> dict[str, Any]:
+        """The scores, as `scores` computes them, and the share of videos whose class is among the best five."""
+        own = classifier.for_data(self.data, self.zero_shot_template)
+        logits = own.logits(self.images, self.class_names)
+        return scores(logits, self.images["label"]) | {"top5_accuracy": top_accuracy(logits, self.images["label"], 5)}
 
 
 @dataclass(frozen=True)
@@ -152,6 +169,8 @@ class Pool:
 
 def run_all(clip: FrozenCLIP, pool: Pool, plans: Sequence[PlannedFit], output: Path, protocol: str) -> Records:
     """Do the runs that nobody else is doing, and then wait for the others."""
+    for plan in plans:
+        check_reads(plan.method, plan.images.train)
     keys = _run_keys(clip, pool, plans, protocol)
     check_company(keys, output)
     listed = listed_runs()
@@ -186,12 +205,20 @@ def _planned(
 
 def _images_to_encode(plan: PlannedFit, run: str) -> dict[str, int]:
     """How many images of each dataset; those that a vision tower of the run's own encodes are the run's alone."""
-    tests = {test.images._fingerprint: len(test.images) for test in plan.tests.values()}
+    tests = {test.images._fingerprint: _count(test.images) for test in plan.tests.values()}
     if plan.method.changes_vision:
         return {f"{name}, {run}": count for name, count in tests.items()}
     train, views = plan.images.train, plan.method.views
     name = train._fingerprint if views is None else f"{train._fingerprint}, {views} views"
-    return {**tests, name: len(train) * (views or 1)}
+    return {**tests, name: _count(train) * (views or 1)}
+
+
+def _count(images: Dataset) -> int:
+    """How many images go through the vision tower; of videos the frames that their headers tell of."""
+    if not has_videos(images):
+        return len(images)
+    videos = VideoRows(images)
+    return sum(videos.header(index).num_frames or 0 for index in range(len(videos)))
 
 
 def _run(clip: FrozenCLIP, plan: PlannedFit, key: RunKey, output: Path, wait: bool) -> dict[str, Any]:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..data import ImageData, base_and_new_names, draw_indices, select_classes
+from ..recipes import VIDEO_PROTOCOLS
 from .compared_methods import ComparedMethod, LabelledImages
 from .frozen_clip import FrozenCLIP
-from .protocol_runs import MeasuredSplit, PlannedFit, Pool, Records, run_all
+from .protocol_runs import MeasuredSplit, MeasuredVideos, PlannedFit, Pool, Records, run_all
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = (1, 2, 3)
+VIDEO_HELP = "for these there are few-shot and base-to-new"
 
 
 def few_shot(
@@ -24,7 +30,7 @@ def few_shot(
     seeds: Sequence[int] = SEEDS,
     protocol: str = "few-shot",
 ) -> Records:
-    """Accuracy over the number of training images per class (CoOp, arXiv:2109.01134).
+    """Accuracy over the number of training images, or videos, per class (CoOp, arXiv:2109.01134).
 
     Args:
         clip: the pretrained model.
@@ -33,7 +39,7 @@ def few_shot(
         output: folder of all runs; what is finished there is not done again.
         shots: images per class.
         seeds: of the draws and of the training.
-        protocol: what the results are filed under.
+        protocol: what the results are filed under; of videos "video-" and this.
 
     Returns:
         One record per run, as in its `result.json`.
@@ -41,6 +47,7 @@ def few_shot(
     Raises:
         ValueError: if the data has no training images.
     """
+    protocol = protocol_of(protocol, data)
     tests = {"test": _test_of(data)}
     plans = [
         PlannedFit(method, num_shots, seed, draw_images(data, num_shots, seed), tests)
@@ -72,6 +79,7 @@ def base_to_new(
     Raises:
         ValueError: if a method has a class-specific context, or the data has no training images or a single class.
     """
+    protocol = protocol_of("base-to-new", data)
     for method in methods:
         if method.settings().get("class_specific_context"):
             raise ValueError(
@@ -93,9 +101,9 @@ def base_to_new(
             _only_base(draw_images(data, shots, seed), len(base)),
             splits if method.takes_new_classes else only_base,
         )
-        for method, shots, seed in each_fit("base-to-new", methods, (num_shots,), seeds)
+        for method, shots, seed in each_fit(protocol, methods, (num_shots,), seeds)
     ]
-    return run_all(clip, Pool.of(data), plans, output, "base-to-new")
+    return run_all(clip, Pool.of(data), plans, output, protocol)
 
 
 def cross_dataset(
@@ -185,7 +193,7 @@ def draw_images(data: ImageData, num_shots: int, seed: int) -> LabelledImages:
         ValueError: if the data has no training images, or a draw that the original has kept is of other images.
     """
     if num_shots and not len(data.train):
-        raise ValueError(f"{data.name} has no training images, only {len(data.test):,} to test on.")
+        raise ValueError(f"{data.name} has no training {data.items}, only {len(data.test):,} to test on.")
     train: list[int] = []
     val: list[int] = []
     if num_shots:
@@ -204,6 +212,9 @@ def _transfer(
     seeds: Sequence[int],
     protocol: str,
 ) -> Records:
+    videos = next((data for data in (source, *targets) if data.items == "videos"), None)
+    if videos is not None:
+        raise ValueError(f"{protocol!r} is a protocol of images, and {videos.name} has videos: {VIDEO_HELP}.")
     names = [data.name for data in (source, *targets)]
     if len(set(names)) < len(names):
         raise ValueError(f"Every dataset must have a name of its own, got {names}.")
@@ -215,8 +226,33 @@ def _transfer(
     return run_all(clip, Pool.of(source), plans, output, protocol)
 
 
+def protocol_of(protocol: str, data: ImageData) -> str:
+    """What results of these data are filed under.
+
+    Raises:
+        ValueError: if they are videos, and it is no protocol of videos.
+    """
+    if data.items == "images":
+        return protocol
+    if f"video-{protocol}" not in VIDEO_PROTOCOLS:
+        raise ValueError(f"{protocol!r} is a protocol of images, and {data.name} has videos: {VIDEO_HELP}.")
+    return f"video-{protocol}"
+
+
 def _test_of(data: ImageData) -> MeasuredSplit:
-    return MeasuredSplit(data.test, data.class_names, data.name, data.zero_shot_template)
+    return split_of(data, data.test, data.class_names)
+
+
+def split_of(data: ImageData, images: Dataset, class_names: list[str]) -> MeasuredSplit:
+    """What is measured on some images or videos.
+
+    Args:
+        data: what they are from.
+        images: with labels.
+        class_names: in the order of the labels.
+    """
+    kind = MeasuredVideos if data.items == "videos" else MeasuredSplit
+    return kind(images, class_names, data.name, data.zero_shot_template)
 
 
 def each_fit(

@@ -37,6 +37,24 @@ def macro_accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
     return float((right / np.bincount(places)).mean())
 
 
+def top_accuracy(logits: ArrayLike, labels: ArrayLike, count: int) -> float:
+    """The share of images whose class is among the best ones; of equal logits the lower class comes first.
+
+    Args:
+        logits: `[N, K]`, of N images over K classes.
+        labels: `[N]`, each from 0 to K - 1.
+        count: how many are the best ones; all, where there are fewer classes.
+
+    Raises:
+        ValueError: as `scores`, and if `count` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"`count` must be 1 or more, got {count}.")
+    values, true = check_logits(logits, labels)
+    best = np.argsort(-values, axis=1, kind="stable")[:, :count]
+    return float((best == true[:, None]).any(axis=1).mean())
+
+
 def harmonic_mean(base: float, new: float) -> float:
     """H of the accuracies on base and new classes (CoCoOp, arXiv:2203.05557); 0 if one of them is.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..heads import VideoClassificationHead
 from ..prompts import PromptSequences
 from ..prompts.sequences import check_lengths
-from ..recipes import Recipe
+from ..recipes import VIDEO_PROTOCOLS, Recipe
 from ..towers import projection_dim, read_frames, temporal_layers, text_limit, token_embedding
 from .base import Method, Prompt, VectorName
 from .config import PromptConfig, check_count, check_number, check_switch
@@ -253,5 +253,5 @@ VIDEO_PROMPT = Method(
     "names longer than all that it was trained on are read with vectors that were never trained.",
     settings=("suffix_indexing", "temporal_layers"),
     colour="#a65628",
-    protocols=(),
+    protocols=VIDEO_PROTOCOLS,
 )

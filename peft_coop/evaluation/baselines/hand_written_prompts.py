@@ -122,6 +122,7 @@ class ZeroShot(ComparedMethod):
     key = "zero-shot"
     name = "zero-shot CLIP"
     learns = False
+    reads = "both"
 
     def settings(self) -> dict[str, Any]:
         """None: the template belongs to the data."""
@@ -145,6 +146,7 @@ class PromptEnsemble(ComparedMethod):
     """
 
     learns = False
+    reads = "both"
 
     def __init__(self, all_templates: bool = False, with_own_template: bool = True):
         self.key = "prompt-ensemble-80" if all_templates else "prompt-ensemble"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from ...data.videos import has_videos
 from ..compared_methods import Classifier, ComparedMethod, LabelledImages, columns_of
 from ..frozen_clip import FrozenCLIP
 from .held_out import folds
@@ -77,6 +78,7 @@ class LinearProbe(ComparedMethod):
     key = "linear-probe"
     name = "linear probe"
     takes_new_classes = False
+    reads = "both"
 
     def settings(self) -> dict[str, Any]:
         """The two arguments."""
@@ -168,5 +170,7 @@ class LinearProbeClassifier(Classifier):
 
 
 def raw_features(clip: FrozenCLIP, images: Dataset) -> np.ndarray:
-    """Image features `[N, P]`, projected, not normalised, in the original's float64."""
+    """Image features `[N, P]`, projected, not normalised, in the original's float64; of videos the frames' means."""
+    if has_videos(images):
+        return clip.image_features(images).cpu().numpy().astype(np.float64)
     return np.asarray(clip.with_image_embeds(images).with_format("numpy")["image_embeds"][:], dtype=np.float64)

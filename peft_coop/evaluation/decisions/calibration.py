@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ...models import decided_logits as decided
-from ..prompt_learning import PromptClassifier
+from ..prompt_classifier import PromptClassifier
 from ..scores import softmax
 from .selective import RiskCoverage, choose_min_probability, detection_auroc, risk_coverage
 from .temperature import calibration_scores, fit_temperature

@@ -37,7 +37,7 @@ def few_shot_figure(runs: Sequence[Run], metric: str = "accuracy") -> Figure:
     lines = make_lines(own, across=("num_shots",))
     styles = line_styles(lines)
     panels = dataset_panels(own)
-    figure, axes = panel_grid(len(panels), "labelled images per class", f"{METRICS[metric]} (%)")
+    figure, axes = panel_grid(len(panels), f"labelled {own[0].items} per class", f"{METRICS[metric]} (%)")
     for place, (title, datasets) in zip(axes, panels.items(), strict=True):
         for line in lines:
             _draw_curve(place, _curve(line, datasets, metric), styles[line.label])

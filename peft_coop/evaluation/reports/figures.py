@@ -41,6 +41,8 @@ FIGURES: dict[str, Callable[[Sequence[Run], str], Figure]] = {
     "ablation": ablation_figure,
     "composition": composition_figure,
     "segmentation": segmentation_figure,
+    "video-few-shot": few_shot_figure,
+    "video-base-to-new": base_to_new_figure,
 }
 
 

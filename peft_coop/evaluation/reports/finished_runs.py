@@ -22,6 +22,8 @@ SPLITS: dict[str, tuple[str, ...]] = {
     "ablation": ("test",),
     "composition": (),
     "segmentation": ("test",),
+    "video-few-shot": ("test",),
+    "video-base-to-new": ("base",),
 }
 # What is measured of each split, and as people read it.
 METRICS = {"accuracy": "accuracy", "macro_accuracy": "macro accuracy", "ece": "expected calibration error"}
@@ -44,6 +46,8 @@ SEGMENTATION_METRICS = {
 METRICS_OF = {"composition": COMPOSITION_METRICS, "segmentation": SEGMENTATION_METRICS}
 MORE_OF_COMPOSITIONS = ("best_hm_seen", "best_hm_unseen")
 CURVE = ("seen", "unseen")
+# What the protocols with videos have before their names.
+OF_VIDEOS = "video-"
 TEXTS = ("protocol", "data", "model", "method", "method_name")
 
 
@@ -78,6 +82,11 @@ class Run:
     path: Path = field(default=Path(RESULT), compare=False)
     shots_used: tuple[int, int] | None = field(default=None, compare=False)
     identity: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def items(self) -> str:
+        """What was learned from: "images" or "videos"."""
+        return "videos" if self.protocol.startswith(OF_VIDEOS) else "images"
 
     @property
     def num_shots(self) -> int:

@@ -21,4 +21,4 @@ def shots_note(runs: Sequence[Run]) -> str:
 def _sentence(run: Run) -> str:
     fewest, most = run.shots_used or (0, 0)
     used = f"{most}" if fewest == most else f"{fewest} to {most}"
-    return f"{run.num_shots} shots of {run.data} are {used} images per class, as there are no more."
+    return f"{run.num_shots} shots of {run.data} are {used} {run.items} per class, as there are no more."

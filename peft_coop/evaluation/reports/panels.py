@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .finished_runs import Run, check_metric
+from .finished_runs import OF_VIDEOS, Run, check_metric
 from .grouped_runs import distinct
 
 if TYPE_CHECKING:
@@ -32,13 +32,15 @@ HIGH_LEGEND = 6
 
 
 def runs_of(runs: Sequence[Run], protocol: str, metric: str) -> list[Run]:
-    """The runs that a figure shows.
+    """The runs that a figure shows: of a protocol, or of that with videos where there is none with images.
 
     Raises:
         ValueError: if there is none, they are of several models, or there is no such metric.
     """
     check_metric(metric)
-    own = [run for run in runs if run.protocol == protocol]
+    own = [run for run in runs if run.protocol == protocol] or [
+        run for run in runs if run.protocol == f"{OF_VIDEOS}{protocol}"
+    ]
     models = distinct(run.model for run in own)
     if len(models) != 1:
         raise ValueError(f"A figure is of the {protocol} runs of one model, got {models or 'no such run'}.")

@@ -105,7 +105,8 @@ def make_paper_tables(runs: Sequence[Run], metric: str = "accuracy") -> list[Pap
 def _few_shot(runs: Sequence[Run], metric: str) -> Iterator[PaperTable]:
     for shots in sorted({run.num_shots for run in runs} - {0}) or [0]:
         own = [run for run in runs if run.num_shots in (0, shots)]
-        images = f"{shots} training {'image' if shots == 1 else 'images'} per class"
+        items = own[0].items
+        images = f"{shots} training {items.removesuffix('s') if shots == 1 else items} per class"
         parts = {name: [("test", each) for each in data] for name, data in _datasets(own)}
         where = f"{METRICS[metric]} in % with {images}, model {own[0].model}"
         yield _by_dataset(own, metric, parts, f"Few-shot: {where}.", f"few-shot {shots} {model_label(own[0].model)}")
@@ -248,6 +249,8 @@ BUILDERS: dict[str, Callable[[Sequence[Run], str], Iterator[PaperTable]]] = {
     "ablation": _ablation,
     "composition": _composition,
     "segmentation": _segmentation,
+    "video-few-shot": _few_shot,
+    "video-base-to-new": _base_to_new,
 }
 
 

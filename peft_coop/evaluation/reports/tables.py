@@ -70,9 +70,8 @@ def _few_shot_table(runs: Sequence[Run], datasets: Sequence[str], metric: str) -
 
     title = f"Few-shot: {_where(metric, datasets, runs[0].model)}"
     lines = make_lines(own, across=("num_shots",))
-    return make_table(
-        title, list(map(str, shots)), lines, cells, _joined("Columns: training images per class.", shots_note(own))
-    )
+    note = _joined(f"Columns: training {own[0].items} per class.", shots_note(own))
+    return make_table(title, list(map(str, shots)), lines, cells, note)
 
 
 def _base_to_new_tables(runs: Sequence[Run], metric: str) -> Iterator[Table]:
@@ -188,6 +187,8 @@ BUILDERS: dict[str, Callable[[Sequence[Run], str], Iterator[Table]]] = {
     "ablation": _ablation_tables,
     "composition": composition_tables,
     "segmentation": segmentation_tables,
+    "video-few-shot": _few_shot_tables,
+    "video-base-to-new": _base_to_new_tables,
 }
 
 
