@@ -17,7 +17,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 unexport PYTHONPATH
 unexport PYTHONHOME
 
-.PHONY: help demo test peft-suite quality format docs release-check lower-bounds clean
+.PHONY: help demo test peft-suite quality format docs notebooks release-check lower-bounds clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -27,6 +27,8 @@ help:
 	@echo "make quality  lint, formatting, types"
 	@echo "make format   apply the formatting, and the fixes that the linter can make by itself"
 	@echo "make docs     build the documentation site into site/"
+	@echo "make notebooks"
+	@echo "              make notebooks of the quickstart and of a tutorial, in build/notebooks"
 	@echo "make release-check"
 	@echo "              build the package, check it, and try the wheel alone in an empty environment"
 	@echo "make lower-bounds"
@@ -75,6 +77,9 @@ lower-bounds: $(VENV)/installed-release
 	$(PY) -m uv pip install --quiet --python build/lower-bounds/bin/python --requirement build/lower-bounds.txt
 	$(PY) -m uv pip install --quiet --python build/lower-bounds/bin/python --no-deps --editable .
 	build/lower-bounds/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+notebooks: $(VENV)/installed-docs
+	$(PY) docs/scripts/notebooks.py build/notebooks
 
 format: $(VENV)/installed-dev
 	$(PY) -m ruff check --fix --exit-zero .

@@ -28,8 +28,9 @@ def test_the_source_distribution_holds_what_its_tests_read(tmp_path):
     (path,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     with tarfile.open(path) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    assert {".ci/run", ".github/workflows/tests.yml", "CITATION.cff", "README.md", "docs/experiments.md"} <= held
-    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("*.py")} <= held
+    assert {".ci/run", ".github/workflows/tests.yml", "CITATION.cff", "README.md", "mkdocs.yml"} <= held
+    read = [*(ROOT / "tests").glob("*.py"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.py")]
+    assert {path.relative_to(ROOT).as_posix() for path in read} <= held
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,16 @@ def test_the_citation_is_of_this_version():
     assert citation["license"] == "Apache-2.0"
     cited = {identifier["value"] for work in citation["references"] for identifier in work["identifiers"]}
     assert cited == {"arXiv:2109.01134", "arXiv:2203.05557"}
+
+
+def test_the_workflow_of_the_site_runs_a_target():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "docs.yml").read_text(encoding="utf-8"))
+    (job,) = workflow["jobs"].values()
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands == ["make docs"]
+    assert "\nmake docs\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "\ndocs: " in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert workflow["permissions"] == {"contents": "read"}
 
 
 def test_the_workflow_runs_what_a_contributor_runs():

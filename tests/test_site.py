@@ -2,12 +2,14 @@
 
 import importlib
 import importlib.util
+import json
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import yaml
-from pages import DOCS, ROOT
+from pages import DOCS, ROOT, blocks_of
 
 import peft_coop
 from peft_coop.methods import METHODS
@@ -123,3 +125,20 @@ def test_migration_has_every_option_of_the_original():
     for names, config in others:
         own = {field.name for field in fields(getattr(peft_coop, config))}
         assert set(re.findall(r"`([a-z_]+)`", names)) <= own, config
+
+
+def test_a_notebook_is_its_page(tmp_path, capsys):
+    """Cell by cell the code that `test_pages.py` runs, and no mark of the tests among the words."""
+    made = script("notebooks")
+    made.main(tmp_path)
+    assert len(capsys.readouterr().out.splitlines()) == len(made.PAGES) == 2
+    for page in made.PAGES:
+        cells = json.loads((tmp_path / f"{Path(page).stem}.ipynb").read_text(encoding="utf-8"))["cells"]
+        code = ["".join(cell["source"]).strip() for cell in cells if cell["cell_type"] == "code"]
+        words = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        blocks = blocks_of(ROOT / "docs" / page)
+        assert code[0].startswith("%pip install")
+        assert code[1:] == [block.text.strip() for block in blocks if block.language == "python"]
+        assert {block.mark for block in blocks if block.language == "python"} == {""}  # each of them runs
+        assert "<!--" not in words
+        assert not re.search(r"\]\((?!https?:)", words)

@@ -61,7 +61,7 @@ def box(axes: Axes, column: float, row: float, word: str) -> None:
     colour = VECTOR if word.startswith("v") else FRAME if word in ("BOS", "EOS", ".") else NAME
     style = {"boxstyle": "round,pad=0.02,rounding_size=0.12", "facecolor": colour, "edgecolor": "#5f6b7a", "lw": 0.6}
     axes.add_patch(mpl.patches.FancyBboxPatch((column - 0.36, row - 0.27), 0.72, 0.54, **style))
-    axes.text(column, row, word, ha="center", va="center", fontsize=8.5, color="#1c2430")
+    axes.text(column, row, word, ha="center", va="center", fontsize=8, color="#1c2430")
 
 
 def draw_one_by_one(axes: Axes) -> None:

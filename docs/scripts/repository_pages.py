@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+import jupytext
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
@@ -18,6 +19,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
 import command_reference  # noqa: E402  beside this file, which MkDocs does not put on the path
+import notebooks  # noqa: E402
 
 PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 PAGES |= {"SECURITY.md": "security.md"}
@@ -39,6 +41,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         else:
             files.append(File.generated(config, target, abs_src_path=str(ROOT / path)))
     files.append(File.generated(config, "reference/commands.md", content=command_reference.page()))
+    for page in notebooks.PAGES:
+        written = jupytext.writes(notebooks.notebook(page), fmt="ipynb")
+        files.append(File.generated(config, page.replace(".md", ".ipynb"), content=written))
     return files
 
 
@@ -46,7 +51,12 @@ def on_page_markdown(markdown: str, page, config: MkDocsConfig, files: Files) ->
     """Turn the links of a page in `docs` that lead out of it."""
     if page.file.generated_by is not None:
         return markdown
-    return with_links(markdown, f"docs/{page.file.src_uri}")
+    text = with_links(markdown, f"docs/{page.file.src_uri}")
+    if page.file.src_uri in notebooks.PAGES:
+        title, _, rest = text.partition("\n")
+        name = page.file.src_uri.rpartition("/")[2].replace(".md", ".ipynb")
+        text = f"{title}\n\n[This page as a notebook]({name})\n{rest}"
+    return text
 
 
 def on_post_page(output: str, page, config: MkDocsConfig) -> str:
