@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,3 +28,34 @@ def written_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which becomes `path` at the end; an error removes it.
+
+    Args:
+        path: a new folder, or an empty one. The draft is beside it, with "." before its name.
+
+    Raises:
+        FileExistsError: if there is something in the folder, or it is a file.
+        OSError: if the draft cannot be made or put into its place.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(f"{path} is there already: give another name, or remove it.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield draft
+        draft.chmod(0o777 & ~_mask())  # as of any other folder: a temporary one is its owner's alone
+        draft.replace(path)  # also over an empty one
+    except BaseException:
+        shutil.rmtree(draft)
+        raise
+
+
+def _mask() -> int:
+    """The permissions that new files do not get."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

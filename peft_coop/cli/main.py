@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
-from . import benchmark, calibrate, convert, demo, evaluate, interpret, predict, push, report, train
+from . import benchmark, calibrate, convert, demo, evaluate, export, interpret, predict, push, report, train
 from .messages import quieten
 from .offered_methods import method_titles
 
@@ -143,6 +143,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=versions(), help="print versions and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (demo, train, evaluate, calibrate, predict, benchmark, report, interpret, convert, push):
+    for module in (demo, train, evaluate, calibrate, predict, benchmark, report, interpret, convert, export, push):
         module.add_commands(commands)
     return parser

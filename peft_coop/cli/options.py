@@ -75,12 +75,12 @@ IMAGES = "folder:PATH, hub:NAME, coop:NAME@DATA, demo:digits or demo:shapes"
 COMPOSITIONS = "pairs:PATH, czsl:NAME@DATA or demo:compositions"
 
 
-def add_data(parser: argparse.ArgumentParser, several: bool = False, text: str = IMAGES) -> None:
+def add_data(parser: argparse.ArgumentParser, several: bool = False, text: str = IMAGES, required: bool = True) -> None:
     """`--data`, and `--skip-corrupt`."""
     if several:
         parser.add_argument("--data", nargs="+", required=True, help=f"{text}; several are run one after the other")
     else:
-        parser.add_argument("--data", required=True, help=text)
+        parser.add_argument("--data", required=required, help=text)
     parser.add_argument("--skip-corrupt", action="store_true", help="leave images out that cannot be read")
 
 

@@ -176,7 +176,7 @@ class ClassMatrixForImageClassification(PreTrainedModel):
 
     def _with(self, index: int, states: Tensor) -> Tensor:
         rows = self.vision_prompts[index].to(states)
-        return torch.cat([states, rows.expand(len(states), -1, -1)], dim=1)
+        return torch.cat([states, rows.expand(states.shape[0], -1, -1)], dim=1)
 
 
 def computing_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -1,0 +1,98 @@
+"""`peft-coop export`: what it writes and prints, and what it refuses."""
+
+import re
+
+import pytest
+import torch
+from peft import get_peft_model
+from safetensors.numpy import load_file
+from transformers import AutoModelForImageClassification
+
+from peft_coop import CoCoOpConfig, CoOpConfig, demo
+from peft_coop.cli.main import main
+from peft_coop.demo import load_task
+
+
+@pytest.fixture(scope="module")
+def names():
+    return load_task("shapes").class_names
+
+
+@pytest.fixture(scope="module")
+def adapter(names, tmp_path_factory):
+    """A saved prompt, and the logits of a picture of noise."""
+    torch.manual_seed(0)
+    model = get_peft_model(demo.load_clip(), CoOpConfig(ctx_init="a photo of a", class_names=names)).eval()
+    folder = tmp_path_factory.mktemp("adapter")
+    model.save_pretrained(folder)
+    with torch.no_grad():
+        return str(folder), model(pixel_values=noise()).logits
+
+
+def noise():
+    return torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+
+
+def run(capsys, *arguments, code=0):
+    assert main(["export", *map(str, arguments)]) == code
+    return capsys.readouterr()
+
+
+def test_classes(adapter, names, tmp_path, capsys):
+    out = run(capsys, "--format", "classes", adapter[0], tmp_path / "shapes.safetensors").out
+    assert re.fullmatch(rf"Wrote .*shapes\.safetensors: {len(names)} classes, \d+\.\d kB\.\n", out)
+    assert load_file(tmp_path / "shapes.safetensors")["class_embeds"].shape[0] == len(names)
+
+
+def test_a_classifier_and_a_graph_have_the_prompts_accuracy(adapter, names, tmp_path, capsys):
+    """Beside each file stands its size; of a graph also how far it is from torch."""
+    data = ("--data", "demo:shapes", "--quiet")
+    out = run(capsys, "--format", "classifier", adapter[0], tmp_path / "plain", *data).out
+    first, second = out.splitlines()
+    assert re.fullmatch(rf"Wrote .*plain: {len(names)} classes, \d\.\d MB\.", first)
+    accuracy = re.fullmatch(r"Accuracy on shapes: (\d+\.\d)%\.", second)[1]
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "plain")
+    torch.testing.assert_close(loaded(noise()).logits, adapter[1], atol=1e-4, rtol=0)
+    assert (tmp_path / "plain" / "preprocessor_config.json").is_file()
+
+    onnx = ("--format", "onnx", "--precision", "float32")
+    out = run(capsys, *onnx, adapter[0], tmp_path / "graph", *data).out
+    first, second = out.splitlines()
+    assert re.fullmatch(rf"Wrote .*graph: {len(names)} classes\.", first)
+    told = second.split("\t")
+    assert told[:2] == ["onnx/model.onnx", "float32"]
+    assert re.fullmatch(r"\d\.\d MB", told[2])
+    assert re.fullmatch(r"logits within \d\.\de-\d\d", told[3])
+    assert told[4] == f"accuracy {accuracy}%"
+    assert main(["evaluate", "--adapter", adapter[0], *data]) == 0
+    assert accuracy in capsys.readouterr().out
+
+
+def test_what_is_there_stays(adapter, tmp_path, capsys):
+    (tmp_path / "mine").write_text("mine")
+    for kind in ("classes", "classifier", "onnx"):
+        told = run(capsys, "--format", kind, adapter[0], tmp_path / "mine", code=2).err
+        assert "is there already: give another name" in told
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--format", "classes", "--data", "demo:shapes"), "a matrix of classes reads no images"),
+        (("--format", "classifier", "--precision", "int8"), "--precision is for --format onnx"),
+        (("--format", "classifier", "--data", "demo:digits"), "accuracy needs the same in the same order"),
+    ],
+)
+def test_options_that_do_not_go_together(adapter, tmp_path, capsys, arguments, told):
+    assert told in run(capsys, *arguments, adapter[0], tmp_path / "out", code=2).err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prompt_that_looks_at_images_is_refused(tmp_path, capsys):
+    config = CoCoOpConfig(class_names=["cat", "dog"], n_ctx=4)
+    get_peft_model(demo.load_clip(), config).save_pretrained(tmp_path / "adapter")
+    for kind in ("classes", "classifier", "onnx"):
+        told = run(capsys, "--format", kind, tmp_path / "adapter", tmp_path / "out", code=2).err
+        assert "reads them anew for each image" in told
+    assert not (tmp_path / "out").exists()
