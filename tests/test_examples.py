@@ -2,14 +2,14 @@
 
 import json
 import math
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from accelerate.commands import launch
 from coop_layout_files import IMAGENET_VARIANTS, make_coop_layout
 from forked import run_forked, run_ranks
 from safetensors.torch import load_file
@@ -18,21 +18,12 @@ from peft_coop.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 ACCELERATE_LOOP = "accelerate_loop/train_no_trainer.py"
-ACCELERATE_LAUNCH = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=1", "--num_machines=1"]
-ACCELERATE_LAUNCH += ["--mixed_precision=no", "--dynamo_backend=no"]
+ACCELERATE_LAUNCH = ["--cpu", "--num_processes=1", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
 
 
 def run(script: str, *arguments: object) -> str:
     """Run an example in a process of its own; what it printed."""
     return printed_by(run_forked(ROOT / "examples" / script, *arguments))
-
-
-def run_launched(launcher: list[str], script: str, *arguments: object) -> str:
-    """Run an example as a user does, by a launcher in a new interpreter; what it printed."""
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    command = [sys.executable, *launcher, str(ROOT / "examples" / script), *map(str, arguments)]
-    return printed_by(subprocess.run(command, env=environment, capture_output=True, text=True, check=False))
 
 
 def printed_by(done: subprocess.CompletedProcess) -> str:
@@ -89,10 +80,20 @@ def test_accelerate_loop_two_processes(accelerate_loop, tmp_path):
     assert numbers == pytest.approx(expected, abs=2e-4)  # rounded to four places
 
 
-def test_accelerate_loop_launched_by_accelerate(tmp_path):
+def test_accelerate_loop_launched_by_accelerate(tmp_path, monkeypatch):
+    """Started with the command and in the environment that `accelerate launch` makes."""
+    launched = []
+
+    def start(command, env):
+        launched.append(run_forked(*command[1:], environment=env))
+        return SimpleNamespace(wait=lambda: None, returncode=launched[0].returncode)
+
+    monkeypatch.setattr(launch, "subprocess", SimpleNamespace(Popen=start))
     options = "--smoke --method cocoop --batch_size 10 --gradient_accumulation_steps 2 --mixed_precision bf16"
-    printed = run_launched(ACCELERATE_LAUNCH, ACCELERATE_LOOP, *options.split(), "--output_dir", tmp_path)
-    assert "learned: accuracy" in printed
+    command = [str(ROOT / "examples" / ACCELERATE_LOOP), *options.split(), "--output_dir", str(tmp_path)]
+    launch.launch_command(launch.launch_command_parser().parse_args([*ACCELERATE_LAUNCH, *command]))
+    [done] = launched
+    assert "learned: accuracy" in printed_by(done)
     assert len(adapter(tmp_path)) == 5
 
 
@@ -111,6 +112,8 @@ def test_benchmark_measures_three_forms_and_two_sources_of_features(tmp_path):
     for cached in results["cached"]:
         assert cached["ratio"] == pytest.approx(cached["pixels_seconds"] / cached["cached_seconds"])
         assert cached["head_seconds"] > 0
+    world = run("benchmark/compositions.py", "--smoke", "--alone", "world")  # as in a process of its own
+    assert json.loads(world)["scored"] == 10
     run("benchmark/compositions.py", "--smoke", "--output", tmp_path / "results.json")
     compositions = json.loads((tmp_path / "results.json").read_text())["compositions"]
     assert compositions["evaluation"]["nodes"] == 4 + 7 + 2 * 7 * 9

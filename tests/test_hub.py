@@ -69,13 +69,12 @@ class Client:
     Args:
         hub: the Hub.
         home: folder of the cache; also where scripts run.
-        variables: more environment variables.
     """
 
-    def __init__(self, hub: HubServer, home: Path, **variables: str):
+    def __init__(self, hub: HubServer, home: Path):
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
         self.environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "HF_TOKEN": "hf_dummy"}
-        self.environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", **variables}
+        self.environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
         self.environment["PYTHONPATH"] = os.pathsep.join(map(str, Path(__file__).parents[:2]))  # the tests', and ours
         self.home = home
 
@@ -310,14 +309,21 @@ result = {"pushed": logits(model.eval()), "loaded": logits(loaded), "metrics": m
     assert shown == pytest.approx(measured, abs=6e-5)
 
 
-def test_push_with_xet_and_files_inline(base_files, tmp_path):
-    with HubServer() as server:
-        server.put(BASE, base_files)
-        with Client(server, tmp_path, HF_HUB_DISABLE_XET="0") as client:
-            result = client.run(PUSH)
-        assert "adapter_model.safetensors" in server.files("me/coop-test")
-        assert result["commit_url"]
-        assert not server.lfs_objects
+def test_push_with_xet_and_files_inline(hub, client, monkeypatch):
+    monkeypatch.setattr(hub, "lfs_suffixes", ())
+    before = len(hub.requests)
+    script = """
+from huggingface_hub import constants
+assert constants.HF_HUB_DISABLE_XET
+constants.HF_HUB_DISABLE_XET = False
+try:
+    result = learned_model().push_to_hub("me/inline").commit_url
+finally:
+    constants.HF_HUB_DISABLE_XET = True
+"""
+    assert client.run(script).startswith(f"{hub.endpoint}/me/inline/commit/")
+    assert "adapter_model.safetensors" in hub.files("me/inline")
+    assert not [request for request in hub.requests[before:] if "lfs" in request]
 
 
 def test_wrong_metric_sends_nothing(clip, tokenizer_path):

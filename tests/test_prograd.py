@@ -368,6 +368,24 @@ def test_how_near_is_agreement(make_model, dtype, threshold, factor, is_projecte
     assert bool(prompt.ctx.grad.norm() < 1e-9) == is_projected
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's, on the way
+def test_a_training_step_that_cannot_be_compiled(make_model):
+    """Without its towers, which would be traced anew for each call around what breaks the graph."""
+    prompt = make_model().prompt_layer.prompt.train()
+
+    def terms_of_the_loss():
+        vectors = prompt.vectors()
+        logits = vectors.sum() * torch.tensor([[1.0, 0.0]]).double()
+        step = Step(logits, None, None, None, vectors, logits.dtype, None, None, None, None)
+        object.__setattr__(step, "zero_shot_logits", lambda: torch.zeros(1, 2).double())
+        return prompt.extra_losses(step)["kl"].value
+
+    assert terms_of_the_loss().requires_grad
+    torch._dynamo.reset()
+    with pytest.raises(RuntimeError, match=r"within the forward pass, .* compiled .* train it without"):
+        torch.compile(terms_of_the_loss, backend="aot_eager")()
+
+
 @pytest.mark.parametrize("n_ctx, n_zero", [(16, 12), (5, 1), (4, 0), (None, 0)])
 def test_words_are_the_last_vectors(make_model, clip, tokenizer, n_ctx, n_zero):
     ctx = ctx_of(make_model(n_ctx=n_ctx, ctx_init="a photo of a")).detach().float() / 20

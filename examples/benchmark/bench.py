@@ -5,8 +5,6 @@ All run in one process, in turn, on ViT-B/16's text tower with random weights.
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +13,7 @@ from statistics import median
 import torch
 from cases import HERE, LAYERS, WIDTH, Case, counts, flops, make_vectors, sequences_of, table_cases
 from image_side import cached_features, inference
+from own_process import in_own_process
 from reference import LENGTH, Reference, objective
 from timing import timed
 from tqdm import tqdm
@@ -107,7 +106,7 @@ def measure(clip, case: Case, repeats: int) -> dict:
         "trimmed_ratio": ratio(times["trimmed"], times["tree"]),
         "share": flops(positions["step"]) / seconds / median(speeds),
         "gigaflops": median(speeds) / 1e9,
-        "peak_bytes": in_own_process(case)["peak_bytes"],
+        "peak_bytes": alone(case, layers=clip.config.text_config.num_hidden_layers)["peak_bytes"],
     }
 
 
@@ -116,19 +115,18 @@ def ratio(slow: list[float], fast: list[float]) -> float:
     return median(one / other for one, other in zip(slow, fast, strict=True))
 
 
-def in_own_process(case: Case, memory: int | None = None) -> dict:
+def alone(case: Case, memory: int | None = None, layers: int = LAYERS) -> dict:
     """Seconds of a step and the memory it takes above the model, measured in a process that does nothing else."""
-    request = json.dumps({"case": asdict(case), "memory": memory})
-    command = [sys.executable, str(HERE / "bench.py"), "--peak-of", request]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(printed.splitlines()[-1])
+    request = {"case": asdict(case), "memory": memory, "layers": layers}
+    return in_own_process("bench.py", "--peak-of", json.dumps(request))
 
 
 def print_peak(request: str) -> None:
     """Run one step and print how far the process's peak lies above what it had before."""
     asked = json.loads(request)
     case = Case(**asked["case"])
-    clip, prompts, vectors = make_clip(), TreePrompts(sequences_of(case)), make_vectors(case)
+    clip = make_clip(layers=asked["layers"])
+    prompts, vectors = TreePrompts(sequences_of(case)), make_vectors(case)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew; it would include what loading took
     before = resident("VmRSS")
     seconds = timed(lambda: tree_step(clip, prompts, vectors, asked["memory"]))
@@ -144,9 +142,7 @@ def resident(what: str) -> int:
 def growth() -> list[dict]:
     """Cost against the number of classes, with the default memory budget."""
     cases = [Case("ImageNet" if n_cls <= 1000 else "pairs", n_cls) for n_cls in (100, 300, 1000, 3000, 10_000, 21_000)]
-    return [
-        {"n_cls": case.n_cls, "positions": counts(case, sequences_of(case)), **in_own_process(case)} for case in cases
-    ]
+    return [{"n_cls": case.n_cls, "positions": counts(case, sequences_of(case)), **alone(case)} for case in cases]
 
 
 def epoch_seconds(clip) -> dict:
@@ -173,13 +169,13 @@ def main() -> None:
         "--only",
         help="measure again what contains this text: a case's label, 'growth', 'epoch', 'inference' or 'cached'",
     )
-    parser.add_argument("--smoke", action="store_true", help="one small case and a small image tower, in seconds")
+    parser.add_argument("--smoke", action="store_true", help="one small case and small towers, in seconds")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak_of:
         print_peak(options.peak_of)
         return
-    clip = make_clip()
+    clip = make_clip(layers=2 if options.smoke else LAYERS)
     cases = [Case("OxfordPets", 5, 4)] if options.smoke else table_cases()
     results = {"torch": torch.__version__, "threads": torch.get_num_threads()}
     if options.only and options.output.exists():

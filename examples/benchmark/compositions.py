@@ -17,8 +17,6 @@ computed with one thread (CPU time), so that other work on the machine counts li
 import argparse
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from statistics import median
 import torch
 from bench import make_clip, resident
 from cases import HERE
+from own_process import in_own_process
 from peft import get_peft_model
 from reference import LENGTH, POSITIONS_AT_ONCE, Reference
 from timing import timed_with_cpu
@@ -220,13 +219,6 @@ def run_alone(what: str, sizes: Sizes) -> dict:
     return {"peak_bytes": peak_above_model(forms[form])}
 
 
-def in_own_process(what: str, small: bool = False) -> dict:
-    """`run_alone` in a process of its own."""
-    command = [sys.executable, str(HERE / "compositions.py"), "--alone", what, *(["--smoke"] if small else [])]
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(printed.splitlines()[-1])
-
-
 def show(kind: str, row: dict) -> None:
     """Print what was measured of one kind."""
     print(f"{kind}: {row['pairs']:,} pairs, {row['nodes']:,} nodes; difference {row['difference']:.0e}")
@@ -257,13 +249,16 @@ def main() -> None:
         return
     results = {"torch": torch.__version__, "threads": torch.get_num_threads(), "layers": sizes.layers}
     results |= {"width": sizes.width, "lengths": FORMS}
-    alone = (lambda what: run_alone(what, sizes)) if options.smoke else in_own_process
+
+    def alone(what: str) -> dict:
+        return run_alone(what, sizes) if options.smoke else in_own_process("compositions.py", "--alone", what)
+
     for kind, measure in {"evaluation": evaluation, "training": training}.items():
         row = measure(sizes, 1 if options.smoke else options.repeats)
         row["peak_bytes"] = {form: alone(f"{kind}:{form}")["peak_bytes"] for form in ("tree", *FORMS)}
         results[kind] = row
         show(kind, row)
-    results["world"] = world = in_own_process("world", options.smoke)
+    results["world"] = world = alone("world")
     print(
         f"all pairs encoded: peak memory {world['peak_bytes'] / 2**30:.2f} GiB above the model, of which "
         f"{world['bank_bytes'] / 2**30:.2f} GiB are their features; "

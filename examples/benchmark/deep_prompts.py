@@ -111,10 +111,10 @@ def compare(clip, forms: dict, rounds: int) -> dict[str, float]:
     return {name: round(value, 3) for name, value in results.items()}
 
 
-def text_side(n_cls: int, n_ctx: int, depth: int, rounds: int) -> dict[str, float]:
+def text_side(n_cls: int, n_ctx: int, depth: int, rounds: int, width: int = WIDTH) -> dict[str, float]:
     """The classes' texts with vectors at the first layers, as a tree and padded with hooks."""
-    clip, sequences = make_clip(), sequences_of(Case("Caltech101", n_cls, n_ctx))
-    tables = rows(n_ctx, WIDTH, depth)
+    clip, sequences = make_clip(width), sequences_of(Case("Caltech101", n_cls, n_ctx))
+    tables = rows(n_ctx, width, depth)
     tower, prompts, padded = text_tower(clip), TreePrompts(sequences), Reference(clip, sequences, LENGTH)
     deep = dict(enumerate(tables[1:], start=1))
 
@@ -130,10 +130,10 @@ def text_side(n_cls: int, n_ctx: int, depth: int, rounds: int) -> dict[str, floa
     return compare(clip, {"ours": ours, "hooks": with_hooks}, rounds)
 
 
-def of_each_class(n_cls: int, n_ctx: int, layer: int, rounds: int) -> dict[str, float]:
+def of_each_class(n_cls: int, n_ctx: int, layer: int, rounds: int, width: int = WIDTH) -> dict[str, float]:
     """The same where before one layer each class has vectors of its own."""
-    clip, sequences = make_clip(), sequences_of(Case("Caltech101", n_cls, n_ctx))
-    [vectors], [own] = rows(n_ctx, WIDTH, 1), rows(n_cls * n_ctx, WIDTH, 1)
+    clip, sequences = make_clip(width), sequences_of(Case("Caltech101", n_cls, n_ctx))
+    [vectors], [own] = rows(n_ctx, width, 1), rows(n_cls * n_ctx, width, 1)
     table = own.unflatten(0, (n_cls, n_ctx))
     tower, padded = text_tower(clip), Reference(clip, sequences, LENGTH)
     prompts = TreePrompts(replace(sequences, parts=True))
@@ -228,17 +228,21 @@ def split(template: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="a few classes and tiny images")
+    parser.add_argument("--smoke", action="store_true", help="a few classes, tiny images and narrow towers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, nargs="+", default=[4])
     parser.add_argument("--output", default=HERE / "deep_prompts.json")
     options = parser.parse_args()
-    rounds = 1 if options.smoke else options.rounds
+    rounds, width = (1, 64) if options.smoke else (options.rounds, WIDTH)
     results = {}
     for n_cls, n_ctx, depth in ((5, 2, 3),) if options.smoke else ((37, 2, 9), (37, 4, 12)):
-        results[f"text, {n_cls} classes, {n_ctx} vectors, {depth} layers"] = text_side(n_cls, n_ctx, depth, rounds)
+        results[f"text, {n_cls} classes, {n_ctx} vectors, {depth} layers"] = text_side(
+            n_cls, n_ctx, depth, rounds, width
+        )
     n_cls = 5 if options.smoke else 37
-    results[f"text, {n_cls} classes, 4 vectors of their own from layer 8 on"] = of_each_class(n_cls, 4, 8, rounds)
+    results[f"text, {n_cls} classes, 4 vectors of their own from layer 8 on"] = of_each_class(
+        n_cls, 4, 8, rounds, width
+    )
     for batch in (2,) if options.smoke else options.batch:
         depth = 2 if options.smoke else 9
         label = f"vision, batch {batch}, 2 vectors, {depth} layers"

@@ -19,11 +19,14 @@ SMALL = ((Case("Caltech101", 5), 4), (Case("OxfordPets", 5, 4, images=2), 2))
 
 
 def make_image_clip(patch_size: int, layers: int = 12, image_size: int = 224) -> CLIPModel:
-    """ViT-B with random weights, frozen."""
+    """ViT-B with random weights, frozen; the text tower has as many layers as the other."""
     torch.manual_seed(0)
     vision = dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12, patch_size=patch_size)
     vision |= dict(num_hidden_layers=layers, image_size=image_size)
-    return CLIPModel(CLIPConfig(vision_config=vision, projection_dim=WIDTH)).eval().requires_grad_(False)
+    text = dict(num_hidden_layers=layers)
+    return (
+        CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH)).eval().requires_grad_(False)
+    )
 
 
 def inference() -> dict:

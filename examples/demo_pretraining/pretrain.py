@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="a few steps only, to see that all runs")
     args = parser.parse_args()
     if args.smoke:
-        args.pictures, args.epochs, args.batch_size, args.warm_up_steps = 512, 1, 64, 2
+        args.pictures, args.epochs, args.batch_size, args.warm_up_steps = 128, 1, 32, 2
     return args
 
 

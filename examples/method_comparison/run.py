@@ -40,8 +40,9 @@ def main() -> None:
     args = parse_args()
     results = args.output / "results"
     results.mkdir(parents=True, exist_ok=True)
-    processes = get_context("forkserver")
-    processes.set_forkserver_preload(["transformers", "peft", "datasets", "peft_coop.evaluation"])  # once for all runs
+    processes = get_context("fork" if args.smoke else "forkserver")  # which imports nothing, and shares memory
+    if not args.smoke:
+        processes.set_forkserver_preload(["transformers", "peft", "datasets", "peft_coop.evaluation"])  # once for all
     for seed in args.seeds:
         for key in every_method(args.smoke):
             path = results / f"{key}--{args.data}-{args.shots}shots-seed{seed}.json"
