@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from conftest import make_clip
 from method_kinds import small_config
 from peft import get_peft_model
-from task_inputs import as_given, labels_as_given
+from task_inputs import IGNORED, as_given, labels_as_given
 from tiny_families import draw_weights
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
@@ -111,7 +111,10 @@ def train_with_accelerate(
             outputs = model(**batch)
         for gathered, each in zip((logits, labels), (outputs.logits, batch["labels"]), strict=True):
             gathered.append(accelerator.gather_for_metrics(each))
-    return losses, torch.nn.functional.cross_entropy(torch.cat(logits), torch.cat(labels)).item()
+    logits, labels = torch.cat(logits), torch.cat(labels)
+    if labels.dim() > 1:  # of pixels, and the logits of a coarser grid
+        logits = torch.nn.functional.interpolate(logits, labels.shape[-2:], mode="bilinear")
+    return losses, torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED).item()
 
 
 LOOPS = {"trainer": train_with_trainer, "accelerate": train_with_accelerate}
