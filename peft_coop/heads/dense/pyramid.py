@@ -50,7 +50,7 @@ class Pyramid(nn.Module):
                 f"{[tuple(each.shape) for each in maps]}."
             )
         levels = (self.fpn1, self.fpn2, self.fpn3, self.fpn4)
-        # On a CPU the backward pass of torch's group norm does not read maps whose channels come last.
+        # The backward pass of torch's group norm has crashed on a CPU for maps whose channels come last.
         return [level(each.contiguous()) for level, each in zip(levels, maps, strict=True)]
 
 
