@@ -94,7 +94,7 @@ def test_the_page_of_commands_has_every_option():
     commands = re.findall(r"^## peft-coop (.+)$", page, flags=re.MULTILINE)
     assert {"train", "evaluate", "predict", "push", "benchmark few-shot", "benchmark composition"} <= set(commands)
     train = page.partition("## peft-coop train\n")[2].partition("\n## ")[0]
-    assert "| `--shots SHOTS` | images per class, or 'all' (default: 16) |" in train
+    assert re.search(r"^\| `--shots SHOTS` \| images per class.*\(default: 16", train, flags=re.MULTILINE)
     assert "--help" not in train
     assert all(line.count(" | ") == 1 for line in page.splitlines() if line.startswith("| `"))
 
