@@ -16,8 +16,8 @@ IN_PARTS = ("prograd",)
 PAIRS = ["striped cat", "running dog", "paper kite"]
 # As the tiny towers are, and with few prompts for a teacher.
 SHALLOW = {"replaced_layer": 1, "teacher_templates": ["a photo of a {}.", "the {}."]}
-SHALLOW |= {"out_indices": (0, 0, 1, 1), "train_vision": False, "max_class_tokens": 9}
-SHALLOW |= {"decoder_width": 16, "decoder_layers": 1, "head_channels": 8}
+SHALLOW |= {"out_indices": (0, 0, 1, 1), "train_vision": False, "max_class_tokens": 9, "head": "none"}
+SHALLOW |= {"decoder_width": 16, "decoder_layers": 1, "head_channels": 8, "decoder_dropout": 0.0, "head_dropout": 0.0}
 # Videos of few frames, with few vectors around a name.
 SHALLOW |= {"num_frames": FRAMES, "n_prefix": 2, "n_suffix": 2, "temporal_heads": 4}
 SPECIFIC = {"class_specific_context": True}
@@ -30,6 +30,8 @@ FORMS = {
     "relative": {"suffix_indexing": "relative"},
     "absolute": {"suffix_indexing": "absolute"},
     "mean-of-frames": {"suffix_indexing": "relative", "temporal_layers": 0},
+    "score-map": {"head": "none"},
+    "semantic-fpn": {"head": "semantic_fpn"},
     "text-alone": {"n_ctx_vision": 0, "prompt_depth_vision": 0, "prompt_depth": 2},
 }
 
@@ -115,8 +117,11 @@ def is_specific(kind: Kind) -> bool:
 
 
 def fits_family(kind: Kind, model_type: str) -> bool:
-    """Whether a family's vision tower can read what the method learns for it, if anything."""
-    return not (kind.config().changes_vision and SUPPORTED[model_type].no_vision_prompts)
+    """Whether a family's vision tower can do what the method asks of it, if anything."""
+    family = SUPPORTED[model_type]
+    if task_of(kind.method) == "SEMANTIC_SEG":  # the tiny joined towers have ViT's, which projects its pooler's output
+        return family.no_place_features is None and model_type != "vision-text-dual-encoder"
+    return not (kind.config().changes_vision and family.no_vision_prompts)
 
 
 COVERING = covering()

@@ -11,11 +11,11 @@ import torch
 from conftest import make_clip
 from method_kinds import SHALLOW, traits
 from peft import LoraConfig, PeftModel, get_peft_model
-from task_inputs import as_given, labels_as_given
+from task_inputs import IGNORED, as_given, labels_as_given
 from test_distributed import METHODS as IN_TWO_PROCESSES
 from test_trainer import COMPILED
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, interpolate
 
 from peft_coop.hub import convert_original, export_original
 from peft_coop.methods import METHODS
@@ -44,7 +44,7 @@ class Tried:
 
     def config(self, **settings):
         given = {"class_names": NAMES, "tokenizer_name_or_path": self.tokenizer_path, **settings}
-        shallow = {name: value for name, value in SHALLOW.items() if self.has(name)}
+        shallow = {name: value for name, value in SHALLOW.items() if self.has(name) and name != "head"}
         return self.method.config(**{**shallow, **given})
 
     @property
@@ -95,7 +95,10 @@ def depends_on_the_image(tried: Tried) -> bool:
 def further_losses(tried: Tried) -> bool:
     model = tried.model().train()
     outputs = model(**pixels(model), labels=tried.labels)
-    return not same(outputs.loss, cross_entropy(outputs.logits, tried.labels))
+    logits = outputs.logits
+    if logits.ndim == 4:
+        logits = interpolate(logits, PIXELS.shape[-2:], mode="bilinear")
+    return not same(outputs.loss, cross_entropy(logits, tried.labels, ignore_index=IGNORED))
 
 
 def a_context_for_each_class(tried: Tried) -> bool:
@@ -162,7 +165,8 @@ def a_lora_beside(tried: Tried) -> bool:
 
 
 def modules_trained_with_it(tried: Tried) -> bool:
-    model = tried.model(modules_to_save=["visual_projection"]).train()
+    trained = {"train_vision": True} if tried.has("train_vision") else {"modules_to_save": ["visual_projection"]}
+    model = tried.model(**trained).train()
     model(**pixels(model), labels=tried.labels).loss.backward()
     trained = [name for name, weight in model.named_parameters() if weight.grad is not None]
     return any("visual_projection" in name for name in trained) and any("learned_prompts" in name for name in trained)

@@ -243,6 +243,8 @@ def test_resume_gives_the_uninterrupted_run(make_model, tmp_path, method):
 @pytest.mark.filterwarnings("ignore:The model is trained without `labels`")  # with smoothing, to a method with terms
 def test_gradient_accumulation_in_the_trainer(make_model, tmp_path, method, smoothing):
     """Seven images in one batch, in 4 + 3 and in 2 + 2 + 2 + 1; a step of SGD shows the gradient."""
+    if smoothing and task_of(method) == "SEMANTIC_SEG":
+        pytest.skip("the Trainer smooths the labels of whole images only")
     steps = {}
     for batches in (1, 2, 4):
         model = make_model(method).double()
@@ -263,6 +265,7 @@ def test_gradient_accumulation_in_the_trainer(make_model, tmp_path, method, smoo
 def test_num_items_in_batch(make_model, method, num_items):
     model = make_model(method).double().train()
     pixel_values, labels = make_images(7, method=method)
+    num_items = num_items * labels[0].numel()  # the Trainer counts labels
     whole = model(pixel_values=pixel_values, labels=labels).loss
     whole.backward()
     expected = gradients(model)
@@ -394,7 +397,7 @@ def test_compiled_training_step(make_model, method):
     compiled = torch.compile(model, backend=backend, fullgraph=True)
     for _ in range(3):
         model.zero_grad()
-        compiled(**images, labels=labels, num_items_in_batch=torch.tensor(4)).loss.backward()
+        compiled(**images, labels=labels, num_items_in_batch=torch.tensor(labels.numel())).loss.backward()
     assert relative_difference(gradients(model), expected) < 1e-9
     assert counters["stats"]["unique_graphs"] == 1
 

@@ -28,6 +28,16 @@ class Head(ABC):
     pipeline_tag: ClassVar[str]
     beside_logits: ClassVar[tuple[str, ...]] = ()
 
+    def prepare(self, model: nn.Module) -> None:  # noqa: B027  most need nothing
+        """Make a model ready for the head, when a prompt is put in; nothing by default.
+
+        Args:
+            model: the dual encoder.
+
+        Raises:
+            ValueError: if it has not what the head needs.
+        """
+
     @abstractmethod
     def embed_images(
         self,

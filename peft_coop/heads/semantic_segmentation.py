@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from ..towers import PlaceFeatures, features_of_places, scale_and_bias
+from ..towers import PlaceFeatures, features_of_places, open_places, scale_and_bias
 from .base import Head
 from .dense.pixel_losses import checked_labels, pixel_cross_entropy
 from .dense.score_map import score_map
@@ -66,6 +66,10 @@ class SemanticSegmentationHead(Head):
     task_type = "SEMANTIC_SEG"
     pipeline_tag = "image-segmentation"
     beside_logits = ("loss_aux", "score_map", "text_embeds", "loss_parts")
+
+    def prepare(self, model: nn.Module) -> None:
+        """See `Head.prepare`: the vision tower must have features of places."""
+        open_places(model)
 
     def embed_images(
         self,

@@ -85,7 +85,7 @@ class DenseCLIPConfig(PromptConfig):
     gamma_init: float = field(default=1e-4, metadata={"help": "Factor of what the decoder adds to texts, at first."})
     tau: float = field(default=0.07, metadata={"help": "What the score map is divided by in its own loss."})
     aux_loss_weight: float = field(default=0.4, metadata={"help": "Weight of the score map's own loss."})
-    out_indices: tuple[int, ...] = field(
+    out_indices: Sequence[int] = field(
         default=OUT_INDICES, metadata={"help": "Four layers of the vision tower that the head reads, from 0."}
     )
     score_level: int = field(default=2, metadata={"help": "Level of the pyramid that the score map is joined to."})
@@ -147,7 +147,8 @@ class DenseCLIPConfig(PromptConfig):
         given = self.out_indices
         if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != len(OUT_INDICES):
             raise ValueError(f"`out_indices` must be the numbers of {len(OUT_INDICES)} layers, got {given!r}.")
-        self.out_indices = tuple(0 if each == 0 else check_count(each, "out_indices") for each in given)
+        # A list, as a saved config has it.
+        self.out_indices = [0 if each == 0 else check_count(each, "out_indices") for each in given]
         if isinstance(self.score_level, bool) or self.score_level not in range(len(OUT_INDICES)):
             raise ValueError(f"`score_level` must be a level of the pyramid, 0 to 3, got {self.score_level!r}.")
         if isinstance(self.ignore_index, bool) or not isinstance(self.ignore_index, int):
@@ -202,9 +203,9 @@ class DenseCLIPPrompt(Prompt):
     def __init__(self, config: DenseCLIPConfig, model: nn.Module):
         super().__init__(config, model)
         norm_and_projection(model)  # of a family that has them
-        embeddings, width = token_embedding(model).weight.detach(), projection_dim(model)
+        width, text_width = projection_dim(model), token_embedding(model).weight.shape[1]
         cut = 2 * config.ctx_init_std
-        start = torch.empty(config.n_ctx, embeddings.shape[1])
+        start = torch.empty(config.n_ctx, text_width)
         self.ctx = nn.Parameter(nn.init.trunc_normal_(start, std=config.ctx_init_std, a=-cut, b=cut))
         self.gamma = nn.Parameter(torch.full((width,), config.gamma_init))
         self.decoder = ContextDecoder(
@@ -214,9 +215,8 @@ class DenseCLIPPrompt(Prompt):
         self.neck: FPN | None = None
         self.head: nn.Module | None = None
         if config.head != "none":
-            config.out_indices = settle_layers(config.out_indices, len(vision_layers(model)))
+            config.out_indices = list(settle_layers(tuple(config.out_indices), len(vision_layers(model))))
             self._make_head(vision_width(model))
-        self.to(embeddings.device, embeddings.dtype)
 
     def _make_head(self, width: int) -> None:
         config = self.settings
@@ -269,7 +269,7 @@ class DenseCLIPPrompt(Prompt):
             ValueError: if the images do not fit the tower.
         """
         config = self.settings
-        layers = () if self.head is None else config.out_indices
+        layers = () if self.head is None else tuple(config.out_indices)
         drop_path = config.drop_path if self.training else 0.0
         return features_of_places(
             model, pixel_values, layers, interpolate_pos_encoding, drop_path, config.reference_quirks

@@ -113,6 +113,7 @@ class PromptTuner(BaseTuner):
             layer = PromptEmbeddings(target, family.token_embedding, LabelNames(self.model.config))
         if peft_config.changes_vision:
             open_vision_tower(self.model)
+        prompt.task_head.prepare(self.model)
         layer.update_layer(adapter_name, prompt, texts)
         setattr(parent, target_name, layer)
         tower.install()

@@ -16,7 +16,7 @@ from .families import (
 )
 from .fingerprints import fingerprint
 from .joined_towers import join_towers
-from .place_features import PlaceFeatures, check_layers, features_of_places, patch_size, vision_width
+from .place_features import PlaceFeatures, check_layers, features_of_places, open_places, patch_size, vision_width
 from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, PreparedPrompts
 from .similarity import computing_dtype, cosine_logits, normalize, scale_and_bias
 from .temporal_layers import read_frames, temporal_layers
@@ -62,6 +62,7 @@ __all__ = [
     "layer_norms",
     "norm_and_projection",
     "normalize",
+    "open_places",
     "open_vision_tower",
     "patch_size",
     "projection_dim",

@@ -73,12 +73,11 @@ def features_of_places(
     check_size(model, pixel_values, interpolate_pos_encoding)
     layers = vision_layers(model)
     check_layers(out_indices, len(layers))
-    # What PEFT's wrapper of a trained copy gives is the copy in use.
-    embeddings = model.get_submodule(find_family(model).vision_embeddings)
     learns = (pixel_values.requires_grad or not is_vision_frozen(model)) and torch.is_grad_enabled()
     own = getattr(type(model), "__base_class__", type(model)).get_image_features
     of_images = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
-    _open(layers, embeddings)
+    if not torch.compiler.is_compiling():  # copies of `modules_to_save` may be new
+        open_places(model)
     with torch.set_grad_enabled(learns), stochastic_depth(layers, drop_path), _quirks(reference_quirks):
         with changing(behind := StatesBehind(out_indices)):
             states = own(model, **of_images, return_dict=True).last_hidden_state
@@ -88,10 +87,16 @@ def features_of_places(
     return PlaceFeatures(maps, tokens[:, 0], as_map(tokens, grid))
 
 
-@torch.compiler.disable  # classes are changed once, and no tensors of the call
-def _open(layers: nn.ModuleList, embeddings: nn.Module) -> None:
-    open_up(list(layers))
-    mix_in(embeddings, OriginalPositions)
+def open_places(model: nn.Module) -> None:
+    """Make the vision tower ready for `features_of_places`; a no-op if it is.
+
+    Raises:
+        ValueError: if it has no such features.
+    """
+    norm_and_projection(model)
+    open_up(list(vision_layers(model)))
+    # What PEFT's wrapper of a trained copy gives is the copy in use.
+    mix_in(model.get_submodule(find_family(model).vision_embeddings), OriginalPositions)
 
 
 def as_map(tokens: Tensor, grid: Sequence[int]) -> Tensor:

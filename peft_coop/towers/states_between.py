@@ -163,7 +163,8 @@ class StatesBehind:
     """
 
     def __init__(self, places: Sequence[int]):
-        self.places, self.noted = set(places), dict[int, Tensor]()
+        self.places = set(places)
+        self.noted: dict[int, Tensor] = {}
 
     def before(self, place: int, states: Tensor) -> Tensor:
         """See `States`."""
