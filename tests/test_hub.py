@@ -157,6 +157,23 @@ def test_push_is_one_commit_of_three_files(hub, pushed):
     assert any(request.startswith("PUT /lfs/") for request in hub.requests)
 
 
+def test_a_handler_is_pushed_on_request(hub, client):
+    """Where an endpoint cannot load the base model, nothing is pushed at all."""
+    script = """
+model = learned_model()
+model.push_to_hub("me/with-handler", handler=True)
+model.base_model.model.name_or_path = model.peft_config["default"].base_model_name_or_path = "/a/folder"
+try:
+    model.push_to_hub("me/never", handler=True)
+except ValueError as error:
+    result = str(error)
+"""
+    assert "this adapter's was loaded from a folder" in client.run(script)
+    assert {"handler.py", "requirements.txt", "adapter_config.json"} <= set(hub.files("me/with-handler"))
+    assert b"class EndpointHandler" in hub.files("me/with-handler")["handler.py"]
+    assert "me/never" not in hub.repos
+
+
 # One with tensors in lists, one with a network, and one whose classes are no names; the Hub sees files alone.
 @pytest.mark.parametrize("method", ["promptsrc", "tcp", "csp"])
 def test_methods_go_to_the_hub_and_back(client, method):

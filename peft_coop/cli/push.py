@@ -20,6 +20,11 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--adapter", required=True, help="folder of a saved prompt")
     parser.add_argument("--repo", required=True, help="such as me/pets-coop")
     parser.add_argument("--private", action="store_true", help="only for you")
+    parser.add_argument(
+        "--handler",
+        action="store_true",
+        help="also a handler.py, by which a Hugging Face Inference Endpoint serves the prompt",
+    )
     add_model(parser, default=None)
     add_quiet(parser)
     parser.set_defaults(run=run_push)
@@ -28,5 +33,6 @@ def add_commands(commands: Any) -> None:
 def run_push(options: argparse.Namespace) -> None:
     """Push the adapter and its card."""
     model, _ = load_adapter(options.adapter, options)
-    place = model.push_to_hub(options.repo, private=options.private, **read_scores(options.adapter))
+    given = {"private": options.private, "handler": options.handler}
+    place = model.push_to_hub(options.repo, **given, **read_scores(options.adapter))
     print(f"Pushed to {place}.")

@@ -13,6 +13,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 from peft import PeftModel
 
 from ..models.base_model_names import is_hub_id
+from .handler import write_handler
 from .model_card import eval_results
 
 
@@ -29,6 +30,7 @@ def push_adapters(
     tags: Sequence[str] | str | None = None,
     metrics: Mapping[str, Any] | None = None,
     dataset: str | None = None,
+    handler: bool = False,
 ) -> CommitInfo:
     """Upload a model's adapters in one commit; the repository's card keeps what others wrote into it.
 
@@ -44,12 +46,13 @@ def push_adapters(
         tags: more tags for the card.
         metrics: measured results for the card, as `trainer.evaluate()` returns them.
         dataset: what they were measured on.
+        handler: also upload `handler.py`, by which an inference endpoint serves the adapter, see `write_handler`.
 
     Returns:
         The commit, with its `commit_url`.
 
     Raises:
-        ValueError: if a metric is no number.
+        ValueError: if a metric is no number, or an endpoint could not serve the adapter.
     """
     eval_results(metrics or {})  # a wrong metric leaves the Hub alone
     api = HfApi(token=token, library_name="peft-coop")
@@ -57,6 +60,8 @@ def push_adapters(
         root = Path(folder)
         model.save_pretrained(folder)
         forget_base_path(root)
+        if handler:
+            write_handler(root)
 
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None and not revision.startswith("refs/pr") and not create_pr:

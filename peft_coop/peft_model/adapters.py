@@ -249,7 +249,7 @@ class PeftModelWithPrompts(PeftModel):
             dataset: what they were measured on: an id on the Hub, or any name.
             max_shard_size: accepted as everywhere in transformers; an adapter is one small file.
             kwargs: `commit_message`, `commit_description`, `private`, `token`, `revision`, `create_pr` and `tags`, as
-                in `PreTrainedModel.push_to_hub`.
+                in `PreTrainedModel.push_to_hub`; `handler=True` for an inference endpoint's `handler.py` beside it.
 
         Returns:
             The commit, with its `commit_url`.

@@ -1,0 +1,166 @@
+"""The handler of an inference endpoint: written beside an adapter, and run in a process that knows nothing else."""
+
+import base64
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+
+from peft_coop import CoOpConfig, demo, endpoint_handler
+from peft_coop.endpoint_handler import EndpointHandler, read_picture
+from peft_coop.hub import write_handler
+
+NAMES = ["zero", "one", "犬"]
+FRESH = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from PIL import Image
+from handler import EndpointHandler
+handler = EndpointHandler(sys.argv[1])
+print(json.dumps([handler({"inputs": Image.open(sys.argv[2])}), handler({"inputs": open(sys.argv[2], "rb").read()})]))
+"""
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not know words of these class names:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def picture():
+    image = Image.new("RGB", (60, 48), "white")
+    image.paste("black", (10, 10, 20, 40))
+    return image
+
+
+@pytest.fixture
+def make_adapter(tmp_path):
+    """A saved prompt with a handler, and the model."""
+
+    def make(name="adapter", lora=False, **settings):
+        torch.manual_seed(0)
+        model = get_peft_model(demo.load_clip(), CoOpConfig(n_ctx=4, class_names=NAMES, **settings))
+        if lora:
+            model.add_adapter("style", LoraConfig(target_modules=["visual_projection"], init_lora_weights=False))
+        model.eval().save_pretrained(tmp_path / name)
+        write_handler(tmp_path / name)
+        return tmp_path / name, model
+
+    return make
+
+
+def expected_scores(model, picture):
+    inputs = demo.load_processor()(images=picture, return_tensors="pt")
+    with torch.no_grad():
+        [row] = model.probabilities(pixel_values=inputs["pixel_values"])
+    return row.tolist()
+
+
+def file_of(picture, kind="PNG", **settings) -> bytes:
+    content = io.BytesIO()
+    picture.save(content, kind, **settings)
+    return content.getvalue()
+
+
+def test_a_fresh_process_answers_as_the_model(make_adapter, picture, tmp_path):
+    """With the LoRA that was saved with the prompt."""
+    folder, model = make_adapter(lora=True)
+    picture.save(tmp_path / "picture.png")
+    command = [sys.executable, "-c", FRESH, str(folder), str(tmp_path / "picture.png")]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    decoded, from_bytes = json.loads(ran.stdout.splitlines()[-1])
+    assert decoded == from_bytes
+    scores = expected_scores(model, picture)
+    assert [each["label"] for each in decoded] == [name for _, name in sorted(zip(scores, NAMES, strict=True))[::-1]]
+    assert [each["score"] for each in decoded] == pytest.approx(sorted(scores, reverse=True), abs=1e-4)
+    assert (folder / "requirements.txt").read_text().startswith("peft-coop>=")
+
+
+def test_base64_and_the_number_of_labels(make_adapter, picture):
+    handler = EndpointHandler(str(make_adapter()[0]))
+    text = base64.b64encode(file_of(picture, "JPEG")).decode()
+    plain = handler({"inputs": text})
+    assert handler({"inputs": f"data:image/jpeg;base64,{text}", "parameters": None}) == plain
+    assert len(plain) == 3
+    assert handler({"inputs": text, "parameters": {"top_k": 1}}) == plain[:1]
+    for wrong in (0, -1, "2", True):
+        with pytest.raises(ValueError, match=f"`top_k` must be a whole number of 1 or more, got {wrong!r}"):
+            handler({"inputs": text, "parameters": {"top_k": wrong}})
+
+
+def test_what_the_prompt_decides_by(make_adapter, picture):
+    """ "other" has the sum of the other names, and is first where it is the answer."""
+    folder, model = make_adapter("others", other_names=["car", "ship"], calibration_temperature=3.0)
+    answer = EndpointHandler(str(folder))({"inputs": picture})
+    scores = expected_scores(model, picture)
+    assert {each["label"]: each["score"] for each in answer} == pytest.approx(
+        dict(zip([*NAMES, "other"], scores, strict=True)), abs=1e-4
+    )
+    assert [each["score"] for each in answer] == sorted((each["score"] for each in answer), reverse=True)
+    folder, model = make_adapter("least", min_probability=0.999)
+    first, *others = EndpointHandler(str(folder))({"inputs": picture})
+    assert first == {"label": "other", "score": None}
+    assert [each["score"] for each in others] == pytest.approx(sorted(expected_scores(model, picture))[::-1], abs=1e-4)
+
+
+def test_a_picture_is_turned_and_made_rgb(picture):
+    turned = Image.Exif()
+    turned[0x0112] = 6  # lies on its side
+    assert read_picture(file_of(picture, "JPEG", exif=turned.tobytes())).size == (48, 60)
+    for kind, mode in (("PNG", "RGBA"), ("PNG", "L"), ("PNG", "P"), ("WEBP", "RGB"), ("JPEG", "CMYK")):
+        assert read_picture(file_of(picture.convert(mode), kind)).mode == "RGB"
+
+
+def hostile(picture) -> dict[str, tuple[object, str]]:
+    moving = file_of(picture, "PNG", save_all=True, append_images=[picture.rotate(90)])
+    return {
+        "nothing": (None, "got NoneType"),
+        "no bytes": (b"", "got bytes without any"),
+        "an address": ("https://example.com/a.png", "must be a picture, or its bytes in base64"),
+        "a path": ("/etc/passwd", "must be a picture, or its bytes in base64"),
+        "a list": ([1, 2], "got list"),
+        "text": (b"hello, this is a text", "none of JPEG, PNG, WEBP"),
+        "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "none of JPEG, PNG, WEBP"),
+        "another kind": (file_of(picture, "TIFF"), "none of JPEG, PNG, WEBP"),
+        "cut off": (file_of(picture)[:-40], "cannot be read"),
+        "a jpeg cut off": (file_of(picture, "JPEG")[:-200], "cannot be read"),
+        "moving": (moving, "is moving"),
+    }
+
+
+@pytest.mark.parametrize("kind", list(hostile(Image.new("RGB", (9, 9)))))
+def test_hostile_files_are_refused(picture, kind):
+    given, told = hostile(picture)[kind]
+    with pytest.raises(ValueError, match=told):
+        read_picture(given)
+
+
+def test_large_pictures_are_refused_before_they_are_decoded(picture, monkeypatch):
+    content = file_of(picture)
+    monkeypatch.setattr(endpoint_handler, "MOST_PIXELS", 60 * 48 - 1)
+    monkeypatch.setattr(PngImageFile, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match="has 60 x 48 pixels, accepted are 2,879"):
+        read_picture(content)
+    monkeypatch.setattr(endpoint_handler, "MOST_BYTES", 10)
+    with pytest.raises(ValueError, match=r"The picture has [\d,]+ bytes, accepted are 10\."):
+        read_picture(content)
+
+
+def test_what_no_endpoint_could_serve_is_refused(make_adapter, tmp_path):
+    with pytest.raises(ValueError, match="has none of the task None"):
+        write_handler(tmp_path)
+    folder, _ = make_adapter()
+    path = folder / "adapter_config.json"
+    settings = json.loads(path.read_text())
+    for field, value, told in (
+        ("task_type", "VIDEO_CLS", "has COOP of the task VIDEO_CLS"),
+        ("base_model_name_or_path", None, "this adapter's was loaded from a folder"),
+        ("class_names", None, "answers with the adapter's classes, and it has none"),
+    ):
+        path.write_text(json.dumps(settings | {field: value}))
+        with pytest.raises(ValueError, match=told):
+            write_handler(folder)
