@@ -16,7 +16,7 @@ from .image_bytes import images_fingerprint
 from .image_data import ImageData
 from .mask_augmentation import AugmentedMasks
 from .mask_data import MaskData
-from .mask_processor import mask_image_processor
+from .mask_processor import PreparedMasks, mask_image_processor
 from .mask_sources import load_masks
 from .mask_summary import MaskSplitSummary, MaskSummary
 from .masks import MaskRows, MaskValues
@@ -48,6 +48,7 @@ __all__ = [
     "MaskValues",
     "PairSplitSummary",
     "PreparedImages",
+    "PreparedMasks",
     "SplitSummary",
     "VideoClips",
     "VideoData",

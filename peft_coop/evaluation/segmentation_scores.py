@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 IGNORED = 255
 
@@ -83,6 +86,51 @@ class PixelCounts:
             "per_category_iou": iou.tolist(),
             "per_category_accuracy": accuracy.tolist(),
         }
+
+
+class TrainerPixelMetrics:
+    """The scores of pixels as the Trainer's `compute_metrics`, with `batch_eval_metrics=True` batch by batch.
+
+    Give `predicted_classes` as `preprocess_logits_for_metrics`, so that logits are not kept.
+
+    Args:
+        num_classes: K.
+        ignore_index: what stands for "no class" in the labels.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = IGNORED):
+        self._counts = PixelCounts(num_classes, ignore_index)
+
+    def __call__(self, prediction: Any, compute_result: bool = True) -> dict[str, float]:
+        """Count the pixels of a batch, or of all images.
+
+        Args:
+            prediction: with `predictions` and `label_ids`, both `[B, H, W]`.
+            compute_result: whether this is the last batch.
+
+        Returns:
+            "mean_iou", "mean_accuracy" and "overall_accuracy"; nothing before the last batch.
+
+        Raises:
+            ValueError: as `PixelCounts.add` and `PixelCounts.scores`.
+        """
+        predictions, labels = (torch.as_tensor(each).cpu() for each in (prediction.predictions, prediction.label_ids))
+        self._counts.add(predictions.numpy(), labels.numpy())
+        if not compute_result:
+            return {}
+        scores = self._counts.scores()
+        self._counts = PixelCounts(self._counts.num_classes, self._counts.ignore_index)
+        return {name: value for name, value in scores.items() if isinstance(value, float)}
+
+
+def predicted_classes(logits: Tensor, labels: Tensor) -> Tensor:
+    """The class of each pixel, `[B, H, W]`, of logits enlarged to the size of the labels.
+
+    Args:
+        logits: `[B, K, h, w]`.
+        labels: `[B, H, W]`.
+    """
+    return F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False).argmax(1)
 
 
 def check_maps(predictions: NDArray, references: NDArray) -> None:

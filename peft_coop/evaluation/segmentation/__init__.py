@@ -1,5 +1,6 @@
 """Images whose pixels have a class each: what learns from them, and how well."""
 
+from ..segmentation_scores import PixelCounts, TrainerPixelMetrics, predicted_classes
 from .measured_masks import MeasuredMasks, pixel_scores
 from .plain_head import PlainHead
 from .prompt_segmentation import CROP_SIZE, DenseZeroShot, PromptSegmentation, PromptSegmenter, segmentation_methods
@@ -13,13 +14,16 @@ __all__ = [
     "DenseZeroShot",
     "MaskedImages",
     "MeasuredMasks",
+    "PixelCounts",
     "PlainHead",
     "PromptSegmentation",
     "PromptSegmenter",
     "Segmenter",
+    "TrainerPixelMetrics",
     "Windows",
     "draw_masks",
     "pixel_scores",
+    "predicted_classes",
     "segmentation",
     "segmentation_methods",
 ]
