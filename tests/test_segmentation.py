@@ -11,7 +11,6 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from peft_coop.data import load_masks
 from peft_coop.evaluation import FrozenCLIP, PromptLearning, ZeroShot, format_report, load_runs, write_report
-from peft_coop.evaluation.protocols import few_shot
 from peft_coop.evaluation.segmentation import (
     DenseZeroShot,
     PlainHead,
@@ -204,7 +203,7 @@ def test_the_plain_head_is_that_of_the_prompt_but_for_the_score_map(clip, data):
         )
         wider = [name for name in shapes if shapes[name] != others[name]]
         assert wider == (["lateral_convs.2.conv.weight"] if part == "neck" else [])
-    assert plain.out_indices == own.settings.out_indices
+    assert list(plain.out_indices) == list(own.settings.out_indices)
 
 
 @pytest.mark.parametrize("train_vision", [True, False])
@@ -236,7 +235,7 @@ def test_methods_of_another_task_are_refused(clip, data, tmp_path):
     for method in methods():
         assert not method.takes_part_in("few-shot")
     with pytest.raises(ValueError, match="DenseCLIP takes no part in 'few-shot'"):
-        few_shot(clip, data, [PromptLearning("dense_clip")], tmp_path)
+        PromptLearning("dense_clip").for_protocol("few-shot")
 
 
 def test_scores_of_a_perfect_answer_and_of_a_class_that_is_nowhere(clip, data):

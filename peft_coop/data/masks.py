@@ -32,6 +32,11 @@ NUMBERS = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
 NAMED_VALUES = 5
 
 
+def has_masks(dataset: Dataset) -> bool:
+    """Whether the rows of a dataset are images with masks."""
+    return MASK_COLUMN in dataset.column_names
+
+
 @dataclass(frozen=True)
 class MaskValues:
     """What the values in mask files mean.

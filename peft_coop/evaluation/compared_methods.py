@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.masks import has_masks
 from ..data.videos import has_videos
 from ..recipes import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
 
@@ -131,7 +132,8 @@ class ComparedMethod(ABC):
         name: as tables and figures print it.
         takes_new_classes: whether what is learned can be asked for classes that it was not learned from.
         learns: whether it uses the training images at all.
-        reads: "images" or "videos", what it classifies; "both": also videos, by the mean feature of their frames.
+        reads: what it classifies, "images", "videos" or "places"; "both": also videos, by the mean feature of their
+            frames.
         changes_vision: whether it trains or prompts the vision tower, so that features computed before are not its own.
         views: augmented views of each training image that it learns from, computed once; None: the images as they are.
     """
@@ -191,7 +193,7 @@ class ComparedMethod(ABC):
 
 
 def check_reads(method: ComparedMethod, images: Dataset) -> None:
-    """Refuse videos for a method of images, and images for one of videos.
+    """Refuse videos for a method of images, images for one of videos, and either for one of their places.
 
     Args:
         method: that is to learn.
@@ -200,8 +202,8 @@ def check_reads(method: ComparedMethod, images: Dataset) -> None:
     Raises:
         ValueError: names both.
     """
-    items = "videos" if has_videos(images) else "images"
-    if method.reads not in (items, "both"):
+    items = "places" if has_masks(images) else "videos" if has_videos(images) else "images"
+    if method.reads != items and (method.reads != "both" or items == "places"):
         raise ValueError(f"{method.name} classifies {method.reads}, and the data are {items}.")
 
 

@@ -129,6 +129,7 @@ class PlainHead(ComparedMethod):
     key = "dense-head"
     name = "the same head, without text"
     changes_vision = True
+    reads = "places"
 
     def __post_init__(self) -> None:
         if self.channels < 1:

@@ -92,6 +92,7 @@ class DenseZeroShot(ComparedMethod):
     name = "zero-shot CLIP, patch by patch"
     learns = False
     changes_vision = True
+    reads = "places"
 
     def takes_part_in(self, protocol: str) -> bool:
         """Only in segmentation."""
