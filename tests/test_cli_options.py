@@ -197,7 +197,9 @@ def test_scores_are_kept_beside_the_adapter_and_in_its_card(tmp_path, capsys):
 
 def test_scores_go_along_to_the_hub(prompt, capsys, monkeypatch):
     pushed = {}
-    monkeypatch.setattr("peft_coop.peft_model.adapters.push_adapters", lambda model, repo, **given: pushed.update(given))
+    monkeypatch.setattr(
+        "peft_coop.peft_model.adapters.push_adapters", lambda model, repo, **given: pushed.update(given)
+    )
     run(capsys, "push", "--adapter", prompt, "--repo", "me/it")
     scores = json.loads((prompt / "scores.json").read_text())
     assert pushed["metrics"] == {name: scores[name] for name in ("accuracy", "macro_accuracy", "ece")}

@@ -175,6 +175,8 @@ def test_reports_have_a_table_with_all_numbers_of_pixels(runs, tmp_path):
     assert "±" in rows[-1]
     names = {path.name for path in write_report(found, tmp_path / "report")}
     assert {"report.md", "report.tex", "report.csv", "segmentation.png"} <= names
+    (picture,) = (name for name in names if name.endswith("dense-clip_score_maps.png"))
+    assert f"({picture})" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert "mean_iou" in (tmp_path / "report" / "report.csv").read_text(encoding="utf-8").splitlines()[0]
     assert r"accuracy of" in (tmp_path / "report" / "report.tex").read_text(encoding="utf-8")
 
@@ -187,6 +189,9 @@ def test_what_was_learned_is_saved(runs):
     assert processor["image_processor_type"] == "SegformerImageProcessor"
     assert processor["size"] == {"height": 48, "width": 48}
     assert (folders["dense"] / "adapter_model.safetensors").is_file()
+    with Image.open(folders["dense"] / "score_maps.png") as drawn:
+        assert min(drawn.size) > 500
+    assert not (folders["dense-head"] / "score_maps.png").exists()
     assert (folders["dense-head"] / "head.safetensors").is_file()
 
 

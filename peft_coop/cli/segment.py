@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..data import MaskData
     from ..evaluation import FrozenCLIP
-    from ..evaluation.segmentation import MaskedImages, Segmenter
+    from ..evaluation.segmentation import MaskedImages
 
 TEMPLATE = "a photo of a {}."
 # What `predict` writes, by the ending of an image's name.
@@ -91,7 +91,7 @@ def evaluate_masks(options: argparse.Namespace) -> None:
     Raises:
         ValueError: if the adapter classifies no pixels, the data has no such images, or a file is there.
     """
-    from ..evaluation.segmentation import pixel_scores
+    from ..evaluation.segmentation import most_varied, pixel_scores, write_score_maps
 
     refuse(options, ("predictions", "confusion_matrix"))
     if options.score_maps:
@@ -113,28 +113,12 @@ def evaluate_masks(options: argparse.Namespace) -> None:
         "adapter": options.adapter,
     }
     if options.score_maps:
-        write_score_maps(segmenter, data, options.split, options.score_maps)
+        write_score_maps(segmenter, *most_varied(images, data.values), options.score_maps)
+        say(f"wrote {options.score_maps}")
     if options.json:
         print(json.dumps(result))
     else:
         _print(result, data, options)
-
-
-def write_score_maps(segmenter: Segmenter, data: MaskData, split: str, path: Path) -> None:
-    """Draw the score maps of the image that shows most classes; the first one of several.
-
-    Raises:
-        ValueError: if the file's ending is of no picture.
-    """
-    from ..data import MaskRows
-    from ..evaluation.reports.figures import save_figure
-    from ..evaluation.segmentation.pictures import score_map_figure
-
-    rows = MaskRows(getattr(data, split), data.values)
-    image, labels = rows[max(range(len(rows)), key=lambda row: len(set(rows.labels(row).ravel().tolist())))]
-    figure = score_map_figure(image, segmenter.segment(image), segmenter.score_maps(image), data.class_names, labels)
-    save_figure(figure, path)
-    say(f"wrote {path}")
 
 
 def predict_masks(options: argparse.Namespace, files: list[Path], read: Any) -> int:

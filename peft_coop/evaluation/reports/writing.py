@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..output_folders import put
+from ..run_folders import ADAPTER
 from .figures import FIGURES, save_figure
 from .finished_runs import Run, load_runs
 from .formats import latex, markdown, runs_csv, slug
-from .grouped_runs import distinct, model_label
+from .grouped_runs import distinct, make_lines, model_label
 from .paper_tables import make_paper_tables
 from .table_rows import Table
 from .tables import make_tables, runs_by_model
@@ -65,7 +67,7 @@ def write_report(runs: Sequence[Run], folder: str | os.PathLike, metric: str = "
 
 def _write_files(runs: Sequence[Run], target: Path, metric: str) -> list[Path]:
     text, tables = format_report(runs, metric), make_paper_tables(runs, metric)
-    figures = _write_figures(runs, target, metric)
+    figures = [*_write_figures(runs, target, metric), *_copy_pictures(runs, target)]
     pictures = [f"![{path.stem}]({path.name})" for path in figures if path.suffix == ".png"]
     contents = {
         "report.md": "\n\n".join([text.rstrip("\n"), *pictures]) + "\n",
@@ -85,6 +87,18 @@ def _write_figures(runs: Sequence[Run], folder: Path, metric: str) -> list[Path]
             for ending in ("png", "pdf"):
                 paths.append(folder / f"{protocol}{suffix}.{ending}")
                 save_figure(figure, paths[-1])
+    return paths
+
+
+def _copy_pictures(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """The pictures that runs have made of what they learned: of each line of a table that of its first seed."""
+    paths = []
+    for data in distinct(run.data for run in runs):
+        for number, line in enumerate(make_lines([run for run in runs if run.data == data]), start=1):
+            first = min(line.runs, key=lambda run: run.seed)
+            for picture in sorted((first.path.parent / ADAPTER).glob("*.png")):
+                paths.append(folder / f"{slug(data)}_{number}-{slug(line.method)}_{picture.name}")
+                shutil.copyfile(picture, paths[-1])
     return paths
 
 

@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from PIL.Image import Image as Picture
+
 from ...data import MaskRows, MaskValues
 from ...progress import stage
 from ..protocol_runs import Fingerprint, Measured, ScorerOf
@@ -15,6 +18,8 @@ from .segmenters import Segmenter
 if TYPE_CHECKING:
     from datasets import Dataset
 
+# So many images are looked at for one to show.
+LOOKED_AT = 200
 METRICS = ("mean_iou", "mean_accuracy", "overall_accuracy")
 
 
@@ -33,13 +38,26 @@ class MeasuredMasks(Measured):
     class_names: list[str]
 
     def measure(self, classifier: Any, scorer_of: ScorerOf) -> dict[str, Any]:
-        """See `pixel_scores`; `classifier` is a `Segmenter`."""
-        return pixel_scores(classifier, self.images, self.values)
+        """See `pixel_scores`; `classifier` is a `Segmenter`, which is given an image to show its score maps of."""
+        found = pixel_scores(classifier, self.images, self.values)
+        classifier.example = most_varied(self.images, self.values)
+        return found
 
     def identity(self, fingerprint: Fingerprint) -> list[Any]:
         """See `Measured.identity`."""
         colours = sorted([*colour, index] for colour, index in self.values.colours.items())
         return [fingerprint(self.images, self.class_names), self.values.reduce_labels, colours]
+
+
+def most_varied(images: Dataset, values: MaskValues) -> tuple[Picture, np.ndarray]:
+    """Of the first images the one that shows most classes, in RGB, and its labels `[H, W]`.
+
+    Args:
+        images: with columns `image` and `mask`.
+        values: what the masks' values mean.
+    """
+    rows = MaskRows(images, values)
+    return rows[max(range(min(len(rows), LOOKED_AT)), key=lambda row: len(np.unique(rows.labels(row))))]
 
 
 def pixel_scores(segmenter: Segmenter, images: Dataset, values: MaskValues) -> dict[str, Any]:

@@ -7,18 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel, get_peft_model
+from PIL.Image import Image as Picture
 
 from ...data import AugmentedMasks, mask_image_processor
 from ...methods import METHODS, Method
 from ..compared_methods import ComparedMethod, LabelledImages, TimedSteps
 from ..frozen_clip import FrozenCLIP
 from ..prompt_learning import PromptLearning
+from ..reports.figures import save_figure
+from .pictures import score_map_figure
 from .segmenters import MaskedImages, Segmenter
 from .windows import Windows
 
 PROTOCOL = "segmentation"
+# The picture beside an adapter.
+SCORE_MAPS = "score_maps.png"
 # In pixels; the papers' for ViT-B.
 CROP_SIZE = 640
 
@@ -30,11 +36,26 @@ class PromptSegmenter(Segmenter):
     """
 
     def save(self, folder: Path) -> None:
-        """Write the adapter, and beside it the image processor: for windows of the size that it was trained with."""
+        """Write the adapter, beside it the image processor, for windows of its size, and a picture of an example."""
         self.model.save_pretrained(folder)
         side = self.windows.crop_size
         own = self.clip.processor.image_processor
         mask_image_processor(own, {"height": side, "width": side}).save_pretrained(folder)
+        if self.example is not None:
+            write_score_maps(self, *self.example, folder / SCORE_MAPS)
+
+
+def write_score_maps(segmenter: Segmenter, image: Picture, labels: np.ndarray, path: Path) -> None:
+    """Draw an image, its classes, and how close each of its places is to each class; see `score_map_figure`.
+
+    Args:
+        segmenter: with score maps.
+        image: in RGB, H by W.
+        labels: `[H, W]`, the true classes.
+        path: a file; its ending says which kind, such as ".png" or ".pdf".
+    """
+    maps = segmenter.score_maps(image)
+    save_figure(score_map_figure(image, segmenter.segment(image), maps, segmenter.class_names, labels), path)
 
 
 @dataclass(frozen=True)

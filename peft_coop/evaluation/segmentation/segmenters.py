@@ -44,7 +44,12 @@ class Segmenter(Learned):
         clip: whose image processor prepares the images.
         windows: how they are read.
         class_names: of the K classes.
+
+    Attributes:
+        example: an image and its labels, whose score maps are drawn where it is saved; None for no picture.
     """
+
+    example: tuple[Picture, np.ndarray] | None = None
 
     def __init__(self, model: Any, clip: FrozenCLIP, windows: Windows, class_names: Sequence[str]):
         self.model = model
