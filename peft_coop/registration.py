@@ -32,6 +32,7 @@ TASKS: dict[str, tuple[type[PeftModelWithPrompts], tuple[str, ...]]] = {
 }
 # transformers resolves the path when a pipeline is made, so that the package does not import pipelines by itself.
 IMAGE_PIPELINE = "peft_coop.pipelines.PromptImageClassificationPipeline"
+VIDEO_PIPELINE = "peft_coop.video_pipeline.PromptVideoClassificationPipeline"
 
 
 def add_enum_member(enum_class: type[Enum], name: str) -> None:
@@ -57,6 +58,7 @@ def register() -> None:
     AutoConfig.register(ClassMatrixConfig.model_type, ClassMatrixConfig, exist_ok=True)
     AutoModelForImageClassification.register(ClassMatrixConfig, ClassMatrixForImageClassification, exist_ok=True)
     take_image_pipeline(PIPELINE_REGISTRY.supported_tasks["image-classification"])
+    take_video_pipeline(PIPELINE_REGISTRY.supported_tasks["video-classification"])
     for name, (model_class, pipelines) in TASKS.items():
         MODEL_TYPE_TO_PEFT_MODEL_MAPPING[name] = model_class
         # Only silences an error line of the pipelines, which know the classes of models by name.
@@ -166,6 +168,20 @@ def tell_peft(method: Method) -> None:
     add_enum_member(TaskType, method.config.task_name)
     if PeftType(name) not in PEFT_TYPE_TO_CONFIG_MAPPING:
         register_peft_method(name=name.lower(), config_cls=method.config, model_cls=tuner_class(f"{name.lower()}_"))
+
+
+def take_video_pipeline(task: dict[str, Any]) -> None:
+    """As `take_image_pipeline`, of videos.
+
+    Args:
+        task: its entry among transformers' tasks.
+    """
+    if task["impl"] == "transformers.pipelines.video_classification.VideoClassificationPipeline":
+        task["impl"] = VIDEO_PIPELINE
+    elif getattr(task["impl"], "__name__", None) == "VideoClassificationPipeline":
+        from .video_pipeline import PromptVideoClassificationPipeline
+
+        task["impl"] = PromptVideoClassificationPipeline
 
 
 def take_image_pipeline(task: dict[str, Any]) -> None:
