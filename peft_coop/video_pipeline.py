@@ -31,7 +31,7 @@ def read_clip(path: str | os.PathLike, image_processor: Any, num_frames: int) ->
     Raises:
         ValueError: if the video cannot be read; names it.
     """
-    stored = {"path": os.path.abspath(path), "frames": []}
+    stored: dict[str, Any] = {"path": os.path.abspath(path), "frames": []}
     chosen = spread_frames(num_frames_of(stored), num_frames)
     wanted = set(chosen.tolist())
     pictures = {number: frame for number, frame in enumerate(read_video(stored)) if number in wanted}

@@ -75,7 +75,7 @@ def test_what_cannot_be_read_is_named(model, processor, tmp_path):
     classify = pipeline("video-classification", model=model, image_processor=processor)
     with pytest.raises(ValueError, match=r"The video .*gone\.mp4 cannot be read: there is no such file"):
         classify(str(tmp_path / "gone.mp4"))
-    with pytest.raises(ValueError, match="must be a file or a folder of frames of this machine, got 'http://a/b.mp4'"):
+    with pytest.raises(ValueError, match=r"a file or a folder of frames of this machine, got 'http://a/b\.mp4'"):
         classify("http://a/b.mp4")
     with pytest.raises(ValueError, match="reads 4 frames that are spread over a video; `frame_sampling_rate`"):
         classify(str(tmp_path), frame_sampling_rate=2)

@@ -167,7 +167,7 @@ def test_trials_are_the_seeds_of_a_table_and_more_can_be_added(clip, videos, tmp
     runs = load_runs(tmp_path)
     assert len(runs) == 6
     assert {run.results["test"]["num_examples"] for run in runs} == {6}
-    assert all(run.settings["ways"] == 2 for run in runs)
+    assert all((run.protocol, run.settings["ways"]) == ("video-few-shot-trials", 2) for run in runs)
     rows = [line for line in format_report(runs).splitlines() if line.startswith(("| zero-shot", "| Video"))]
     assert len(rows) == 2
     assert all(row.endswith(("| 3 |", "|     3 |")) for row in rows)

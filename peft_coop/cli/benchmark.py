@@ -38,6 +38,7 @@ from .options import (
     add_recipe,
     add_set,
 )
+from .video_options import OF_TRIALS, VIDEOS, add_clips, add_ways, default_method_for, protocol_of
 
 if TYPE_CHECKING:
     from ..data import CompositionData, ImageData, MaskData
@@ -60,6 +61,7 @@ BASELINES = (
     "two-stage",
     "lora",
 )
+SEEDS = [1, 2, 3]
 # Protocols that every method is asked for classes that it was not learned from in.
 OF_OTHER_CLASSES = ("cross-dataset", "composition")
 WHY_APART = {"composition": ": no way is known to learn unseen pairs with them"}
@@ -73,6 +75,8 @@ examples:
   peft-coop benchmark domain --data coop:imagenet@DATA --targets coop:imagenetv2@DATA coop:imagenet_a@DATA ...
   peft-coop benchmark ablation --data demo:digits --lengths 4 8 16 --starts "a photo of a" --output runs
   peft-coop benchmark composition --data demo:compositions --methods all --world both --output runs
+  peft-coop benchmark few-shot --data videos:my-videos --model openai/clip-vit-base-patch16 --output runs
+  peft-coop benchmark few-shot --data videos:my-videos --ways 5 --shots 5 --trials 200 --output runs
   peft-coop benchmark segmentation --data masks:ADEChallengeData2016 --model openai/clip-vit-base-patch16 --output runs
 
 Every finished run is a folder below --output and is not done again: stop with Ctrl-C, go on with the same command.
@@ -96,11 +100,20 @@ def add_commands(commands: Any) -> None:
         formatter_class=formatter,
     )
     protocols = parser.add_subparsers(required=True, metavar="PROTOCOL")
-    few_shot = _add_protocol(protocols, "few-shot", "accuracy over training images per class", run_few_shot)
-    few_shot.add_argument("--shots", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="default: 1 2 4 8 16")
-    base_to_new = _add_protocol(
-        protocols, "base-to-new", "learn from half of the classes, classify into the others too", run_base_to_new
+    few_shot = _add_protocol(
+        protocols, "few-shot", "accuracy over training images per class", run_few_shot, f"{IMAGES}; {VIDEOS}"
     )
+    few_shot.add_argument("--shots", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="default: 1 2 4 8 16")
+    add_ways(few_shot)
+    base_to_new = _add_protocol(
+        protocols,
+        "base-to-new",
+        "learn from half of the classes, classify into the others too",
+        run_base_to_new,
+        f"{IMAGES}; {VIDEOS}",
+    )
+    for one in (few_shot, base_to_new):
+        add_clips(one)
     cross = _add_protocol(protocols, "cross-dataset", "learn from one dataset, test on others", run_cross_dataset)
     domain = _add_protocol(
         protocols, "domain", "learn from one dataset, test on other images of its classes", run_domain
@@ -146,12 +159,13 @@ def _add_protocol(protocols: Any, name: str, text: str, run: Callable, data: str
     parser.add_argument(
         "--methods",
         nargs="+",
-        default=default,
+        default=default if name == PROTOCOL else None,
         choices=[*keys, "all"],
         metavar="METHOD",
-        help=f"of {', '.join(keys)}, or all that the protocol can use (default: {' '.join(default)})",
+        help=f"of {', '.join(keys)}, or all that the protocol can use (default: {' '.join(default)}; with videos "
+        "zero-shot and what reads them)",
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="default: 1 2 3")
     parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
     add_recipe(parser)
     add_quiet(parser)
@@ -162,9 +176,11 @@ def _add_protocol(protocols: Any, name: str, text: str, run: Callable, data: str
 
 def run_protocol(options: argparse.Namespace) -> None:
     """Do a protocol's runs and report, or list them."""
+    options.protocol = protocol_of(options.protocol, [*options.data, *getattr(options, "targets", ())])
+    options.methods = options.methods or ["zero-shot", default_method_for(options.data[0])]
     if not options.dry_run:
         options.do_protocol(options)
-        _report(options.output / options.protocol)
+        _report(options.output / (options.protocol + (OF_TRIALS if getattr(options, "ways", None) else "")))
         return
     from ..evaluation.planning import only_listed, seconds_per_image
     from .dry_run import format_plan
@@ -176,10 +192,18 @@ def run_protocol(options: argparse.Namespace) -> None:
 
 
 def run_few_shot(options: argparse.Namespace) -> None:
-    """Accuracy over shots."""
-    from ..evaluation import few_shot
+    """Accuracy over shots, or over tasks of some classes."""
+    from ..evaluation import few_shot, few_shot_trials
 
-    _run_on_each(options, few_shot)
+    if options.ways is None:
+        _run_on_each(options, few_shot)
+        return
+    if options.seeds != SEEDS:
+        say("--seeds has no effect with --ways: each of the --trials is one")
+    clip = load_clip(options.model, options)
+    for data in _one_by_one(options):
+        how = options.ways, options.shots, options.trials
+        few_shot_trials(clip, data, make_methods(options, data), options.output, *how)
 
 
 def run_base_to_new(options: argparse.Namespace) -> None:
@@ -330,13 +354,8 @@ def make_methods(options: argparse.Namespace, data: ImageData | CompositionData)
         num_workers=options.workers,
     )
     by_key = {method.key: method for method in baselines}
-    asked = _that_can_use_views(options, data, by_key)
+    asked = _that_can_use_views(_in_protocol(options, by_key), options, data, by_key)
     methods = [make_prompt_learning(key, options, data) if key in method_titles() else by_key[key] for key in asked]
-    if "all" in options.methods:
-        apart = [method.name for method in methods if not method.takes_part_in(options.protocol)]
-        if apart:
-            say(f"left out {', '.join(apart)}{WHY_APART.get(options.protocol, ', whose classes are not plain names')}")
-        methods = [method for method in methods if method.takes_part_in(options.protocol)]
     if "all" not in options.methods or options.protocol not in OF_OTHER_CLASSES:
         return methods
     unable = [method.name for method in methods if not method.takes_new_classes]
@@ -345,12 +364,38 @@ def make_methods(options: argparse.Namespace, data: ImageData | CompositionData)
     return [method for method in methods if method.takes_new_classes]
 
 
+def _in_protocol(options: argparse.Namespace, baselines: Mapping[str, ComparedMethod]) -> list[str]:
+    """The keys of the methods that `--methods` names, without those of `all` that take no part in the protocol."""
+    from ..methods import METHODS
+
+    asked = asked_methods(options)
+    if "all" not in options.methods:
+        return asked
+    apart = [
+        key
+        for key in asked
+        if not (
+            baselines[key].takes_part_in(options.protocol)
+            if key in baselines
+            else options.protocol in METHODS[key].protocols
+        )
+    ]
+    if apart:
+        names = ", ".join(baselines[key].name if key in baselines else METHODS[key].title for key in apart)
+        say(f"left out {names}{WHY_APART.get(options.protocol, ', which are not made for it')}")
+    return [key for key in asked if key not in apart]
+
+
 def _that_can_use_views(
-    options: argparse.Namespace, data: ImageData | CompositionData, baselines: Mapping[str, ComparedMethod]
+    asked: Sequence[str],
+    options: argparse.Namespace,
+    data: ImageData | CompositionData,
+    baselines: Mapping[str, ComparedMethod],
 ) -> list[str]:
-    """The keys of the methods that `--methods` names, without those of `all` that cannot do with `--views`.
+    """The keys of the methods that are asked for, without those of `all` that cannot do with `--views`.
 
     Args:
+        asked: the keys.
         options: with those of `add_recipe`.
         data: what is learned from.
         baselines: the baselines by their keys.
@@ -358,9 +403,8 @@ def _that_can_use_views(
     Raises:
         ValueError: if one cannot that was named.
     """
-    asked = asked_methods(options)
     if not options.views:
-        return asked
+        return list(asked)
     without = argparse.Namespace(**{**vars(options), "views": None})
     methods = {key: baselines.get(key) or make_prompt_learning(key, without, data) for key in asked}
     unable = [key for key, method in methods.items() if method.changes_vision]

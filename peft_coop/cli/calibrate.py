@@ -12,6 +12,7 @@ from .loading import CONFIG, load_adapter, load_images
 from .messages import say
 from .options import add_data, add_model, add_other_names, add_quiet, check_new, percent
 from .saved_scores import dataset_name, read_drawn, write_ece
+from .video_options import has_videos
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -66,6 +67,8 @@ def run_calibrate(options: argparse.Namespace) -> None:
     folder = adapter_folder(options.adapter)
     for path in _pictures(options):
         check_new(path)
+    if has_videos(options.data):
+        raise ValueError(f"Adapters of images are calibrated, and {options.data!r} has videos.")
     data = load_images(options.data, options)
     model, clip = load_adapter(str(folder), options)
     classifier = PromptClassifier(model, clip, options.workers)

@@ -11,6 +11,7 @@ from .loading import TEMPLATE_WITH_ADAPTER, check_task, load_adapter, load_clip,
 from .mask_options import MASKS, add_masks, has_masks
 from .messages import say
 from .options import DEMO, IMAGES, add_data, add_model, add_quiet, add_template, check_new, percent
+from .video_options import VIDEOS, add_clips, num_clips, task_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,7 @@ def add_commands(commands: Any) -> None:
         "are the data's: a unified context classifies into any. Without --adapter it is zero-shot CLIP.",
     )
     parser.add_argument("--adapter", help="folder or Hub name of a saved prompt")
-    add_data(parser, text=f"{IMAGES}; {MASKS}")
+    add_data(parser, text=f"{IMAGES}; {MASKS}; {VIDEOS}")
     add_model(parser, default=None)
     parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="default: test")
     parser.add_argument("--per-class", action="store_true", help="also the accuracy of every class")
@@ -58,6 +59,7 @@ def add_commands(commands: Any) -> None:
         metavar="FILE",
         help="with masks: a picture of an image, its classes, and how close its places are to each class; .png or .pdf",
     )
+    add_clips(parser)
     add_quiet(parser)
     parser.set_defaults(run=run_evaluate)
 
@@ -73,18 +75,20 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
         return evaluate_masks(options)
     from ..evaluation import Predictions, scores, write_confusion
+    from ..evaluation.scores import top_accuracy
 
     _check_files(options)
     data = load_images(options.data, options)
     images = getattr(data, options.split)
     if not len(images):
-        raise ValueError(f"{data.name} has no {options.split} images.")
+        raise ValueError(f"{data.name} has no {options.split} {data.items}.")
     classifier, clip = _classifier(options, data)
     logits, names, answered = _decided(classifier, images, data)
     predictions = Predictions.from_logits(logits, images["label"], names)
     result = {
         **scores(logits, images["label"]),
         **answered,
+        **({"top5_accuracy": top_accuracy(logits, images["label"], 5)} if data.items == "videos" else {}),
         "class_names": data.class_names,
         "data": options.data,
         "summary": data.summary.as_dict(),
@@ -114,7 +118,7 @@ def _check_files(options: argparse.Namespace) -> None:
 
 
 def _classifier(options: argparse.Namespace, data: ImageData) -> tuple[Classifier, FrozenCLIP]:
-    from ..evaluation import PromptClassifier, ZeroShot, draw_images
+    from ..evaluation import ZeroShot, draw_images, prompt_classifier
 
     if not options.adapter:
         clip = load_clip(DEMO if options.model is None else options.model, options)
@@ -122,8 +126,8 @@ def _classifier(options: argparse.Namespace, data: ImageData) -> tuple[Classifie
     if options.template is not None:
         raise ValueError(TEMPLATE_WITH_ADAPTER)
     model, clip = load_adapter(options.adapter, options)
-    check_task(model, "IMAGE_CLS", options.adapter)
-    return PromptClassifier(model, clip, options.workers), clip
+    check_task(model, task_of(options.data), options.adapter)
+    return prompt_classifier(model, clip, options.workers, num_clips(options)), clip
 
 
 def _decided(classifier: Classifier, images: Dataset, data: ImageData) -> tuple[np.ndarray, list[str], dict[str, Any]]:
@@ -155,10 +159,13 @@ def _print(result: dict[str, Any], predictions: Predictions, data: ImageData, op
     from ..evaluation import format_confusion, format_per_class
 
     what = options.adapter or f"zero-shot {result['model']}, {data.zero_shot_template!r}"
-    print(f"{data.name}: {result['num_examples']:,} {options.split} images of {len(data.class_names)} classes, {what}")
+    counted = f"{result['num_examples']:,} {options.split} {data.items} of {len(data.class_names)} classes"
+    print(f"{data.name}: {counted}, {what}")
     print(f"  accuracy                     {percent(result['accuracy']):>6}%")
     print(f"  macro-averaged accuracy      {percent(result['macro_accuracy']):>6}%")
     print(f"  expected calibration error   {percent(result['ece']):>6}%")
+    if "top5_accuracy" in result:
+        print(f"  the class among the best 5   {percent(result['top5_accuracy']):>6}%")
     if "decision" in result:
         least, accuracy = result["decision"]["min_probability"], result["accuracy_of_answers"]
         told = "answered" if least is None else f"answered, from {percent(least)}% on"

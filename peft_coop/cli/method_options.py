@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .messages import say
 from .offered_methods import method_titles
 from .options import DEMO
+from .video_options import num_clips, reads_videos
 
 if TYPE_CHECKING:
     from ..data import CompositionData, ImageData
@@ -149,6 +150,7 @@ def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData 
     own = own_fields(key)
     fields = {name: value for name, value in fields_given(options).items() if name in own}
     flip = data.flip and not options.no_flip
+    of_videos: dict[str, Any] = {"num_clips": num_clips(options)} if reads_videos(key) else {}
     return PromptLearning(
         key,
         fields,
@@ -159,6 +161,7 @@ def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData 
         flip=flip,
         num_workers=options.workers,
         report_to=check_report_to(options.report_to),
+        **of_videos,
     )
 
 

@@ -15,6 +15,7 @@ from .loading import TEMPLATE_WITH_ADAPTER, check_task, checked_template, load_a
 from .mask_options import add_masks
 from .messages import say
 from .options import DEMO, add_model, add_other_names, add_quiet, add_template, percent, whole_number
+from .video_options import default_method_for, predict_videos
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,12 +31,13 @@ def add_commands(commands: Any) -> None:
     """Add `predict`."""
     parser = commands.add_parser(
         "predict",
-        help="classify image files",
-        description="Classify image files, and those in folders. An image that cannot be read is told, and its line of "
-        "--json has an `error`; the exit code is 2 then. An adapter that was learned from masks writes a mask, and a "
-        "picture of it, for each image into --output.",
+        help="classify image files, or videos",
+        description="Classify image files, and those in folders; with an adapter that was learned from videos, video "
+        "files, folders of frames, and those in folders, each by frames that are spread over it. What cannot be read "
+        "is told, and its line of --json has an `error`; the exit code is 2 then. An adapter that was learned from "
+        "masks writes a mask, and a picture of it, for each image into --output.",
     )
-    parser.add_argument("images", nargs="*", type=Path, help="image files, and folders of them")
+    parser.add_argument("images", nargs="*", type=Path, help="image or video files, and folders of them")
     parser.add_argument("--adapter", help="folder or Hub name of a saved prompt")
     parser.add_argument(
         "--class-names",
@@ -67,6 +69,9 @@ def add_commands(commands: Any) -> None:
 
 def run_predict(options: argparse.Namespace) -> int:
     """Classify and print; 2 if an image could not be read."""
+    if _classifies_videos(options):
+        model, clip = _classifier(options)
+        return predict_videos(model, clip, options)
     files = list(_files(_images(options)))
     if _classifies_pixels(options):
         from .segment import predict_masks
@@ -122,14 +127,37 @@ def _is_image(name: str) -> bool:
 
 def _classifies_pixels(options: argparse.Namespace) -> bool:
     """Whether masks are asked for: of an adapter that was learned from masks, or by `--output` without any."""
+    return _task_of(options.adapter) == "SEMANTIC_SEG" if options.adapter else options.output is not None
+
+
+def _classifies_videos(options: argparse.Namespace) -> bool:
+    """Whether videos are: by an adapter that was learned from them, or by files that are such, without any.
+
+    Raises:
+        ValueError: if there is nothing to classify, or an adapter of images is given a video.
+    """
+    from ..data.video_files import is_video_name
+
+    is_video = [path.is_file() and is_video_name(path) and not _is_image(str(path)) for path in options.images]
+    if not options.adapter:
+        return any(is_video)
+    task = _task_of(options.adapter)
+    if task is not None and task != "VIDEO_CLS" and any(is_video):
+        video = options.images[is_video.index(True)]
+        raise ValueError(f"The adapter {options.adapter!r} does not classify videos, and {str(video)!r} is one.")
+    if task == "VIDEO_CLS" and not options.images:
+        raise ValueError("Name video files, folders of frames, or folders of these.")
+    return task == "VIDEO_CLS"
+
+
+def _task_of(adapter: str) -> str | None:
+    """PEFT's name of what a saved adapter does; None where it cannot be read, which who loads it says."""
     from peft import PeftConfig
 
-    if not options.adapter:
-        return options.output is not None
     try:
-        return PeftConfig.from_pretrained(options.adapter).task_type == "SEMANTIC_SEG"
+        return PeftConfig.from_pretrained(adapter).task_type
     except (OSError, ValueError, KeyError):
-        return False  # who loads it says what is wrong
+        return None
 
 
 def _classifier(options: argparse.Namespace) -> tuple[PeftModel, FrozenCLIP]:
@@ -141,7 +169,7 @@ def _classifier(options: argparse.Namespace) -> tuple[PeftModel, FrozenCLIP]:
         if options.template is not None:
             raise ValueError(TEMPLATE_WITH_ADAPTER)
         model, clip = load_adapter(options.adapter, options)
-        check_task(model, "IMAGE_CLS", options.adapter)
+        check_task(model, "VIDEO_CLS" if _classifies_videos(options) else "IMAGE_CLS", options.adapter)
         if options.class_names:
             model.set_classes(options.class_names)
         return model, clip
@@ -151,8 +179,9 @@ def _classifier(options: argparse.Namespace) -> tuple[PeftModel, FrozenCLIP]:
         {} if options.template is None else {"zero_shot_template": checked_template(options.template)}
     )
     clip = load_clip(DEMO if options.model is None else options.model, options)
-    # Every method is the same zero-shot classifier while it is disabled.
-    config = METHODS[DEFAULT_METHOD].config(class_names=options.class_names, **fields)
+    # Every method of a task is the same zero-shot classifier while it is disabled.
+    key = default_method_for("videos:") if _classifies_videos(options) else DEFAULT_METHOD
+    config = METHODS[key].config(class_names=options.class_names, **fields)
     model = get_peft_model(clip.model, config).eval()
     model.base_model.disable_adapter_layers()
     return model, clip

@@ -27,6 +27,7 @@ from .options import (
 )
 from .saved_scores import DRAWN, dataset_name, write_scores
 from .training_folder import TrainingFolder
+from .video_options import VIDEOS, add_clips, check_learns_from, default_method_for, has_videos, protocol_of
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -55,15 +56,14 @@ def add_commands(commands: Any) -> None:
         epilog=EXAMPLES.format(method=tuple(method_titles())[-1]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_data(parser, text=f"{IMAGES}; {MASKS}")
+    add_data(parser, text=f"{IMAGES}; {MASKS}; {VIDEOS}")
     add_model(parser)
     add_template(parser)
     parser.add_argument(
         "--method",
         choices=tuple(method_titles()),
-        default=default_method(),
         metavar="METHOD",
-        help=f"of {', '.join(method_titles())} (default: {default_method()})",
+        help=f"of {', '.join(method_titles())} (default: {default_method()}, and with videos what reads them)",
     )
     parser.add_argument(
         "--shots", type=_shots, default=16, help="images per class, or 'all' (default: 16); with masks, --num-images"
@@ -75,6 +75,7 @@ def add_commands(commands: Any) -> None:
     add_set(parser)
     add_recipe(parser)
     add_masks(parser)
+    add_clips(parser)
     add_quiet(parser)
     parser.set_defaults(run=run_train)
 
@@ -85,11 +86,15 @@ def run_train(options: argparse.Namespace) -> None:
     Raises:
         ValueError: if the output folder holds something else, or the data has no training images.
     """
+    options.method = options.method or default_method_for(options.data)
     if has_masks(options.data):
         from .segment import train_masks
 
         return train_masks(options, SAME)
     check_learns_from_images(options.method, options.data)
+    check_learns_from(options.method, options.data)
+    if has_videos(options.data):
+        options.protocol = protocol_of("few-shot", [options.data])
     from ..evaluation import ZeroShot, how_drawn, scores
 
     TrainingFolder(options.output, {}).check()  # before anybody waits for the images
@@ -101,7 +106,7 @@ def run_train(options: argparse.Namespace) -> None:
     images = _draw(data, options)
     folder = TrainingFolder(options.output, _settings(options, clip, images))
     with folder, stage(f"{method.name} on {data.name}", 1) as progress:
-        progress.doing(f"{len(images.train):,} images")
+        progress.doing(f"{len(images.train):,} {data.items}")
         method = replace(method, log_dir=folder.work / "logs")
         classifier = method.fit(clip, images, options.seed, folder.work)
         zero_shot = ZeroShot().fit(clip, images, options.seed, folder.work)
@@ -123,10 +128,11 @@ def run_train(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({"adapter": str(options.output), **result}))
         return
-    print(f"{data.name}: {len(data.class_names)} classes, {len(images.train):,} training images, {method.name}")
-    print(f"accuracy on {result['num_examples']:,} test images: {percent(result['accuracy'])}%")
+    print(f"{data.name}: {len(data.class_names)} classes, {len(images.train):,} training {data.items}, {method.name}")
+    print(f"accuracy on {result['num_examples']:,} test {data.items}: {percent(result['accuracy'])}%")
     print(f"zero-shot CLIP ({data.zero_shot_template!r}): {percent(before['accuracy'])}%")
-    print(f"Saved the prompt to {options.output}. Try: peft-coop predict --adapter {options.output} IMAGE")
+    what = data.items.removesuffix("s").upper()
+    print(f"Saved the prompt to {options.output}. Try: peft-coop predict --adapter {options.output} {what}")
 
 
 def _shots(text: str) -> int | None:

@@ -8,7 +8,11 @@ from transformers import CLIPModel, CLIPProcessor
 # Chosen on training images that were not drawn.
 LEARNING_RATE = 0.02
 # Of protocols that train in another way, likewise: of compositions with Adam, in the place of 5e-5.
-PROTOCOL_LEARNING_RATES = {"composition": 0.005, "segmentation": 0.001}
+PROTOCOL_LEARNING_RATES = {
+    "composition": 0.005,
+    "segmentation": 0.001,
+    **dict.fromkeys(("video-few-shot", "video-base-to-new"), 0.003),
+}
 # Of protocols whose methods have parts of a size of their own: that of this CLIP.
 PROTOCOL_FIELDS = {
     "segmentation": {"decoder_width": 64, "decoder_layers": 1, "head_channels": 64, "max_class_tokens": 8},

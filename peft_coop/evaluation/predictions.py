@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data.images import ImageRows
+from ..data.videos import VideoRows, has_videos
 from .scores import check_logits, softmax
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Predictions:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows(images))
 
     def _rows(self, images: Dataset) -> Iterator[dict[str, Any]]:
-        rows = ImageRows(images)
+        rows = VideoRows(images) if has_videos(images) else ImageRows(images)
         for index, (truth, predicted) in enumerate(zip(self.truth, self.predicted, strict=True)):
             yield {
                 "image": rows.name(index),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 NUM_TRIALS = 200
+# What the protocol is called behind its name, where it is of trials: they stand in tables of their own.
+OF_TRIALS = "-trials"
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def few_shot_trials(
                 of_trials = {"ways": ways, "trial_shots": num_shots} if not method.learns else {"ways": ways}
                 drawn = num_shots if method.learns else 0
                 plans.append(PlannedFit(method.for_protocol(protocol), drawn, seed, images, tests, of_trials))
-    return run_all(clip, Pool(data.name, [data.class_names, list(map(int, pool["label"]))]), plans, output, protocol)
+    drawn_from = Pool(data.name, [data.class_names, list(map(int, pool["label"]))])
+    return run_all(clip, drawn_from, plans, output, f"{protocol}{OF_TRIALS}")
 
 
 def draw_trial(pool: Dataset, class_names: Sequence[str], ways: int, num_shots: int, seed: int) -> Trial:

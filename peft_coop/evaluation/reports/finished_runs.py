@@ -23,6 +23,8 @@ SPLITS: dict[str, tuple[str, ...]] = {
     "composition": (),
     "segmentation": ("test",),
     "video-few-shot": ("test",),
+    "few-shot-trials": ("test",),
+    "video-few-shot-trials": ("test",),
     "video-base-to-new": ("base",),
 }
 # What is measured of each split, and as people read it.

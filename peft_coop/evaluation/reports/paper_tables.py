@@ -250,6 +250,8 @@ BUILDERS: dict[str, Callable[[Sequence[Run], str], Iterator[PaperTable]]] = {
     "composition": _composition,
     "segmentation": _segmentation,
     "video-few-shot": _few_shot,
+    "few-shot-trials": _few_shot,
+    "video-few-shot-trials": _few_shot,
     "video-base-to-new": _base_to_new,
 }
 

@@ -68,7 +68,8 @@ def _few_shot_table(runs: Sequence[Run], datasets: Sequence[str], metric: str) -
             for number in shots
         ]
 
-    title = f"Few-shot: {_where(metric, datasets, runs[0].model)}"
+    trials = f" of {own[0].settings['ways']} classes" if "ways" in own[0].settings else ""
+    title = f"Few-shot{trials}: {_where(metric, datasets, runs[0].model)}"
     lines = make_lines(own, across=("num_shots",))
     note = _joined(f"Columns: training {own[0].items} per class.", shots_note(own))
     return make_table(title, list(map(str, shots)), lines, cells, note)
@@ -188,6 +189,8 @@ BUILDERS: dict[str, Callable[[Sequence[Run], str], Iterator[Table]]] = {
     "composition": composition_tables,
     "segmentation": segmentation_tables,
     "video-few-shot": _few_shot_tables,
+    "few-shot-trials": _few_shot_tables,
+    "video-few-shot-trials": _few_shot_tables,
     "video-base-to-new": _base_to_new_tables,
 }
 
