@@ -144,7 +144,7 @@ def composition(names, printed):
 
 
 def methods(names, printed):
-    of_images = [key for key, method in METHODS.items() if method.protocols]
+    of_images = [key for key, method in METHODS.items() if method.config.task_name == CoOpConfig.task_name]
     assert [line.split()[0] for line in printed.splitlines()] == of_images
 
 

@@ -16,7 +16,7 @@ from peft_coop.methods import METHODS
 
 SCRIPTS = ROOT / "docs" / "scripts"
 PUBLIC = ("peft_coop", "peft_coop.data", "peft_coop.evaluation", "peft_coop.hub", "peft_coop.demo", "peft_coop.export")
-GENERATED = {"index.md", "changelog.md", "contributing.md", "reference/commands.md"}
+GENERATED = {"index.md", "examples/index.md", "changelog.md", "contributing.md", "reference/commands.md"}
 # The options of the original's trainers: `extend_cfg` in its train.py.
 ORIGINAL_OPTIONS = {
     "COOP": ("N_CTX", "CSC", "CTX_INIT", "PREC", "CLASS_TOKEN_POSITION"),
