@@ -65,7 +65,7 @@ release-check: $(VENV)/installed-release
 	build/wheel/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
 	cd build/wheel && bin/peft-coop --version && bin/python -c "import peft_coop"
 	build/wheel/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt "$$(echo dist/*.whl)[cli]"
-	cd build/wheel && bin/peft-coop demo --output demo-output
+	cd build/wheel && bin/peft-coop demo --quiet --output demo-output
 
 # The oldest torch of a package index may come without a wheel for this Python: LOWER_PYTHON chooses another one.
 LOWER_PYTHON ?= $(PYTHON)
