@@ -1,5 +1,6 @@
 """Every method in the forms that it comes in: what the tests run over that each method must pass."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -122,6 +123,11 @@ def fits_family(kind: Kind, model_type: str) -> bool:
     if task_of(kind.method) == "SEMANTIC_SEG":  # the tiny joined towers have ViT's, which projects its pooler's output
         return family.no_place_features is None and model_type != "vision-text-dual-encoder"
     return not (kind.config().changes_vision and family.no_vision_prompts)
+
+
+def in_turn(kinds: Sequence[Kind], index: int, count: int) -> list[Kind]:
+    """As many of some kinds as one family is tried with: the next one goes on where it stops."""
+    return [kinds[(count * index + place) % len(kinds)] for place in range(min(count, len(kinds)))]
 
 
 COVERING = covering()

@@ -10,7 +10,7 @@ from functools import cache
 
 import pytest
 import torch
-from method_kinds import COVERING_TOWERS, KINDS, PLAIN_KINDS, Kind, fits_family, is_specific
+from method_kinds import COVERING_TOWERS, KINDS, PLAIN_KINDS, Kind, fits_family, in_turn, is_specific
 from peft import (
     MODEL_TYPE_TO_PEFT_MODEL_MAPPING,
     PeftConfig,
@@ -34,7 +34,7 @@ from peft_coop.methods import METHODS
 from peft_coop.towers import FAMILIES as SUPPORTED
 
 # Every form of a method for the first family. For the others the first method, with vectors for each class and without,
-# and three of those that have all there is in any, in turn: each of these is tried in several families.
+# and two of those that have all there is in any, in turn: each of these is tried in several families.
 FAMILY_KEYS = tuple(key for key, family in FAMILIES.items() if family.model_type in SUPPORTED)
 FIRST_METHOD = [kind for kind in PLAIN_KINDS if kind.method == PLAIN_KINDS[0].method]
 IN_TURN = [kind for kind in PLAIN_KINDS if kind.method in COVERING_TOWERS and not is_specific(kind)][1:]
@@ -43,7 +43,7 @@ IN_TURN = [kind for kind in PLAIN_KINDS if kind.method in COVERING_TOWERS and no
 def kinds_of_family(index: int) -> list[Kind]:
     if not index:
         return KINDS
-    return FIRST_METHOD + [IN_TURN[(3 * index + place) % len(IN_TURN)] for place in range(3)]
+    return FIRST_METHOD + in_turn(IN_TURN, index, 2)
 
 
 FORMS = {
