@@ -154,6 +154,14 @@ def test_the_loss(make, images, labels, head):
         assert outputs.loss_parts.keys() == ({"cross_entropy"} if head == "none" else {"cross_entropy", "auxiliary"})
 
 
+def test_probabilities_of_pixels(make, images):
+    """They sum to 1 over the classes of each, at a temperature."""
+    model = make()
+    model.set_decision(calibration_temperature=2.0)
+    found = model.probabilities(pixel_values=images)
+    torch.testing.assert_close(found, (evaluated(model, images).logits / 2).softmax(1), **SAME)
+
+
 def test_without_any_label_nothing_is_learned(make, images):
     model = make().train()
     outputs = model(pixel_values=images, labels=torch.full((2, 24, 32), 255))
@@ -171,6 +179,7 @@ def test_without_any_label_nothing_is_learned(make, images):
         ({"pixel_values": torch.zeros(1, 3, 20, 16)}, "multiples of the patches' 8 pixels; got (1, 3, 20, 16)"),
         ({"pixel_values": None, "image_embeds": torch.zeros(2, 40)}, "its pixels are classified: give `pixel_values`"),
         ({"pixel_values": None}, "`pixel_values` are missing"),
+        ({"output_hidden_states": True}, "Images whose pixels are classified have no `output_hidden_states`"),
         ({"input_ids": torch.tensor([[49406, 320, 49407]])}, "cannot be put into other texts"),
         ({"interpolate_pos_encoding": False}, "positions for images of 16 x 16 pixels, got 24 x 32"),
         ({"class_names": ["sky", "lamp"]}, "with weights of its own for each of ['sky', 'tree', 'car']"),

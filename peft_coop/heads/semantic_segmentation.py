@@ -82,7 +82,7 @@ class SemanticSegmentationHead(Head):
         """See `Head.embed_images`: `pixel_values` are `[B, 3, H, W]`, and nothing can be computed before.
 
         Raises:
-            ValueError: if there are none, or features are given.
+            ValueError: if there are none, features are given, or something else that is not known.
         """
         if image_embeds is not None:
             raise ValueError(
@@ -90,6 +90,9 @@ class SemanticSegmentationHead(Head):
             )
         if pixel_values is None:
             raise ValueError("`pixel_values` are missing: (images, 3, height, width).")
+        unknown = sorted(of_images.keys() - {"interpolate_pos_encoding"})
+        if unknown:
+            raise ValueError(f"Images whose pixels are classified have no `{'`, no `'.join(unknown)}`.")
         return GivenPixels(pixel_values, **of_images)
 
     def compare(

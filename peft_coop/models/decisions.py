@@ -69,12 +69,13 @@ class DecisionsMixin(_Module):
             **inputs: the images, as forward takes them.
 
         Returns:
-            `[B, C]`; with `other_names` `[B, C + 1]`, whose last column is "other". Rows sum to 1.
+            `[B, C]`; with `other_names` `[B, C + 1]`, whose last column is "other". Rows sum to 1. Of pixels
+            `[B, C, h, w]`.
         """
         class_names, decision = self.prompt_layer.texts.class_names, self.decision
         if decision["other_names"]:
             inputs["class_names"] = [*class_names, *decision["other_names"]]
-        return decided_logits(self(**inputs).logits, len(class_names), decision["calibration_temperature"]).softmax(-1)
+        return decided_logits(self(**inputs).logits, len(class_names), decision["calibration_temperature"]).softmax(1)
 
     def drop_decision_for(self, class_names: Sequence[str]) -> None:
         """Forget what was decided for other classes than these, with a warning.
@@ -109,7 +110,7 @@ def decided_logits(logits: Tensor, n_cls: int, temperature: float | None = None)
     """Logits whose softmax is what is decided by: at a temperature, and those of other names as one.
 
     Args:
-        logits: `[B, C + O]`, of C classes and O other names.
+        logits: `[B, C + O]`, of C classes and O other names; of pixels with further axes.
         n_cls: C.
         temperature: what they are divided by; None: 1.
 
@@ -117,9 +118,9 @@ def decided_logits(logits: Tensor, n_cls: int, temperature: float | None = None)
         `[B, C]`, or `[B, C + 1]` with "other" last where there are other names.
     """
     scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / (temperature or 1.0)
-    if logits.shape[-1] == n_cls:
+    if logits.shape[1] == n_cls:
         return scaled
-    return torch.cat([scaled[..., :n_cls], scaled[..., n_cls:].logsumexp(-1, keepdim=True)], dim=-1)
+    return torch.cat([scaled[:, :n_cls], scaled[:, n_cls:].logsumexp(1, keepdim=True)], dim=1)
 
 
 def answers_other(probabilities: Tensor, n_cls: int, min_probability: float | None = None) -> Tensor:

@@ -62,10 +62,15 @@ def open_up(modules: Sequence[nn.Module], first: int = 0) -> None:
         first: the first one's number; the others follow.
     """
     for place, module in enumerate(modules, start=first):
-        if any(isinstance(each, OpenModule) for each in module.modules()):  # itself, or what PEFT has wrapped
+        if is_open(module):
             continue
         mix_in(module, OpenModule)
         cast(Any, module)._place = place
+
+
+def is_open(module: nn.Module) -> bool:
+    """Whether what a module reads and gives can be changed: itself is open, or what PEFT has wrapped."""
+    return any(isinstance(each, OpenModule) for each in module.modules())
 
 
 @contextmanager

@@ -34,8 +34,9 @@ def stochastic_depth(layers: Sequence[nn.Module], rate: float) -> Iterator[None]
     if not rate or not any(layer.training for layer in layers):
         yield
         return
-    _open(layers)
-    rates = torch.linspace(0, rate, len(layers)).tolist()
+    if not all(isinstance(layer, DroppingLayer) for layer in layers):
+        _open(layers)
+    rates = [rate * index / max(1, len(layers) - 1) for index in range(len(layers))]
     before = getattr(_now, "rates", None)
     _now.rates = {id(layer): each for layer, each in zip(layers, rates, strict=True)}
     try:
