@@ -1,7 +1,9 @@
 """Classifiers as ONNX graphs in ONNX Runtime, against torch; what is exported once is shared by the tests."""
 
+import importlib
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -125,6 +127,19 @@ def test_the_layout_that_other_runtimes_read(exported, clip_processor):
     assert torch.equal(found, expected)
     assert json.loads((exported.folder / "preprocessor_config.json").read_text())["image_processor_type"]
     assert exported.folder.stat().st_mode & 0o777 == exported.folder.parent.stat().st_mode & 0o777 | 0o055
+
+
+def test_the_service_of_the_examples_reads_the_folder(exported, classifier, clip_processor, monkeypatch):
+    """What it answers of a picture is what torch says, at the temperature and with "other"."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples" / "serving")
+    served = importlib.import_module("app").Classifier(exported.folder, threads=1)
+    picture = Image.effect_noise((16, 16), 50).convert("RGB")
+    answer = served.answer(served.run(served.prepare(picture)[None])[0], 4)
+    with torch.no_grad():
+        [expected] = classifier(**clip_processor(picture, return_tensors="pt")).logits.softmax(-1)
+    scores = {each["label"]: each["score"] for each in answer}
+    assert scores == pytest.approx(dict(zip([*NAMES, "other"], expected.tolist(), strict=True)), abs=1e-4)
+    assert (answer[0]["label"] == "other") == bool(expected[:3].max() < 0.3)
 
 
 def test_siglip(tmp_path):

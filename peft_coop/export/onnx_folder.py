@@ -140,5 +140,6 @@ def onnx_config(classifier: ClassMatrixForImageClassification, images: Tensor) -
         label2id=config.label2id,
         problem_type=config.problem_type,
         min_probability=config.min_probability,
+        n_others=config.n_others,
         encoder_model_type=config.encoder_config.model_type,
     )
