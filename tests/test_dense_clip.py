@@ -46,7 +46,7 @@ def test_the_papers_settings():
         4,
         0.1,
     )
-    assert (config.tau, config.aux_loss_weight, config.out_indices, config.score_level) == (0.07, 0.4, (3, 5, 7, 11), 2)
+    assert (config.tau, config.aux_loss_weight, config.out_indices, config.score_level) == (0.07, 0.4, [3, 5, 7, 11], 2)
     assert (config.head, config.head_channels, config.head_dropout) == ("semantic_fpn", 256, 0.1)
     assert (config.train_vision, config.vision_lr_mult, config.drop_path) == (True, 0.1, 0.1)
     assert (config.ignore_index, config.reference_quirks) == (255, False)
@@ -110,7 +110,7 @@ def test_the_papers_layers_are_those_of_a_tower_of_twelve(config):
         UserWarning, match=r"has 2 layers, and `out_indices` \(3, 5, 7, 11\) are for one of 12: \(0, 0, 1, 1\)"
     ):
         model = get_peft_model(make_clip(), config(out_indices=(3, 5, 7, 11)))
-    assert model.peft_config["default"].out_indices == (0, 0, 1, 1)
+    assert model.peft_config["default"].out_indices == [0, 0, 1, 1]
 
 
 def test_the_papers_start(make):
