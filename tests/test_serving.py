@@ -10,6 +10,8 @@ import io
 import json
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -148,6 +150,22 @@ def test_a_picture_is_answered_with_its_labels(port, classifier, kind, colour):
     assert {each["label"]: each["score"] for each in answer["labels"]} == pytest.approx(scores, abs=1e-3)
     found = [each["score"] for each in answer["labels"]]
     assert found == sorted(found, reverse=True)
+
+
+def test_the_program_needs_neither_torch_nor_this_library(folder):
+    script = ROOT / "examples" / "serving" / "app.py"
+    code = f"""
+import runpy, sys
+sys.modules["torch"] = sys.modules["transformers"] = sys.modules["peft_coop"] = None
+sys.argv = ["app.py", {str(folder)!r}, "--smoke"]
+sys.path.insert(0, {str(script.parent)!r})
+runpy.run_path({str(script)!r}, run_name="__main__")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8")
+    assert ran.returncode == 0, ran.stderr
+    [first, *others] = json.loads(ran.stdout)
+    assert first["label"] == "other"  # grey
+    assert len(others) == 2
 
 
 def test_some_labels_and_other(port):
