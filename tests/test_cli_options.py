@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
+from peft_coop import demo
 from peft_coop.cli import main, messages
-from peft_coop.cli.method_options import HEEDED
+from peft_coop.cli.method_options import HEEDED, recipe_of
 from peft_coop.evaluation import all_baselines
+from peft_coop.methods import METHODS
 from peft_coop.progress import stage
 
 SHORT = ["--data", "demo:digits", "--shots", "1", "--epochs", "1"]
@@ -30,6 +33,26 @@ def run(capsys, *arguments, code=0):
 
 def benchmark(tmp_path, protocol, *arguments):
     return ["benchmark", protocol, *SHORT, "--seeds", "1", "--output", tmp_path / "runs", *arguments]
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "expected"),
+    [
+        ("coop", {}, 0.02),
+        ("ivlp", {}, 0.01),
+        ("ivlp", {"protocol": "composition"}, 0.005),  # which trains all methods alike
+        ("ivlp", {"learning_rate": 0.1}, 0.1),
+        ("ivlp", {"model": "another"}, None),
+    ],
+)
+def test_each_method_has_its_own_rate_on_the_demos_model(key, given, expected):
+    options = {"model": "demo", "protocol": "few-shot", "epochs": None, "batch_size": None, "learning_rate": None}
+    assert recipe_of(SimpleNamespace(**options | given), key).get("learning_rate") == expected
+
+
+def test_rates_of_methods_are_of_methods_that_there_are():
+    assert set(demo.loading.METHOD_LEARNING_RATES) <= set(METHODS)
+    assert demo.learning_rate("none of them") == demo.LEARNING_RATE
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_the_help_tells_the_learning_rates(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])
     words = " ".join(capsys.readouterr().out.split())
-    assert f"({recipes.LEARNING_RATE}; with the demo's CLIP {LEARNING_RATE};" in words
+    assert f"the paper's, {recipes.LEARNING_RATE} for most; with the demo's CLIP {LEARNING_RATE}, and" in words
 
 
 @pytest.mark.parametrize(

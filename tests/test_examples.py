@@ -223,6 +223,15 @@ def test_siglip_learning_rate_compares_three_losses(tmp_path):
     assert -13 < bias < -11
 
 
+def test_demo_learning_rates_tries_images_that_nothing_was_learned_from(tmp_path):
+    rows = table_rows(run("demo_learning_rates/learning_rates.py", "--smoke", "--output", tmp_path))
+    assert rows["method"] == ["0.0025", "best"]
+    digits, shapes, both = (float(rows[f"vpt, {name}"][0]) for name in ("digits", "shapes", "mean"))
+    assert both == pytest.approx((digits + shapes) / 2, abs=0.11)
+    [of_shapes] = tmp_path.glob("without-draw-1/base-to-new/*/demo/*/seed1/result.json")
+    assert json.loads(of_shapes.read_text())["results"]["base"]["accuracy"] == pytest.approx(shapes / 100, abs=0.001)
+
+
 def test_method_comparison_fills_in_what_is_missing(tmp_path):
     printed = run("method_comparison/run.py", "--smoke", "--output", tmp_path)
     rows = table_rows(printed)

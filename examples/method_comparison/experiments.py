@@ -41,14 +41,14 @@ class IA3Tuning(TowerTuning):
 
 
 def prompt_methods(num_epochs: int | None = None) -> list[PromptLearning]:
-    """Each by its paper's recipe; SGD at ten times the rate, since the demo's CLIP has a logit scale of 23, not 100."""
+    """Each by its paper's recipe; SGD at the demo's rate, since its CLIP has a logit scale of 23, not 100."""
     methods = []
     for key, method in METHODS.items():
         if "few-shot" not in method.protocols:
             continue
         recipe: dict[str, Any] = {} if num_epochs is None else {"num_epochs": num_epochs}
         if method.recipe(16, None, "few-shot").optimizer == "sgd":
-            recipe["learning_rate"] = demo.LEARNING_RATE
+            recipe["learning_rate"] = demo.learning_rate(key)
         methods.append(PromptLearning(key, recipe=recipe).for_protocol("few-shot"))
     return methods
 

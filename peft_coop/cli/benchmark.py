@@ -342,7 +342,7 @@ def make_methods(options: argparse.Namespace, data: ImageData | CompositionData)
     from ..evaluation import all_baselines
     from ..recipes import LEARNING_RATE
 
-    rate = demo.LEARNING_RATE if options.model == DEMO else LEARNING_RATE
+    rate = demo.learning_rate() if options.model == DEMO else LEARNING_RATE
     baselines = all_baselines(
         rate if options.learning_rate is None else options.learning_rate,
         data=data.name,

@@ -66,7 +66,7 @@ def run_demo(options: argparse.Namespace) -> None:
     from peft import PeftModel
 
     from ..data import load_data
-    from ..demo import LEARNING_RATE
+    from ..demo import learning_rate
     from ..evaluation import PromptLearning, ZeroShot, base_to_new, few_shot, load_runs, plot_few_shot
     from ..evaluation.output_folders import check_own, put
     from ..methods import METHODS
@@ -80,9 +80,11 @@ def run_demo(options: argparse.Namespace) -> None:
     new_data = data if new_source == options.data else load_data(new_source)
     for line in data.summary.lines() if options.data != DEMO_DATA else []:
         say(line)
-    recipe = {**RECIPE, **({"learning_rate": LEARNING_RATE} if options.model == DEMO else {})}
+    is_demo = options.model == DEMO
     methods = [
-        PromptLearning(key, recipe=recipe | _larger_batch(method))
+        PromptLearning(
+            key, recipe=RECIPE | ({"learning_rate": learning_rate(key)} if is_demo else {}) | _larger_batch(method)
+        )
         for key, method in METHODS.items()
         if "base-to-new" in method.protocols and not method.config().changes_vision  # those train on pixels: minutes
     ]

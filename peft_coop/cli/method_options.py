@@ -62,15 +62,14 @@ OF_GRID = {
 PYTHON_WORDS = {"True": True, "False": False, "None": None}
 
 
-def recipe_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What the options change in the papers' recipe; what they leave open is the demo's where its CLIP is trained."""
+def recipe_of(options: argparse.Namespace, key: str = "") -> dict[str, Any]:
+    """What the options change in a recipe; what they leave open is, on the demo's CLIP, that one's for the method."""
     from .. import demo
 
     changes: dict[str, Any] = {"num_epochs": options.epochs, "batch_size": options.batch_size}
     changes["learning_rate"] = options.learning_rate
     if options.model == DEMO and options.learning_rate is None:
-        of_protocol = demo.PROTOCOL_LEARNING_RATES
-        changes["learning_rate"] = of_protocol.get(getattr(options, "protocol", ""), demo.LEARNING_RATE)
+        changes["learning_rate"] = demo.learning_rate(key, getattr(options, "protocol", ""))
     return {name: value for name, value in changes.items() if value is not None}
 
 
@@ -154,7 +153,7 @@ def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData 
     return PromptLearning(
         key,
         fields,
-        recipe_of(options),
+        recipe_of(options, key),
         data.name,
         augment=options.augment,
         views=options.views,

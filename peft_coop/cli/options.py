@@ -117,8 +117,8 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--learning-rate",
         type=float,
-        help="where the cosine starts (0.002; with the demo's CLIP 0.02; the fine-tuned image encoder, "
-        "what tunes both towers and Tip-Adapter-F have their own)",
+        help="where the cosine starts (default: the paper's, 0.002 for most; with the demo's CLIP 0.02, and what "
+        "was better for some; the fine-tuned image encoder, what tunes both towers and Tip-Adapter-F have their own)",
     )
     group.add_argument(
         "--augment", action="store_true", help="random crops and flips, as in the papers, instead of fixed features"

@@ -1,6 +1,6 @@
 """A tiny CLIP, pretrained from scratch on drawn pictures, and tasks to try it on."""
 
-from .loading import LEARNING_RATE, MODEL_PATH, PROTOCOL_FIELDS, PROTOCOL_LEARNING_RATES, load_clip, load_processor
+from .loading import LEARNING_RATE, MODEL_PATH, PROTOCOL_FIELDS, learning_rate, load_clip, load_processor
 from .tasks import (
     DemoCompositions,
     DemoScenes,
@@ -15,10 +15,10 @@ __all__ = [
     "LEARNING_RATE",
     "MODEL_PATH",
     "PROTOCOL_FIELDS",
-    "PROTOCOL_LEARNING_RATES",
     "DemoCompositions",
     "DemoScenes",
     "DemoTask",
+    "learning_rate",
     "load_clip",
     "load_composition_task",
     "load_motion_task",

@@ -7,6 +7,8 @@ from transformers import CLIPModel, CLIPProcessor
 # In the place of the papers' 0.002: this CLIP's logit scale is a fifth of OpenAI's, and the gradients depend on it.
 # Chosen on training images that were not drawn.
 LEARNING_RATE = 0.02
+# Of methods that another rate was better for, likewise; examples/demo_learning_rates is the search.
+METHOD_LEARNING_RATES = {"ivlp": 0.01, "vpt": 0.001}
 # Of protocols that train in another way, likewise: of compositions with Adam, in the place of 5e-5.
 PROTOCOL_LEARNING_RATES = {
     "composition": 0.005,
@@ -18,6 +20,17 @@ PROTOCOL_FIELDS = {
     "segmentation": {"decoder_width": 64, "decoder_layers": 1, "head_channels": 64, "max_class_tokens": 8},
 }
 MODEL_PATH = str(Path(__file__).parent / "model")
+
+
+def learning_rate(method: str = "", protocol: str = "") -> float:
+    """Where the schedule starts when a method is trained on the tiny CLIP, in the place of the papers' rate.
+
+    Args:
+        method: its key, such as "coop"; other ones have the rate of all.
+        protocol: the experiment; where all methods are trained alike, the rate is that one's.
+    """
+    of_method = METHOD_LEARNING_RATES.get(method, LEARNING_RATE)
+    return PROTOCOL_LEARNING_RATES.get(protocol, of_method)
 
 
 def load_clip() -> CLIPModel:
