@@ -19,6 +19,9 @@ HEAVY = {"torch", "transformers", "peft", "numpy", "PIL", "datasets", "accelerat
 # What `import peft` does without, and takes a tenth of a second or more by itself.
 NOT_IMPORTED = {"datasets", "pandas", "pyarrow", "matplotlib", "sklearn", "evaluate", "transformers.trainer"}
 NOT_IMPORTED |= {"fastapi", "gradio", "onnx", "onnxruntime", "openvino", "av", "cv2"}
+NOT_IMPORTED |= {
+    f"transformers.models.{name}.modeling_{name}" for name in ("segformer", "upernet", "siglip", "chinese_clip")
+}
 SCRIPT = "import sys\nfrom peft_coop.cli import start\nsys.exit(start())\n"
 
 

@@ -1,13 +1,13 @@
-"""Heads for segmentation that transformers has, on a pyramid of any widths."""
+"""Heads for segmentation that transformers has, on a pyramid of any widths.
+
+They are imported when one is made: `import peft_coop` does not wait for models that it may never need.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from transformers import SegformerConfig, UperNetConfig
-from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
-from transformers.models.upernet.modeling_upernet import UperNetHead
 
 
 class UperNet(nn.Module):
@@ -23,6 +23,9 @@ class UperNet(nn.Module):
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int, n_classes: int, dropout: float = 0.1):
+        from transformers import UperNetConfig
+        from transformers.models.upernet.modeling_upernet import UperNetHead
+
         super().__init__()
         self.head = UperNetHead(UperNetConfig(hidden_size=channels, num_labels=n_classes), list(in_channels))
         self.head.apply(start)
@@ -55,6 +58,9 @@ class Segformer(nn.Module):
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int, n_classes: int, dropout: float = 0.1):
+        from transformers import SegformerConfig
+        from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
+
         super().__init__()
         config = SegformerConfig(
             num_encoder_blocks=len(in_channels),
