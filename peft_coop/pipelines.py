@@ -36,7 +36,7 @@ class PromptImageClassificationPipeline(ImageClassificationPipeline):
         if all(value is None for value in decision.values()):
             return super().postprocess(model_outputs, function_to_apply, top_k)
         n_cls, logits = len(self.model.class_names), model_outputs["logits"]
-        if function_to_apply not in (None, ClassificationFunction.SOFTMAX):
+        if function_to_apply not in (None, ClassificationFunction.SOFTMAX) or self.model.judges_each_class:
             temperature = (
                 1.0 if function_to_apply == ClassificationFunction.NONE else decision["calibration_temperature"]
             )

@@ -62,7 +62,7 @@ def test_digits_are_all_of_scikit_learns_halved(task):
 
 
 def test_unknown_task_names_the_known_ones():
-    with pytest.raises(ValueError, match=r"must be one of \('shapes', 'digits'\), got 'letters'"):
+    with pytest.raises(ValueError, match=r"must be one of \('shapes', 'digits', 'colours'\), got 'letters'"):
         load_task("letters")
 
 

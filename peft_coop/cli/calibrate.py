@@ -62,6 +62,7 @@ def run_calibrate(options: argparse.Namespace) -> None:
     Raises:
         ValueError: if there is no such prompt in a folder, or no images to choose with.
     """
+    from ..data import has_several_labels
     from ..evaluation import PromptClassifier, by_known_classes, calibrate, validation_images
 
     folder = adapter_folder(options.adapter)
@@ -70,6 +71,11 @@ def run_calibrate(options: argparse.Namespace) -> None:
     if has_videos(options.data):
         raise ValueError(f"Adapters of images are calibrated, and {options.data!r} has videos.")
     data = load_images(options.data, options)
+    if has_several_labels(data.test):
+        raise ValueError(
+            f"The images of {data.name} have several labels, and calibrate is for images of one class each. A "
+            "temperature for them is found by `peft_coop.evaluation.fit_temperature`; `model.set_decision` takes it."
+        )
     model, clip = load_adapter(str(folder), options)
     classifier = PromptClassifier(model, clip, options.workers)
     chosen_with, what = validation_images(data, read_drawn(folder))

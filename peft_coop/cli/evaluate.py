@@ -74,6 +74,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         from .segment import evaluate_masks
 
         return evaluate_masks(options)
+    from ..data import has_several_labels
     from ..evaluation import Predictions, scores, write_confusion
     from ..evaluation.scores import top_accuracy
 
@@ -83,6 +84,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
     if not len(images):
         raise ValueError(f"{data.name} has no {options.split} {data.items}.")
     classifier, clip = _classifier(options, data)
+    if has_several_labels(images):
+        evaluate_several(classifier, images, data, clip.name, options)
+        return
     logits, names, answered = _decided(classifier, images, data)
     predictions = Predictions.from_logits(logits, images["label"], names)
     result = {
@@ -104,6 +108,47 @@ def run_evaluate(options: argparse.Namespace) -> None:
         print(json.dumps(result | _details(predictions, options)))
     else:
         _print(result, predictions, data, options)
+
+
+def evaluate_several(
+    classifier: Classifier, images: Dataset, data: ImageData, model: str, options: argparse.Namespace
+) -> None:
+    """Measure and print images of several labels.
+
+    Raises:
+        ValueError: if an option is asked for that is of one class per image.
+    """
+    from ..data import label_values
+    from ..evaluation import PromptClassifier, decided_logits, format_average_precision, several_scores
+
+    if options.predictions or options.confusion_matrix is not None:
+        raise ValueError("--predictions and --confusion-matrix are for images of one class each; these have several.")
+    logits, least = classifier.logits(images, data.class_names), None
+    if isinstance(classifier, PromptClassifier) and data.class_names == classifier.learned_names:
+        decides = classifier.model.decision
+        logits = decided_logits(logits, len(data.class_names), decides["calibration_temperature"])
+        least = decides["min_probability"]
+    result = {
+        **several_scores(logits, label_values(images), data.class_names, least),
+        "class_names": data.class_names,
+        "data": options.data,
+        "summary": data.summary.as_dict(),
+        "split": options.split,
+        "model": model,
+        "adapter": options.adapter,
+    }
+    if options.json:
+        print(json.dumps(result))
+        return
+    what = options.adapter or f"zero-shot {model}, {data.zero_shot_template!r}"
+    print(f"{data.name}: {result['num_examples']:,} {options.split} images of {len(data.class_names)} classes, {what}")
+    print(f"  mean average precision       {percent(result['mean_average_precision']):>6}%")
+    print(f"  F1 from {least or 0.5:.2f} on, over classes  {percent(result['f1_macro']):>5}%")
+    print(f"  F1 from {least or 0.5:.2f} on, over all      {percent(result['f1_micro']):>5}%")
+    if result["without_positives"]:
+        print(f"  without an image, left out: {', '.join(result['without_positives'])}")
+    if options.per_class:
+        print(f"\n{format_average_precision(result)}")
 
 
 def _check_files(options: argparse.Namespace) -> None:

@@ -62,14 +62,20 @@ OF_GRID = {
 PYTHON_WORDS = {"True": True, "False": False, "None": None}
 
 
-def recipe_of(options: argparse.Namespace, key: str = "") -> dict[str, Any]:
-    """What the options change in a recipe; what they leave open is, on the demo's CLIP, that one's for the method."""
+def recipe_of(options: argparse.Namespace, key: str = "", protocol: str | None = None) -> dict[str, Any]:
+    """What the options change in a recipe; what they leave open is, on the demo's CLIP, that one's for the method.
+
+    Args:
+        options: the options.
+        key: of the method.
+        protocol: whose learning rate the demo's CLIP has; None: that of the options.
+    """
     from .. import demo
 
     changes: dict[str, Any] = {"num_epochs": options.epochs, "batch_size": options.batch_size}
     changes["learning_rate"] = options.learning_rate
     if options.model == DEMO and options.learning_rate is None:
-        changes["learning_rate"] = demo.learning_rate(key, getattr(options, "protocol", ""))
+        changes["learning_rate"] = demo.learning_rate(key, protocol or getattr(options, "protocol", ""))
     return {name: value for name, value in changes.items() if value is not None}
 
 
@@ -142,6 +148,7 @@ def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData 
     Raises:
         ValueError: if they contradict each other.
     """
+    from ..data import has_several_labels
     from ..evaluation import PromptLearning
     from ..evaluation.experiment_tracking import check_report_to
     from ..evaluation.prompt_learning import own_fields
@@ -153,7 +160,7 @@ def make_prompt_learning(key: str, options: argparse.Namespace, data: ImageData 
     return PromptLearning(
         key,
         fields,
-        recipe_of(options, key),
+        recipe_of(options, key, "several labels" if has_several_labels(data.train) else None),
         data.name,
         augment=options.augment,
         views=options.views,

@@ -93,7 +93,8 @@ def run_predict(options: argparse.Namespace) -> int:
                     unread += 1
                     line = json.dumps({"file": str(path), "error": image}) if options.json else None
                 else:
-                    line = _line(path, next(rows), model.class_names, decision.min_probability, options)
+                    make = _line_of_several if model.judges_each_class else _line
+                    line = make(path, next(rows), model.class_names, decision.min_probability, options)
                 if line is not None:
                     progress.write(line)
             progress.update(len(batch))
@@ -251,6 +252,8 @@ def _decision(model: PeftModel, options: argparse.Namespace) -> Decision:
                 f"--other-names change the probabilities: the saved least one, {saved.min_probability:.3f}, is not used"
             )
     _, least, others = check_decision(None, least, others, model.class_names)
+    if others and model.judges_each_class:
+        raise ValueError("--other-names are for images of one class each, and this prompt answers with several labels.")
     return Decision(temperature, least, others or [])
 
 
@@ -272,13 +275,27 @@ def _probabilities(model: PeftModel, clip: FrozenCLIP, images: list[Picture], de
     with torch.no_grad():
         logits = model(**inputs, class_names=[*model.class_names, *decision.other_names]).logits
     logits = decided_logits(logits.float(), len(model.class_names), decision.temperature)
-    probabilities = logits.softmax(-1).cpu().numpy()
+    probabilities = (logits.sigmoid() if model.judges_each_class else logits.softmax(-1)).cpu().numpy()
     if not np.isfinite(probabilities).all():
         raise ValueError(
             f"The model's probabilities are not all finite (such as {probabilities[~np.isfinite(probabilities)][0]}): "
             "the adapter or CLIP has weights that are no numbers."
         )
     return probabilities
+
+
+def _line_of_several(
+    file: Path, row: np.ndarray, names: list[str], min_probability: float | None, options: argparse.Namespace
+) -> str:
+    """All classes that are likely enough, the likeliest first; --top-k has no say in how many."""
+    from ..evaluation.several_labels import LEAST
+
+    least = LEAST if min_probability is None else min_probability
+    found = [(names[index], float(row[index])) for index in (-row).argsort() if row[index] >= least]
+    if options.json:
+        labels = [{"label": label, "probability": probability} for label, probability in found]
+        return json.dumps({"file": str(file), "labels": labels})
+    return "\t".join([str(file), *(f"{label} {percent(probability)}%" for label, probability in found)])
 
 
 def _line(

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 SCORES = "scores.json"
 DRAWN = "drawn"  # in it, how the images were drawn that the prompt has learned from
-IN_CARD = ("accuracy", "macro_accuracy", "ece", "mean_iou", "mean_accuracy", "overall_accuracy")
+IN_CARD: tuple[str, ...] = ("accuracy", "macro_accuracy", "ece", "mean_iou", "mean_accuracy", "overall_accuracy")
+IN_CARD += ("mean_average_precision", "f1_macro", "f1_micro")
 
 
 def dataset_name(source: str, data: ImageData) -> str:

@@ -31,7 +31,7 @@ from .video_options import VIDEOS, add_clips, check_learns_from, default_method_
 
 if TYPE_CHECKING:
     from ..data import ImageData
-    from ..evaluation import FrozenCLIP, LabelledImages
+    from ..evaluation import Classifier, FrozenCLIP, LabelledImages
 
 EXAMPLES = """\
 examples:
@@ -95,7 +95,7 @@ def run_train(options: argparse.Namespace) -> None:
     check_learns_from(options.method, options.data)
     if has_videos(options.data):
         options.protocol = protocol_of("few-shot", [options.data])
-    from ..evaluation import ZeroShot, how_drawn, scores
+    from ..evaluation import ZeroShot, how_drawn
 
     TrainingFolder(options.output, {}).check()  # before anybody waits for the images
     data = load_images(options.data, options)
@@ -110,14 +110,13 @@ def run_train(options: argparse.Namespace) -> None:
         method = replace(method, log_dir=folder.work / "logs")
         classifier = method.fit(clip, images, options.seed, folder.work)
         zero_shot = ZeroShot().fit(clip, images, options.seed, folder.work)
-        learned, before = (
-            scores(one.logits(data.test, data.class_names), data.test["label"]) for one in (classifier, zero_shot)
-        )
+        learned, before = (measured(one, data) for one in (classifier, zero_shot))
+        metric = "accuracy" if "accuracy" in learned else "mean_average_precision"
         result = {
             "num_train": len(images.train),
             **learned,
             "class_names": data.class_names,
-            "zero_shot_accuracy": before["accuracy"],
+            f"zero_shot_{metric}": before[metric],
             "summary": data.summary.as_dict(),
             DRAWN: how_drawn(data, options.shots, options.seed),
         }
@@ -129,10 +128,20 @@ def run_train(options: argparse.Namespace) -> None:
         print(json.dumps({"adapter": str(options.output), **result}))
         return
     print(f"{data.name}: {len(data.class_names)} classes, {len(images.train):,} training {data.items}, {method.name}")
-    print(f"accuracy on {result['num_examples']:,} test {data.items}: {percent(result['accuracy'])}%")
-    print(f"zero-shot CLIP ({data.zero_shot_template!r}): {percent(before['accuracy'])}%")
+    told = metric.replace("_", " ")
+    print(f"{told} on {result['num_examples']:,} test {data.items}: {percent(result[metric])}%")
+    print(f"zero-shot CLIP ({data.zero_shot_template!r}): {percent(before[metric])}%")
     what = data.items.removesuffix("s").upper()
     print(f"Saved the prompt to {options.output}. Try: peft-coop predict --adapter {options.output} {what}")
+
+
+def measured(classifier: Classifier, data: ImageData) -> dict[str, Any]:
+    """The scores of the test images: those of one class each, or of several labels."""
+    from ..data import has_several_labels, label_values
+    from ..evaluation import scores, several_scores
+
+    logits, labels = classifier.logits(data.test, data.class_names), label_values(data.test)
+    return several_scores(logits, labels, data.class_names) if has_several_labels(data.test) else scores(logits, labels)
 
 
 def _shots(text: str) -> int | None:

@@ -14,6 +14,7 @@ from .frame_features import FrameRows, with_frame_embeds
 from .frame_sampling import draw_frames, spread_frames
 from .image_bytes import images_fingerprint
 from .image_data import ImageData
+from .label_values import has_several_labels, label_values
 from .mask_augmentation import AugmentedMasks
 from .mask_data import MaskData
 from .mask_processor import PreparedMasks, mask_image_processor
@@ -22,6 +23,7 @@ from .mask_summary import MaskSplitSummary, MaskSummary
 from .masks import MaskRows, MaskValues
 from .preparation import prepare_images
 from .prepared_images import PreparedImages
+from .several_labels import label_counts
 from .sources import load_data
 from .summary import DataSummary, LeftOut, SplitSummary
 from .video_clips import VideoClips, clips_to_test
@@ -58,7 +60,10 @@ __all__ = [
     "draw_frames",
     "draw_indices",
     "few_shot_indices",
+    "has_several_labels",
     "images_fingerprint",
+    "label_counts",
+    "label_values",
     "load_compositions",
     "load_data",
     "load_masks",

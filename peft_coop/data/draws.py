@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .few_shot import few_shot_indices
+from .few_shot import MAX_VAL_SHOTS, few_shot_indices
 from .images import undecoded
+from .label_values import has_several_labels, label_values
 from .original_pickles import Item
+from .several_labels import several_few_shot_indices
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,7 +36,10 @@ def draw_indices(data: ImageData, num_shots: int, seed: int) -> tuple[list[int],
     """
     kept = data.original_lists.draw(num_shots, seed) if data.original_lists else None
     if kept is None:
-        return few_shot_indices(data.train["label"], data.val["label"], num_shots, seed)
+        labels = label_values(data.train), label_values(data.val)
+        if has_several_labels(data.train):
+            return several_few_shot_indices(*labels, num_shots, seed, MAX_VAL_SHOTS)
+        return few_shot_indices(*labels, num_shots, seed)
     train, val = (
         _rows(part, kept.get(split, []), data) for split, part in {"train": data.train, "val": data.val}.items()
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .images import image_name, undecoded
+from .label_values import label_values
 from .videos import VIDEO_COLUMN, frame_files, has_videos
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def images_fingerprint(dataset: Dataset, class_names: Sequence[str] = (), image_
         image_column: the images' column.
     """
     has_masks = "mask" in dataset.column_names
-    labels = "masks" if has_masks else list(map(int, dataset["label"]))
+    labels = "masks" if has_masks else label_values(dataset)
     digest = hashlib.sha256(json.dumps([list(class_names), labels]).encode())
     for column in (image_column, "mask") if has_masks else (image_column,):
         for stored in stored_images(dataset, column):

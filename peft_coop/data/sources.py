@@ -17,6 +17,7 @@ from .folders import CLASS_LAYOUT, VIDEO_LAYOUT, FolderReading, Layout, read_fol
 from .image_data import DEFAULT_TEMPLATE, ImageData
 from .image_lists import make_dataset
 from .images import ImageRows, is_image_name, leave_out_unreadable
+from .several_labels import TABLE, make_labelled_dataset, read_label_table
 from .splits import assign_splits
 from .summary import LeftOut
 from .video_data import VIDEO_TEMPLATE, VideoData
@@ -59,9 +60,10 @@ def load_data(source: str, seed: int = 1, skip_corrupt: bool = False) -> ImageDa
     Args:
         source: one of
 
-            - `demo:digits` or `demo:shapes`;
+            - `demo:digits` or `demo:shapes`; `demo:colours`, whose images have several labels;
             - `folder:PATH`, with `train/CLASS/IMAGE` and `test/CLASS/IMAGE`, perhaps `val/CLASS/IMAGE`, or only
-              `CLASS/IMAGE`; also what `save_to_disk` of `datasets` has written;
+              `CLASS/IMAGE`; or with `labels.csv` for images of several labels, see `read_label_table`; also what
+              `save_to_disk` of `datasets` has written;
             - `hub:NAME`, a dataset of the Hub or a folder that `datasets.load_dataset` reads;
             - `coop:NAME@DATA`, such as `coop:oxford_pets@DATA`: one of `COOP_LAYOUTS` in a folder DATA that is laid
               out as the original implementation's;
@@ -94,7 +96,11 @@ def load_data(source: str, seed: int = 1, skip_corrupt: bool = False) -> ImageDa
     elif kind == "coop":
         data = _from_coop(source, place)
     elif kind in ("folder", "hub") and place:
-        data = _from_splits(source, _splits(source, kind, place, skip_corrupt), seed)
+        table = Path(place).expanduser() / TABLE
+        if kind == "folder" and table.is_file():
+            data = _from_label_table(source, table.parent, seed)
+        else:
+            data = _from_splits(source, _splits(source, kind, place, skip_corrupt), seed)
     elif kind == "videos" and place:
         data = _from_videos(source, place, seed)
     else:
@@ -112,9 +118,31 @@ def load_data(source: str, seed: int = 1, skip_corrupt: bool = False) -> ImageDa
 def _from_task(name: str) -> ImageData:
     of_videos = name == OF_VIDEOS
     task = load_motion_task() if of_videos else load_task(name)
-    parts = {"train": task.train, "val": _none_of(task.test), "test": task.test}
+    val = getattr(task, "val", None)
+    parts = {"train": task.train, "val": _none_of(task.test) if val is None else val, "test": task.test}
     kind = VideoData if of_videos else ImageData
     return kind(name, task.class_names, task.zero_shot_template, **parts, flip=name not in NEVER_FLIPPED)
+
+
+def _from_label_table(source: str, place: Path, seed: int) -> ImageData:
+    """Images of several labels; where there is no test split, a fifth is drawn for it."""
+    try:
+        table = read_label_table(place)
+    except ValueError as error:
+        raise ValueError(f"{source!r} cannot be read: {error}") from error
+    notes = [*table.notes, f"an image may have several labels, which {TABLE} has"]
+    splits = {split: make_labelled_dataset(table, split) for split in table.splits}
+    if "test" not in splits and "validation" in splits:
+        splits["test"] = splits.pop("validation")
+        notes.append("no test images: those of validation are the test")
+    if "test" not in splits:
+        halves = splits["train"].train_test_split(TEST_SHARE, seed=seed)
+        splits |= {"train": halves["train"], "test": halves["test"]}
+        notes.append(f"no test images: a fifth was drawn for the test (seed {seed})")
+    nothing = _none_of(splits["test"])
+    train, val, test = (splits.get(split, nothing) for split in ("train", "validation", "test"))
+    name = os.path.basename(os.path.abspath(place))
+    return ImageData(name, table.class_names, DEFAULT_TEMPLATE, train, val, test, notes=tuple(notes))
 
 
 def _from_coop(source: str, place: str) -> ImageData:

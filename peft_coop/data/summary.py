@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .alike_names import alike
 from .image_bytes import same_images
+from .label_values import has_several_labels
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -111,22 +112,30 @@ def summarise(
         notes: what was understood on the way.
         items: what is counted.
     """
-    counts = {split: Counter(images["label"]) for split, images in splits.items()}
+    counts = {split: _counts(images) for split, images in splits.items()}
     duplicates = tested_and_trained_on(splits)
     return DataSummary(
         name,
         tuple(class_names),
-        {split: _count(one) for split, one in counts.items()},
+        {split: _count(one, len(splits[split])) for split, one in counts.items()},
         tuple(left_out),
         (*notes, *_missing(class_names, counts, items), *names_alike(class_names), *told(duplicates, splits, items)),
         duplicates,
     )
 
 
-def _count(labels: Counter[int]) -> SplitSummary:
+def _counts(images: Dataset) -> Counter[int]:
+    """How many images have each class; where images have several, each counts for all of them."""
+    labels = images["label"][:]
+    if has_several_labels(images):
+        return Counter(label for row in labels for label, value in enumerate(row) if value)
+    return Counter(labels)
+
+
+def _count(labels: Counter[int], images: int) -> SplitSummary:
     if not labels:
-        return SplitSummary(0, 0, 0, 0)
-    return SplitSummary(labels.total(), len(labels), min(labels.values()), max(labels.values()))
+        return SplitSummary(images, 0, 0, 0)
+    return SplitSummary(images, len(labels), min(labels.values()), max(labels.values()))
 
 
 def _counted(split: SplitSummary) -> str:

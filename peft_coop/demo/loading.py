@@ -9,8 +9,10 @@ from transformers import CLIPModel, CLIPProcessor
 LEARNING_RATE = 0.02
 # Of methods that another rate was better for, likewise; examples/demo_learning_rates is the search.
 METHOD_LEARNING_RATES = {"ivlp": 0.01, "vpt": 0.001}
-# Of protocols that train in another way, likewise: of compositions with Adam, in the place of 5e-5.
+# Of protocols that train in another way, likewise: of compositions with Adam, in the place of 5e-5. Of images with
+# several labels it is the papers', since a scale is learned with them.
 PROTOCOL_LEARNING_RATES = {
+    "several labels": 0.002,
     "composition": 0.005,
     "segmentation": 0.001,
     **dict.fromkeys(("video-few-shot", "video-base-to-new"), 0.003),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TASK_NAMES = ("shapes", "digits")
+TASK_NAMES = ("shapes", "digits", "colours")
 COMPOSITION_TASK_NAMES = ("compositions",)
 SCENE_TASK_NAMES = ("scenes",)
 Pair = tuple[str, str]
@@ -24,8 +24,10 @@ class DemoTask:
         name: what `load_task` calls it.
         class_names: as a human writes them, in the order of the labels.
         zero_shot_template: the prompt without learning; "{}" stands for the class name.
-        train: columns `image` (PIL, RGB, 48 by 48 pixels) and `label` (`ClassLabel`).
+        train: columns `image` (PIL, RGB, 48 by 48 pixels) and `label` (`ClassLabel`, or a list of 0 and 1 where an
+            image has any number of classes).
         test: the same columns; no image is in both.
+        val: the same columns; None where the task has none for validation.
     """
 
     name: str
@@ -33,6 +35,7 @@ class DemoTask:
     zero_shot_template: str
     train: Dataset
     test: Dataset
+    val: Dataset | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ def load_task(name: str) -> DemoTask:
       The first ten are the base classes of a base-to-new split, the last ten the new ones.
     - "digits": "zero" to "nine", scikit-learn's 1,797 scanned handwritten digits, halved. The
       pretraining has seen none of them. Do not flip them: a mirrored digit is another thing.
+    - "colours": which of eight colours the one to three shapes in a picture have, drawn while loading; an image has
+      several labels. The pretraining has seen one shape at a time.
 
     Raises:
         ValueError: if there is no such task.
@@ -103,6 +108,12 @@ def load_task(name: str) -> DemoTask:
     _check_name(name, TASK_NAMES)
     with _packages_needed(name):
         from .task_images import load_digits, load_shapes
+
+        if name == "colours":
+            from .colour_images import CLASS_NAMES, TEMPLATE, draw_split
+
+            train, val, test = map(draw_split, ("train", "val", "test"))
+            return DemoTask(name, list(CLASS_NAMES), TEMPLATE, train, test, val)
 
         return DemoTask(name, *(load_shapes() if name == "shapes" else load_digits()))
 

@@ -71,6 +71,7 @@ from .reports import (
     write_report,
 )
 from .scores import harmonic_mean, scores
+from .several_labels import format_average_precision, several_scores
 from .trials import Trial, draw_trial, few_shot_trials
 from .word_tables import format_words, plot_words
 
@@ -129,6 +130,7 @@ __all__ = [
     "few_shot",
     "few_shot_trials",
     "fit_temperature",
+    "format_average_precision",
     "format_confusion",
     "format_per_class",
     "format_report",
@@ -151,6 +153,7 @@ __all__ = [
     "risk_coverage",
     "save_figure",
     "scores",
+    "several_scores",
     "train_prompt",
     "unknown_detection",
     "validation_images",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data import label_counts
 from ..data.masks import has_masks
 from ..data.videos import has_videos
 from ..recipes import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
@@ -54,7 +55,7 @@ class LabelledImages:
     @property
     def shots_used(self) -> tuple[int, int]:
         """Training images of the class that has fewest, and of the one that has most."""
-        counts = np.bincount(self.train["label"], minlength=max(1, len(self.class_names)))
+        counts = label_counts(self.train, max(1, len(self.class_names)))
         return int(counts.min()), int(counts.max())
 
 

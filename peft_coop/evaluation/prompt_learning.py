@@ -13,9 +13,10 @@ import torch
 from peft import PeftModel, get_peft_model
 from transformers import set_seed
 
-from ..data import AugmentedImages, PreparedImages, VideoClips
+from ..data import AugmentedImages, PreparedImages, VideoClips, has_several_labels
 from ..data.features import check_views
 from ..methods import DEFAULT_METHOD, METHODS, PromptConfig, find_method
+from ..methods.config import SEVERAL_LABELS
 from ..methods.context import DEFAULT_N_CTX
 from ..methods.deep_context import cut_depths
 from ..recipes import Recipe
@@ -165,6 +166,8 @@ class PromptLearning(ComparedMethod):
         """Its config for the classes of these images, and for what they are made of where it has the fields."""
         known = {each.name for each in fields(METHODS[self.key].config)}
         made_of = {name: value for name, value in images.made_of.items() if name in known - self.fields.keys()}
+        if len(images.train) and has_several_labels(images.train):
+            made_of["problem_type"] = SEVERAL_LABELS
         return self.make_config(class_names=images.class_names, zero_shot_template=images.zero_shot_template, **made_of)
 
     def for_protocol(self, protocol: str) -> PromptLearning:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data import ImageData, images_fingerprint
+from ..data import ImageData, images_fingerprint, label_values
 from ..data.features import PREPARATION
 from ..data.frame_sampling import CLIPS
 from ..data.videos import VideoRows, has_videos
@@ -159,7 +159,7 @@ class Pool:
     @classmethod
     def of(cls, data: ImageData) -> Pool:
         """The pool of images with labels."""
-        return cls(data.name, [data.class_names, *(list(map(int, part["label"])) for part in (data.train, data.val))])
+        return cls(data.name, [data.class_names, *(label_values(part) for part in (data.train, data.val))])
 
     @property
     def fingerprint(self) -> str:

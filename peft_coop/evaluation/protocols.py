@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data import ImageData, base_and_new_names, draw_indices, select_classes
+from ..data import ImageData, base_and_new_names, draw_indices, has_several_labels, select_classes
 from ..recipes import VIDEO_PROTOCOLS
 from .compared_methods import ComparedMethod, LabelledImages
 from .frozen_clip import FrozenCLIP
@@ -240,6 +240,11 @@ def protocol_of(protocol: str, data: ImageData) -> str:
 
 
 def _test_of(data: ImageData) -> MeasuredSplit:
+    if has_several_labels(data.test):
+        raise ValueError(
+            f"The images of {data.name} have several labels, and the papers' protocols are of one: use `peft-coop "
+            "train` and `peft-coop evaluate`."
+        )
     return split_of(data, data.test, data.class_names)
 
 

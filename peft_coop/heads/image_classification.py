@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from ..towers import cosine_logits, normalize, scale_and_bias
 from .base import Head
 from .given_images import features_of
-from .losses import LOSS_NAMES, classification_loss
+from .losses import LOSS_NAMES, classification_loss, several_labels_loss
 from .outputs import PromptClassifierOutput
 
 EXAMPLE = """\
@@ -49,12 +50,18 @@ class ImageClassificationHead(Head):
     def compare(self, model: nn.Module, prompt: Any, images: Tensor, text_features: Tensor) -> PromptClassifierOutput:
         """See `Head.compare`."""
         text_embeds = normalize(text_features)
-        logits = cosine_logits(images, text_embeds, *scale_and_bias(model, images))
+        learned = None if prompt is None else prompt.scale_and_bias
+        scale, bias = scale_and_bias(model, images) if learned is None else (each.to(images) for each in learned)
+        logits = cosine_logits(images, text_embeds, scale, bias)
         return PromptClassifierOutput(logits=logits, image_embeds=images, text_embeds=text_embeds)
 
     def add_loss(self, outputs: ModelOutput, labels: Any, num_items: Tensor | int | None, settings: Any) -> None:
-        """See `Head.add_loss`: `labels` are `[B]`, integers from 0 to C-1."""
-        outputs.loss = classification_loss(cast(Tensor, outputs.logits), labels, num_items, settings.loss_type)
+        """See `Head.add_loss`: `labels` are `[B]`, integers from 0 to C-1; or `[B, C]` of 0 and 1."""
+        logits = cast(Tensor, outputs.logits)
+        if settings.has_several_labels:
+            outputs.loss = several_labels_loss(logits, labels, num_items)
+        else:
+            outputs.loss = classification_loss(logits, labels, num_items, settings.loss_type)
 
     def example(self, settings: Any) -> str:
         """See `Head.example`."""
@@ -62,4 +69,9 @@ class ImageClassificationHead(Head):
 
     def loss_name(self, settings: Any) -> str:
         """See `Head.loss_name`."""
-        return LOSS_NAMES[settings.loss_type]
+        return LOSS_NAMES["sigmoid" if settings.has_several_labels else settings.loss_type]
+
+    def share_of_items(self, outputs: ModelOutput, labels: Any, num_items: Tensor | int | None) -> Tensor | float:
+        """See `Head.share_of_items`; of rows of 0 and 1 the Trainer counts every entry."""
+        share = super().share_of_items(outputs, labels, num_items)
+        return share * outputs.logits.shape[-1] if num_items is not None and np.ndim(labels) == 2 else share

@@ -52,6 +52,40 @@ def classification_loss(
     return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else num_items)
 
 
+def several_labels_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
+    """The loss of `[B, C]` logits where an image has any number of classes.
+
+    The sum over the classes of the binary cross-entropy of each, averaged over the batch, as SigLIP
+    (arXiv:2303.15343) has it over texts.
+
+    Args:
+        logits: `[B, C]`.
+        labels: `[B, C]`, 1 for each class that an image has and 0 for the others; numbers or bool.
+        num_items: entries of the labels of the whole optimizer step, as the Trainer counts them: C for each image;
+            None: those of this batch.
+
+    Raises:
+        TypeError, ValueError: if `labels` are no such rows.
+    """
+    try:
+        labels = torch.as_tensor(labels)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`labels` must be rows of 0 and 1, a column for each class, got {labels!r}.") from error
+    if labels.shape != logits.shape:
+        raise ValueError(
+            f"`labels` must be {tuple(logits.shape)}, a row of 0 and 1 for each image, since an image may have several "
+            f"of the {logits.shape[-1]} classes; got {labels.dtype} of shape {tuple(labels.shape)}."
+        )
+    labels = labels.to(logits.device)
+    if not torch.compiler.is_compiling() and ((labels != 0) & (labels != 1)).any():
+        wrong = labels[(labels != 0) & (labels != 1)][0].item()
+        raise ValueError(f"`labels` must be 0 or 1 for each class, got {wrong}.")
+    total = F.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="sum")
+    if num_items is None:
+        return total / len(logits)
+    return total * logits.shape[-1] / (num_items.to(total) if isinstance(num_items, Tensor) else num_items)
+
+
 def contrastive_loss(logits_per_image: Tensor, family: Family) -> Tensor:
     """The loss of `[B, B]` logits of images against texts, where each image has the text of its own index.
 

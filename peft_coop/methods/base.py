@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from ..heads import Head, ImageClassificationHead
 from ..prompts import PromptSequences, check_class_names
 from ..recipes import IMAGE_PROTOCOLS, PROTOCOL_FIELDS, PROTOCOL_RECIPES, PROTOCOLS, Recipe, coop_recipe
-from ..towers import NO_DEEP_VECTORS, DeepVectors, text_reader
+from ..towers import NO_DEEP_VECTORS, DeepVectors, has_bias, scale_and_bias, text_reader
 from .config import PromptConfig
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
+
+SIGLIP_SCALE, SIGLIP_BIAS = 10.0, -10.0
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,13 @@ class Prompt(nn.Module, ABC):
         super().__init__()
         self.settings = config
         self.reader = text_reader(model, config.tokenizer_name_or_path)
+        if config.has_several_labels:
+            self.label_scale, self.label_bias = map(nn.Parameter, start_of_sigmoid(model))
+
+    @property
+    def scale_and_bias(self) -> tuple[Tensor, Tensor] | None:
+        """The learned factor of the cosines and what is added, where an image has any number of classes."""
+        return (self.label_scale.exp(), self.label_bias) if self.settings.has_several_labels else None
 
     @abstractmethod
     def sequences(self, class_names: Sequence[str]) -> PromptSequences:
@@ -265,6 +274,20 @@ class Prompt(nn.Module, ABC):
         `label_smoothing_factor`: terms with a weight are then left out with a warning.
         """
         return {}
+
+
+def start_of_sigmoid(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """What the logarithm of the scale and the bias of logits start as, that judge each class for itself.
+
+    The model's own where it was trained so; otherwise those that SigLIP's pretraining starts from, with which nearly
+    every class is answered no. With CLIP's own scale, of 100, the first steps would be far too large.
+
+    Reference: SigLIP (arXiv:2303.15343), section 3.2.
+    """
+    if has_bias(model):
+        scale, bias = scale_and_bias(model, torch.zeros((), dtype=torch.float32))
+        return scale.detach().log().reshape(1).clone(), cast(Tensor, bias).detach().reshape(1).clone()
+    return torch.tensor([SIGLIP_SCALE]).log(), torch.tensor([SIGLIP_BIAS])  # one axis, for FSDP takes no scalars
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from ..prompts import check_class_names, check_template
 from ..towers import FAMILIES
 
 LOSS_TYPES = ("softmax", "sigmoid")
+# As transformers calls them: an image has one class, or any number of them.
+SINGLE_LABEL, SEVERAL_LABELS = "single_label_classification", "multi_label_classification"
 SHOWN_ENTRIES = 8  # of a list of settings, in a message
 # How probabilities are made and what is answered, which is chosen after training for the classes of then.
 DECISION_FIELDS = ("calibration_temperature", "min_probability", "other_names")
@@ -34,8 +36,12 @@ class PromptConfig(PeftConfig):
             dotted names: "visual_projection", "text_model.final_layer_norm". Each adapter has its own copies.
         calibration_temperature: what logits are divided by before they become probabilities; fitted to these classes
             after training, see `peft_coop.evaluation.calibrate`. Forward's logits and the loss know nothing of it.
-        min_probability: from 0 to 1; an image whose best class is less likely than that is answered with "other".
+        min_probability: from 0 to 1; an image whose best class is less likely than that is answered with "other". Where
+            an image has any number of classes, those at least so likely are answered; None: 0.5.
         other_names: names of what is none of the classes; their probability is that of "other".
+        problem_type: "single_label_classification", or "multi_label_classification" where an image has any number of
+            classes: labels are rows of 0 and 1, each class is judged by a sigmoid, and scale and bias of the logits are
+            learned with the prompt. None: as the base model's config has it, and one class where it says nothing.
 
     Attributes:
         method: key of the method in `METHODS`.
@@ -72,10 +78,16 @@ class PromptConfig(PeftConfig):
     other_names: list[str] | None = field(
         default=None, metadata={"help": "Names of what is none of the classes; together they are 'other'."}
     )
+    problem_type: str | None = field(
+        default=None,
+        metadata={"help": "'multi_label_classification' where an image has any number of classes; None: one."},
+    )
 
     method: ClassVar[str]
     type_name: ClassVar[str | None] = None
     task_name: ClassVar[str] = "IMAGE_CLS"
+    # Why an image cannot have several labels; None where it can.
+    needs_one_label: ClassVar[str | None] = None
     # Settings that make the same weights mean something else, see `first_difference`.
     shaping: ClassVar[tuple[str, ...]] = ()
     # PEFT reads this of every tuner's config; the place is a fact of the model family and no setting.
@@ -94,14 +106,41 @@ class PromptConfig(PeftConfig):
             raise ValueError(f"`loss_type` must be one of {LOSS_TYPES}, got {self.loss_type!r}.")
         self._check_templates()
         self._check_modules()
+        self.check_problem_type()
         self.calibration_temperature, self.min_probability, self.other_names = check_decision(
             self.calibration_temperature, self.min_probability, self.other_names, self.class_names
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON has them; what a classifier decides by is there only where it was chosen."""
-        settings = super().to_dict()
-        return {name: value for name, value in settings.items() if name not in DECISION_FIELDS or value is not None}
+        """The settings as JSON has them; what came after the first saved adapters is there only where it was chosen."""
+        settings, later = super().to_dict(), (*DECISION_FIELDS, "problem_type")
+        return {name: value for name, value in settings.items() if name not in later or value is not None}
+
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether an image has any number of classes."""
+        return self.problem_type == SEVERAL_LABELS
+
+    def check_problem_type(self) -> None:
+        """Check how many classes an image has.
+
+        Raises:
+            ValueError: if that is no problem type, or the method needs one class.
+        """
+        if self.problem_type not in (None, SINGLE_LABEL, SEVERAL_LABELS):
+            raise ValueError(
+                f"`problem_type` must be {SINGLE_LABEL!r}, {SEVERAL_LABELS!r} or None, got {self.problem_type!r}."
+            )
+        if not self.has_several_labels:
+            return
+        if self.needs_one_label is not None or self.task_name != "IMAGE_CLS":
+            reason = self.needs_one_label or "its labels are not those of images"
+            raise ValueError(f"{type(self).__name__} cannot have several labels per image: {reason}.")
+        if self.other_names is not None:
+            raise ValueError(
+                "`other_names` are for images of one class each: where an image has any number of classes, it may have "
+                "none of them."
+            )
 
     def _check_templates(self) -> None:
         if not isinstance(self.zero_shot_template, str | list | tuple):

@@ -73,6 +73,7 @@ class CSPConfig(PromptConfig):
     text_chunk_size: int = field(default=256, metadata={"help": "Pairs that are encoded at once for evaluation."})
 
     method = "csp"
+    needs_one_label = "its labels count pairs, of which an image has one"
     shaping = ("attributes", "objects", "train_pairs", "trainable_words", "template")
 
     def __post_init__(self) -> None:

@@ -51,6 +51,7 @@ class ProGradConfig(ContextConfig):
     )
 
     method = "prograd"
+    needs_one_label = "its teacher's probabilities are a softmax over the classes, of which an image has one"
 
     def __post_init__(self) -> None:
         super().__post_init__()

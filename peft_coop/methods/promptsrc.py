@@ -72,6 +72,7 @@ class PromptSRCConfig(IVLPConfig):
     aggregation_std: float = field(default=1.0, metadata={"help": "How far around it others count, in epochs."})
 
     method = "promptsrc"
+    needs_one_label = "the frozen model's probabilities are a softmax over the classes, of which an image has one"
     depth: ClassVar[int] = DEPTH
 
     def __post_init__(self) -> None:

@@ -31,6 +31,13 @@ class DecisionsMixin(_Module):
             return dict.fromkeys(DECISION_FIELDS)
         return {name: deepcopy(getattr(layer.prompt.settings, name)) for name in DECISION_FIELDS}
 
+    @property
+    def judges_each_class(self) -> bool:
+        """Whether an image has any number of the active adapter's classes; not while adapters are disabled."""
+        layer = self.prompt_layer
+        enabled = not layer.disable_adapters and layer.current_adapter is not None
+        return enabled and layer.prompt.settings.has_several_labels
+
     def set_decision(
         self,
         calibration_temperature: float | None = None,
@@ -53,6 +60,8 @@ class DecisionsMixin(_Module):
         layer = self.prompt_layer
         class_names = layer.texts.class_names
         decision = check_decision(calibration_temperature, min_probability, other_names, class_names)
+        if layer.prompt.settings.has_several_labels and other_names is not None:
+            raise ValueError("`other_names` are for images of one class each; one of several labels may have none.")
         if decision[2]:
             names = [*class_names, *decision[2]]
             layer.prompt.check_classes(names, class_names)
@@ -69,13 +78,14 @@ class DecisionsMixin(_Module):
             **inputs: the images, as forward takes them.
 
         Returns:
-            `[B, C]`; with `other_names` `[B, C + 1]`, whose last column is "other". Rows sum to 1. Of pixels
-            `[B, C, h, w]`.
+            `[B, C]`; with `other_names` `[B, C + 1]`, whose last column is "other". Rows sum to 1, unless an image has
+            any number of classes: then each is for itself. Of pixels `[B, C, h, w]`.
         """
         class_names, decision = self.prompt_layer.texts.class_names, self.decision
         if decision["other_names"]:
             inputs["class_names"] = [*class_names, *decision["other_names"]]
-        return decided_logits(self(**inputs).logits, len(class_names), decision["calibration_temperature"]).softmax(1)
+        logits = decided_logits(self(**inputs).logits, len(class_names), decision["calibration_temperature"])
+        return logits.sigmoid() if self.judges_each_class else logits.softmax(1)
 
     def drop_decision_for(self, class_names: Sequence[str]) -> None:
         """Forget what was decided for other classes than these, with a warning.

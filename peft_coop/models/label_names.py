@@ -17,9 +17,16 @@ class LabelNames:
     def __init__(self, config: PretrainedConfig):
         self.config = config
         self._own = (config.id2label, config.label2id)
+        self.own_problem_type = getattr(config, "problem_type", None)
 
-    def publish(self, class_names: Sequence[str] | None) -> None:
-        """Write `id2label`, `label2id` and so `num_labels`; None restores the config's own."""
+    def publish(self, class_names: Sequence[str] | None, problem_type: str | None = None) -> None:
+        """Write `id2label`, `label2id` and so `num_labels`; None restores the config's own.
+
+        Args:
+            class_names: the classes.
+            problem_type: how many of them an image has, as transformers calls it; None: as the config had it.
+        """
+        self.config.problem_type = problem_type or self.own_problem_type
         if class_names is None:
             self.config.id2label, self.config.label2id = self._own
             return

@@ -191,7 +191,11 @@ class PromptEmbeddings(SplicedEmbeddings, BaseTunerLayer):
     def publish_labels(self) -> None:
         """Write the active adapter's class names into the model's config."""
         active = [name for name in self.active_adapters if name in self.class_texts]
-        self.label_names.publish(self.class_texts[active[0]].class_names if active else None)
+        if active:
+            problem_type = self.prompt_of(active[0]).settings.problem_type
+            self.label_names.publish(self.class_texts[active[0]].class_names, problem_type)
+        else:
+            self.label_names.publish(None)
 
     def settle_configs(self, configs: Mapping[str, PeftConfig]) -> None:
         """Give back to the adapters' configs what was changed in them since: the prompts did not follow.

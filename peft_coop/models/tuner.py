@@ -14,6 +14,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
 from ..methods import PromptConfig, find_method
+from ..methods.config import SEVERAL_LABELS
 from ..towers import close_vision_tower, find_family, open_vision_tower, text_tower
 from .backup import taken_back_on_failure
 from .class_texts import ClassTexts
@@ -99,6 +100,11 @@ class PromptTuner(BaseTuner):
         # Everything that can be wrong is found before the model is touched.
         if peft_config.tokenizer_name_or_path is not None and os.path.isdir(peft_config.tokenizer_name_or_path):
             peft_config.tokenizer_name_or_path = os.path.abspath(peft_config.tokenizer_name_or_path)
+        label_names = target.label_names if isinstance(target, PromptEmbeddings) else LabelNames(self.model.config)
+        is_left_open = peft_config.problem_type is None and peft_config.loaded_from is None
+        if is_left_open and label_names.own_problem_type == SEVERAL_LABELS:
+            peft_config.problem_type = SEVERAL_LABELS
+            peft_config.check_problem_type()
         tower = text_tower(self.model)
         prompt = find_method(peft_config.method).prompt(deepcopy(peft_config), self.model)
         texts = None if peft_config.class_names is None else ClassTexts(peft_config.class_names, prompt, tower)
@@ -110,7 +116,7 @@ class PromptTuner(BaseTuner):
         layer = target
         if not isinstance(layer, PromptEmbeddings):
             family = find_family(self.model)
-            layer = PromptEmbeddings(target, family.token_embedding, LabelNames(self.model.config))
+            layer = PromptEmbeddings(target, family.token_embedding, label_names)
         if peft_config.changes_vision:
             open_vision_tower(self.model)
         prompt.task_head.prepare(self.model)

@@ -18,7 +18,7 @@ from .fingerprints import fingerprint
 from .joined_towers import join_towers
 from .place_features import PlaceFeatures, check_layers, features_of_places, open_places, patch_size, vision_width
 from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, PreparedPrompts
-from .similarity import computing_dtype, cosine_logits, normalize, scale_and_bias
+from .similarity import computing_dtype, cosine_logits, has_bias, normalize, scale_and_bias
 from .temporal_layers import read_frames, temporal_layers
 from .text_cache import TextCache
 from .text_tower import TextTower, average, encode_templates, text_reader, text_tower
@@ -56,6 +56,7 @@ __all__ = [
     "features_of_places",
     "find_family",
     "fingerprint",
+    "has_bias",
     "image_features",
     "is_vision_frozen",
     "join_towers",

@@ -32,6 +32,11 @@ def scale_and_bias(model: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | Non
     return family.logit_scale(model, like), bias
 
 
+def has_bias(model: nn.Module) -> bool:
+    """Whether a dual encoder was trained to judge each pair for itself, with a bias (SigLIP)."""
+    return find_family(model).logit_bias is not None
+
+
 def cosine_logits(image_embeds: Tensor, text_embeds: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
     """Logits `[B, C]` of images `[B, P]` against texts `[C, P]`, or against texts of their own `[B, C, P]`.
 

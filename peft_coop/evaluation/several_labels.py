@@ -1,0 +1,76 @@
+"""Numbers that say how good predictions are where an image has any number of classes, all as fractions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .decisions.temperature import as_choices
+
+# The probability from which a class is answered, unless another was chosen.
+LEAST = 0.5
+
+
+def several_scores(
+    logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str], min_probability: float | None = None
+) -> dict[str, Any]:
+    """Everything that is reported of images with any number of classes.
+
+    Args:
+        logits: `[N, C]`, of N images over C classes; their sigmoid is the probability.
+        labels: `[N, C]` of 0 and 1.
+        class_names: the C classes.
+        min_probability: of a class that is answered; None: 0.5.
+
+    Returns:
+        "mean_average_precision": the mean over classes of the area under precision over recall, as scikit-learn has it;
+        "average_precision": of each class by its name; "without_positives": the classes that no image has, which
+        are left out of the means; "f1_macro": the mean over classes of F1 of what is answered; "f1_micro": F1 over all
+        images and classes; "num_examples".
+
+    Raises:
+        ValueError: if shapes do not fit, a value is none, or no image has any class.
+    """
+    from sklearn.metrics import average_precision_score, f1_score
+
+    values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    as_choices(values, true)  # checks them
+    if values.shape[1] != len(class_names) or not len(values):
+        raise ValueError(
+            f"`logits` must have a row for each image and a column for each of the {len(class_names)} classes, got "
+            f"{values.shape}."
+        )
+    has_images = true.sum(axis=0) > 0
+    if not has_images.any():
+        raise ValueError("No image has any class: there is nothing to measure.")
+    precisions = {
+        name: float(average_precision_score(true[:, column], values[:, column])) if has_images[column] else None
+        for column, name in enumerate(class_names)
+    }
+    answered = sigmoid(values) >= (LEAST if min_probability is None else min_probability)
+    measured = true[:, has_images].astype(int), answered[:, has_images].astype(int)
+    return {
+        "mean_average_precision": float(np.mean([each for each in precisions.values() if each is not None])),
+        "average_precision": precisions,
+        "without_positives": [name for name, each in zip(class_names, has_images, strict=True) if not each],
+        "f1_macro": float(f1_score(*measured, average="macro", zero_division=0)),
+        "f1_micro": float(f1_score(*measured, average="micro", zero_division=0)),
+        "num_examples": len(values),
+    }
+
+
+def format_average_precision(scores: dict[str, Any]) -> str:
+    """Every class with its average precision in percent, the worst first."""
+    rows = sorted(scores["average_precision"].items(), key=lambda row: (row[1] is None, row[1]))
+    width = max(len(name) for name, _ in rows)
+    told = {name: "no image" if each is None else f"{100 * each:.1f}%" for name, each in rows}
+    lines = [f"  {name:<{width}}  {each:>17}" for name, each in told.items()]
+    return "\n".join([f"  {'class':<{width}}  average precision", *lines])
+
+
+def sigmoid(logits: NDArray) -> NDArray:
+    """Probabilities of logits, each for itself."""
+    return 0.5 * (1 + np.tanh(logits / 2))
