@@ -11,10 +11,12 @@ from conftest import make_clip
 from datasets import Dataset
 from dense_models import NAMES, STILL, evaluated, make_config, make_model, perturb, some_images, some_labels
 from peft import LoraConfig, PeftModel, get_peft_model
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
-from transformers import SegformerImageProcessor, Trainer, TrainingArguments, pipeline
+from transformers import CLIPImageProcessor, SegformerImageProcessor, Trainer, TrainingArguments, pipeline
 
+import peft_coop
 from peft_coop import (
     METHODS,
     AutoPeftModelForSemanticSegmentation,
@@ -433,10 +435,20 @@ def test_windows_are_for_models_that_are_evaluated(make, images):
         slide_inference(make_clip(), images, 16)
 
 
+def test_the_example_of_the_card_runs(make, tmp_path, monkeypatch, capsys):
+    """On a picture that is no square, with CLIP's own processor."""
+    model = make().float()
+    processor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16)
+    Image.frombytes("RGB", (50, 40), bytes(range(256)) * 23 + bytes(112)).save(tmp_path / "image.jpg")
+    monkeypatch.chdir(tmp_path)
+    names = {"model": model, "processor": processor, "Image": Image, "torch": torch, "peft_coop": peft_coop}
+    exec(model.prompt_layer.prompt.task_head.example(model.peft_config["default"]), names)
+    assert names["classes"].shape == (40, 50)
+    assert set(eval(capsys.readouterr().out)) <= set(NAMES)
+
+
 def test_a_pipeline_serves_it(make):
     """A mask for each class that is found, of the size of the picture."""
-    from PIL import Image
-
     model = make().float()
     processor = SegformerImageProcessor(size={"height": 24, "width": 32})
     picture = Image.frombytes("RGB", (50, 40), bytes(range(256)) * 23 + bytes(112))

@@ -20,9 +20,10 @@ from .outputs import PromptSegmenterOutput
 NOT_COUNTED = -100
 EXAMPLE = """\
 image = Image.open("image.jpg").convert("RGB")  # any picture of yours
-with torch.no_grad():
-    outputs = model(**processor(image, return_tensors="pt"))
-[classes] = processor.post_process_semantic_segmentation(outputs, target_sizes=[image.size[::-1]])
+pixel_values = processor(image, do_center_crop=False, return_tensors="pt")["pixel_values"]
+window = model.config.vision_config.image_size  # or the side of the images that it was trained on
+logits = peft_coop.slide_inference(model, pixel_values, window, size=image.size[::-1])
+classes = logits.argmax(1)[0]  # of every pixel
 print([model.class_names[index] for index in classes.unique().tolist()])"""
 
 
