@@ -24,6 +24,7 @@ MOST_BYTES = 20_000_000
 MOST_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "WEBP")
 TOP_K = 5
+LEAST = 0.5  # probability of a label where an image has any number of them, and the adapter says nothing else
 
 
 class EndpointHandler:
@@ -51,7 +52,8 @@ class EndpointHandler:
 
         Returns:
             The likeliest labels first, as `{"label", "score"}`. Where the adapter answers with "other", that comes
-            first, with a score of None if only the best class was not likely enough.
+            first, with a score of None if only the best class was not likely enough. Of images with any number of
+            labels, those that are likely enough.
 
         Raises:
             ValueError: if there is no such picture, or it is too large.
@@ -67,8 +69,11 @@ class EndpointHandler:
         scores = [float(each) for each in row]
         order = sorted(range(len(names)), key=lambda index: -scores[index])
         answer = [{"label": names[index], "score": scores[index]} for index in order]
+        least = self.model.decision["min_probability"]
+        if getattr(self.model, "judges_each_class", False):
+            return [each for each in answer if each["score"] >= (LEAST if least is None else least)][:top_k]
         of_other = {"label": OTHER, "score": scores[-1] if len(scores) > len(names) else None}
-        if bool(answers_other(row, len(names), self.model.decision["min_probability"])):
+        if bool(answers_other(row, len(names), least)):
             answer.insert(0, of_other)
         elif of_other["score"] is not None:
             answer = sorted([*answer, of_other], key=lambda each: -each["score"])

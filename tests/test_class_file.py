@@ -102,6 +102,7 @@ def test_what_is_in_the_file(model, tmp_path):
         "other_names": "[]",
         "calibration_temperature": "1.0",
         "min_probability": "null",
+        "problem_type": "single_label_classification",
         "format": "peft_coop.classes",
         "version": "1",
         "family": "clip",
@@ -197,6 +198,23 @@ def test_what_the_adapter_decides_by_is_in_the_file(make_model, images, tmp_path
 def test_other_names_need_a_prompt_that_can_have_them(make_model, tmp_path):
     model = make_model(class_specific_context=True, other_names=["Hund"])
     with pytest.raises(ValueError, match="class-specific"):
+        model.export_classes(tmp_path / "classes.safetensors")
+
+
+def test_a_head_that_makes_something_else_of_cosines_is_refused(make_model, monkeypatch, tmp_path):
+    model = make_model()
+    head = model.prompt_layer.prompt.task_head
+    compare = head.compare
+
+    def squared(*given):
+        outputs = compare(*given)
+        outputs.logits = outputs.logits**2
+        return outputs
+
+    monkeypatch.setattr(type(head), "compare", lambda self, *given: squared(*given))
+    with pytest.raises(
+        ValueError, match="The head of CoOpPrompt makes other logits of cosines than a factor and a sum"
+    ):
         model.export_classes(tmp_path / "classes.safetensors")
 
 

@@ -186,6 +186,20 @@ def test_no_class_is_likely_enough(classifier, folder, example):
     assert alone.answer(np.array([0.1, 0.9]), 2)[0]["label"] == "b"
 
 
+def test_any_number_of_labels(folder, example):
+    """Each class for itself, by a sigmoid; those that are likely enough."""
+    several = example["app"].Classifier(folder)
+    several.has_several, several.has_other, several.min_probability = True, False, None
+    pixels = several.prepare(picture("grey"))[None]
+    [probabilities] = several.run(pixels)
+    expected = 1 / (1 + np.exp(-(pixels.mean((0, 2, 3)) @ WEIGHTS)))
+    np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-5)
+    values = np.array([0.9, 0.1, 0.6, 0.4])
+    assert [each["label"] for each in several.answer(values, 5)] == ["red", "blue"]
+    several.min_probability = 0.3
+    assert [each["label"] for each in several.answer(values, 5)] == ["red", "blue", "other"]
+
+
 @pytest.mark.parametrize(
     "processor",
     [

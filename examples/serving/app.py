@@ -53,6 +53,7 @@ class Classifier:
         self.labels = [config["id2label"][str(index)] for index in range(len(config["id2label"]))]
         self.min_probability = config.get("min_probability")
         self.has_other = bool(config.get("n_others"))
+        self.has_several = config.get("problem_type") == "multi_label_classification"
         self.prepare = Preparation.from_file(folder / "preprocessor_config.json")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -61,13 +62,21 @@ class Classifier:
     def run(self, pixel_values: np.ndarray) -> np.ndarray:
         """Probabilities `[B, C]` of `pixel_values` `[B, 3, H, W]`."""
         [logits] = self._session.run(None, {"pixel_values": pixel_values})
+        if self.has_several:
+            return 1 / (1 + np.exp(-logits.clip(-80, 80)))
         powers = np.exp(logits - logits.max(-1, keepdims=True))
         return powers / powers.sum(-1, keepdims=True)
 
     def answer(self, probabilities: np.ndarray, top_k: int) -> list[dict]:
-        """The likeliest labels first; "other" before them where no class is likely enough."""
+        """The likeliest labels first; "other" before them where no class is likely enough.
+
+        Of images with any number of labels: those that are likely enough, by 0.5 where nothing else is said.
+        """
         order = (-probabilities).argsort()[:top_k]
         found = [{"label": self.labels[index], "score": float(probabilities[index])} for index in order]
+        if self.has_several:
+            least = 0.5 if self.min_probability is None else self.min_probability
+            return [each for each in found if each["score"] >= least]
         of_classes = probabilities[:-1] if self.has_other else probabilities
         if self.min_probability is None or of_classes.max() >= self.min_probability or found[0]["label"] == "other":
             return found

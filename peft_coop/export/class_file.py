@@ -36,7 +36,7 @@ def export_classes(model: nn.Module, path: str | os.PathLike) -> None:
     adapter's calibration temperature. All are float32, or float64 where the model is. The metadata are `format`,
     `version`, `class_names` and `other_names` (lists as JSON), `calibration_temperature` and `min_probability` (numbers
     as JSON, or null), `family`, `method`, `base_model` (empty where the model comes from no Hub) and
-    `image_fingerprint`, see the function of this name.
+    `image_fingerprint`, see the function of this name, and `problem_type`, as transformers has it.
 
     Args:
         model: the dual encoder with a prompt, inside of a `PeftModel`.
@@ -62,6 +62,7 @@ def export_classes(model: nn.Module, path: str | os.PathLike) -> None:
         "other_names": json.dumps(classes.other_names, ensure_ascii=False),
         "calibration_temperature": json.dumps(classes.calibration_temperature),
         "min_probability": json.dumps(classes.min_probability),
+        "problem_type": classes.problem_type or "single_label_classification",
         "family": model.config.model_type,
         "method": settings.method,
         "base_model": name if is_hub_id(name) else "",

@@ -91,6 +91,8 @@ def classifier_config(model: nn.Module, classes: FixedClasses, prompts: Tensor |
     family = find_family(model)
     labels = [*classes.class_names, *([OTHER] if classes.other_names else [])]
     several: dict[str, Any] = {"problem_type": "single_label_classification"} if len(labels) > 1 else {}
+    if classes.problem_type is not None:
+        several["problem_type"] = classes.problem_type
     if prompts is not None:
         several |= {
             "vision_prompts": list(prompts.shape[:2]),

@@ -14,7 +14,7 @@ from ..heads import ImageClassificationHead
 from ..methods import Prompt
 from ..models import prompt_in_use
 from ..models.class_texts import ClassTexts
-from ..towers import normalize, scale_and_bias, text_tower
+from ..towers import computing_dtype, cosine_logits, normalize, scale_and_bias, text_tower
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class FixedClasses:
         bias: a scalar, what is added, divided by it, too; None for nothing.
         calibration_temperature: what both were divided by.
         min_probability: an image whose best class is less likely is answered with "other"; None for any.
+        problem_type: "multi_label_classification" where each class is judged for itself, by a sigmoid; else None.
     """
 
     class_names: tuple[str, ...]
@@ -40,6 +41,7 @@ class FixedClasses:
     bias: Tensor | None
     calibration_temperature: float
     min_probability: float | None
+    problem_type: str | None = None
 
 
 @torch.no_grad()
@@ -59,16 +61,52 @@ def fixed_classes(model: nn.Module) -> FixedClasses:
     layer, name = prompt_in_use(model)
     names, prompt, is_off = layer.texts.class_names, layer.prompt, layer.disable_adapters
     check_exportable(prompt, name, is_off)
-    others, temperature, least = (), None, None
-    if not is_off:
-        others = tuple(prompt.settings.other_names or ())
-        temperature, least = prompt.settings.calibration_temperature, prompt.settings.min_probability
+    decision = model.decision
+    others = tuple(decision["other_names"] or ())
     with in_evaluation(model):
-        class_embeds = normalize(features_with(model, others) if others else model.get_text_features().pooler_output)
-    divisor = temperature or 1.0
-    scale, bias = scale_and_bias(model, class_embeds)
-    bias = None if bias is None else bias.reshape(()) / divisor
-    return FixedClasses(tuple(names), others, class_embeds, scale.reshape(()) / divisor, bias, divisor, least)
+        features = features_with(model, others) if others else model.get_text_features().pooler_output
+    class_embeds = normalize(features)
+    # A prompt may have learned its own, where an image has any number of classes.
+    learned = None if is_off else getattr(prompt, "scale_and_bias", None)
+    scale, bias = learned or scale_and_bias(model, class_embeds)
+    scale = scale.detach().to(class_embeds).reshape(())
+    bias = None if bias is None else bias.detach().to(class_embeds).reshape(())
+    check_logits(model, None if is_off else prompt, features, scale, bias)
+    divisor = decision["calibration_temperature"] or 1.0
+    return FixedClasses(
+        class_names=tuple(names),
+        other_names=others,
+        class_embeds=class_embeds,
+        scale=scale / divisor,
+        bias=None if bias is None else bias / divisor,
+        calibration_temperature=divisor,
+        min_probability=decision["min_probability"],
+        problem_type=None if is_off else getattr(prompt.settings, "problem_type", None),
+    )
+
+
+def check_logits(model: nn.Module, prompt: Prompt | None, features: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+    """Check that the head makes of features what will be made of them elsewhere.
+
+    Args:
+        model: the dual encoder.
+        prompt: the one in use; None while adapters are disabled.
+        features: `[C, P]`, of the texts, not normalised.
+        scale: the factor of the cosines.
+        bias: what is added; None for nothing.
+
+    Raises:
+        ValueError: if the head makes something else of them.
+    """
+    random = torch.randn(4, features.shape[-1], generator=torch.Generator().manual_seed(0))
+    images = normalize(random.to(features.device, computing_dtype(features)))
+    own = model.prompt_layer.prompt.task_head.compare(model, prompt, images, features).logits
+    ours = cosine_logits(images, normalize(features), scale, bias)
+    if not torch.allclose(own, ours, rtol=1e-5, atol=1e-5 * float(scale.abs())):
+        raise ValueError(
+            f"The head of {type(model.prompt_layer.prompt).__name__} makes other logits of cosines than a factor and a "
+            f"sum, by up to {(own - ours).abs().max():.1e}: it cannot be exported. Serve the model itself."
+        )
 
 
 def check_exportable(prompt: Prompt, adapter_name: str, is_off: bool) -> None:

@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import ViTConfig
 
 from ..whole_files import folder_written_whole
 from .modeling_class_matrix import ClassMatrixForImageClassification
 from .onnx_graph import OnnxClassifier, check_for_onnx, write_graph, write_int8
+
+if TYPE_CHECKING:
+    from transformers import ViTConfig
 
 # The file of each precision, by the names that transformers.js asks for: its own default in a browser is the last.
 FILES = {"float32": "onnx/model.onnx", "float16": "onnx/model_fp16.onnx", "int8": "onnx/model_quantized.onnx"}
@@ -131,6 +133,8 @@ def onnx_config(classifier: ClassMatrixForImageClassification, images: Tensor) -
         classifier: the classifier.
         images: as its image processor gives them, `[B, 3, H, W]`.
     """
+    from transformers import ViTConfig
+
     config, (height, width) = classifier.config, images.shape[-2:]
     return ViTConfig(
         architectures=["ViTForImageClassification"],
