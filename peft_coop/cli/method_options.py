@@ -75,7 +75,7 @@ def recipe_of(options: argparse.Namespace, key: str = "", protocol: str | None =
     changes: dict[str, Any] = {"num_epochs": options.epochs, "batch_size": options.batch_size}
     changes["learning_rate"] = options.learning_rate
     if options.model == DEMO and options.learning_rate is None:
-        changes["learning_rate"] = demo.learning_rate(key, protocol or getattr(options, "protocol", ""))
+        changes["learning_rate"] = demo.learning_rate(key, protocol or getattr(options, "protocol", None) or "")
     return {name: value for name, value in changes.items() if value is not None}
 
 
