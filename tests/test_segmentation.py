@@ -2,11 +2,13 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from peft_coop.data import load_masks
@@ -21,6 +23,7 @@ from peft_coop.evaluation.segmentation import (
     pixel_scores,
     segmentation,
 )
+from peft_coop.evaluation.segmentation.plain_head import PlainSegmenter
 
 WINDOWS = Windows(48)
 RECIPE = {"num_epochs": 2, "batch_size": 2, "learning_rate": 1e-3}
@@ -173,6 +176,8 @@ def test_reports_have_a_table_with_all_numbers_of_pixels(runs, tmp_path):
     zero_shot = records[0]["results"]["test"]
     assert f"{100 * zero_shot['mean_iou']:.2f}" in rows[2]
     assert "±" in rows[-1]
+    fewer = [replace(run, settings={**run.settings, "num_shots": 2, "all_images": None}) for run in found[-2:]]
+    assert f"| {found[-1].method_name}, 2 images" in format_report([*found, *fewer])
     names = {path.name for path in write_report(found, tmp_path / "report")}
     assert {"report.md", "report.tex", "report.csv", "segmentation.png"} <= names
     (picture,) = (name for name in names if name.endswith("dense-clip_score_maps.png"))
@@ -212,7 +217,7 @@ def test_the_plain_head_is_that_of_the_prompt_but_for_the_score_map(clip, data):
 
 
 @pytest.mark.parametrize("train_vision", [True, False])
-def test_the_plain_head_trains_what_it_says(clip, data, train_vision):
+def test_the_plain_head_trains_what_it_says_and_saves_it(clip, data, train_vision, tmp_path):
     model = PlainHead(WINDOWS, channels=8, train_vision=train_vision)._new_model(clip, draw_masks(data, 2, 1)).train()
     slow, fast = model.param_groups(1e-3, 1e-4)
     assert (slow["lr"], fast["lr"]) == (1e-4, 1e-3)
@@ -220,6 +225,11 @@ def test_the_plain_head_trains_what_it_says(clip, data, train_vision):
     assert bool(tower) == train_vision
     assert not any("text" in name for name in tower)
     assert model.clip.training == train_vision
+    PlainSegmenter(model, clip, WINDOWS, data.class_names).save(tmp_path)
+    saved = load_file(tmp_path / "head.safetensors")
+    assert {name for name in saved if name.startswith("clip.")} == tower
+    assert {name.split(".")[0] for name in saved} - {"clip"} == {"pyramid", "neck", "head"}
+    assert any("running_mean" in name for name in saved)
     grouped = sum(len(group["params"]) for group in (slow, fast))
     assert grouped == sum(each.requires_grad for each in model.parameters())
 
@@ -228,7 +238,7 @@ def test_images_are_drawn_by_the_seed(data):
     drawn = [draw_masks(data, 2, seed).train["image"][0].tobytes() for seed in range(8)]
     assert drawn[0] == draw_masks(data, 2, 0).train["image"][0].tobytes()
     assert len(set(drawn)) > 1
-    assert draw_masks(data, 2, 0).num_shots == 2
+    assert (draw_masks(data, 2, 0).num_shots, draw_masks(data, 2, 0).amount) == (2, "2 images")
     with pytest.raises(ValueError, match="scenes has 4 training images, 5 were asked for"):
         draw_masks(data, 5, 0)
 

@@ -53,6 +53,11 @@ class LabelledImages:
         return self.shots_used[1]
 
     @property
+    def amount(self) -> str:
+        """How many images there are to learn from, in words."""
+        return in_words(self.num_shots)
+
+    @property
     def shots_used(self) -> tuple[int, int]:
         """Training images of the class that has fewest, and of the one that has most."""
         counts = label_counts(self.train, max(1, len(self.class_names)))

@@ -21,7 +21,7 @@ from ..methods.context import DEFAULT_N_CTX
 from ..methods.deep_context import cut_depths
 from ..recipes import Recipe
 from ..towers import dtype_of, projection_dim
-from .compared_methods import ComparedMethod, LabelledImages, TimedSteps, in_words
+from .compared_methods import ComparedMethod, LabelledImages, TimedSteps
 from .experiment_tracking import reporting, reporting_arguments
 from .frozen_clip import FrozenCLIP
 from .prompt_classifier import PromptClassifier
@@ -243,7 +243,7 @@ class PromptLearning(ComparedMethod):
         set_seed(seed)
         model = self._new_model(clip, images)
         train = self._training_images(clip, images, seed)
-        run_name = f"{self.name} on {images.data}, {in_words(images.num_shots)}, seed {seed}"
+        run_name = f"{self.name} on {images.data}, {images.amount}, seed {seed}"
         reads_pixels = self.augment or self.changes_vision
         workers = {"dataloader_num_workers": self.num_workers if reads_pixels else 0}
         arguments = reporting_arguments(self.report_to, run_name) | workers

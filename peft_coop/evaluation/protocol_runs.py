@@ -16,7 +16,7 @@ from ..data.features import PREPARATION
 from ..data.frame_sampling import CLIPS
 from ..data.videos import VideoRows, has_videos
 from ..progress import part_of_step, stage
-from .compared_methods import Classifier, ComparedMethod, LabelledImages, Learned, Scorer, check_reads, in_words
+from .compared_methods import Classifier, ComparedMethod, LabelledImages, Learned, Scorer, check_reads
 from .fingerprints import clip_fingerprint
 from .folder_locks import BusyError
 from .frozen_clip import FrozenCLIP
@@ -183,7 +183,7 @@ def run_all(clip: FrozenCLIP, pool: Pool, plans: Sequence[PlannedFit], output: P
             for number in [number for number in range(len(plans)) if number not in records]:
                 plan = plans[number]
                 doing = "waiting for another process: " if wait else ""
-                drawn = f", {in_words(plan.num_shots)}, seed {plan.seed}" if plan.num_shots else ""
+                drawn = f", {plan.images.amount}, seed {plan.seed}" if plan.num_shots else ""
                 progress.doing(f"{doing}{plan.method.name}{drawn}")
                 count = progress.skip if is_finished(keys[number], output) else progress.update
                 with suppress(BusyError):

@@ -84,7 +84,7 @@ def _label(run: Run, rows: Sequence[Run], across: Sequence[str]) -> str:
         for name in distinct(name for row in siblings for name in row.settings)
         if name not in across and len({canonical(row.settings.get(name)) for row in siblings}) > 1
     ]
-    phrases = [_phrase(name, run.settings.get(name)) for name in differing]
+    phrases = [_phrase(name, run.settings.get(name), run.protocol) for name in differing]
     models = {row.model for row in rows}
     if len(models) > 1:
         distinguishable = len(set(map(model_label, models))) == len(models)
@@ -97,7 +97,7 @@ def model_label(model: str) -> str:
     return PurePosixPath(model.rstrip("/").replace("\\", "/")).name or model
 
 
-def _phrase(name: str, value: Any) -> str:
+def _phrase(name: str, value: Any, protocol: str) -> str:
     """A setting as people say it; nothing for one that is not there."""
     if name == "class_specific_context":
         return "class-specific" if value else "unified"
@@ -105,6 +105,8 @@ def _phrase(name: str, value: Any) -> str:
         return f'"{value}"' if value else "random start"
     if value is None:
         return ""
+    if protocol == "segmentation" and name in ("num_shots", "all_images"):  # images are not of one class each
+        return f"{value} images" if name == "num_shots" else ""
     if name == "num_shots":
         return f"{value} shot" if value == 1 else f"{value} shots"
     if name == "n_ctx":

@@ -79,7 +79,7 @@ def _legend(shown: Sequence[tuple[int, float]], class_names: Sequence[str], widt
     """Names and shares of classes, each beside its colour, in lines that fit the width."""
     font = ImageFont.load_default(LEGEND_FONT)
     colours, line = class_colours(len(class_names)), LEGEND_FONT + 6
-    texts = [f"{class_names[label]} {100 * share:.0f}%" for label, share in shown]
+    texts = [f"{class_names[label]} {f'{100 * share:.0f}' if share >= 0.005 else '<1'}%" for label, share in shown]
     places, x, y = [], 0, 0
     for text in texts:
         taken = LEGEND_FONT + 18 + int(font.getlength(text))

@@ -93,8 +93,9 @@ class PlainSegmenter(Segmenter):
 
     def save(self, folder: Path) -> None:
         """Write what was trained."""
-        frozen = () if self.model.train_vision else ("clip.",)
-        tensors = {name: each for name, each in self.model.state_dict().items() if not name.startswith(frozen)}
+        trained = {name for name, each in self.model.named_parameters() if each.requires_grad}
+        state = self.model.state_dict()
+        tensors = {name: state[name] for name in state if name in trained or not name.startswith("clip.")}
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: each.contiguous().clone() for name, each in tensors.items()}, folder / FILE)
 

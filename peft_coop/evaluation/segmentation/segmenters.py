@@ -31,6 +31,11 @@ class MaskedImages(LabelledImages):
     flip: bool = True
 
     @property
+    def amount(self) -> str:
+        """See `LabelledImages.amount`."""
+        return f"{len(self.train):,} images"
+
+    @property
     def shots_used(self) -> tuple[int, int]:
         """The number of training images, twice: they are not of one class each."""
         return len(self.train), len(self.train)
