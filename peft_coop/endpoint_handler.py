@@ -70,7 +70,7 @@ class EndpointHandler:
         order = sorted(range(len(names)), key=lambda index: -scores[index])
         answer = [{"label": names[index], "score": scores[index]} for index in order]
         least = self.model.decision["min_probability"]
-        if getattr(self.model, "judges_each_class", False):
+        if self.model.judges_each_class:
             return [each for each in answer if each["score"] >= (LEAST if least is None else least)][:top_k]
         of_other = {"label": OTHER, "score": scores[-1] if len(scores) > len(names) else None}
         if bool(answers_other(row, len(names), least)):

@@ -107,6 +107,17 @@ def test_what_the_prompt_decides_by(make_adapter, picture):
     assert [each["score"] for each in others] == pytest.approx(sorted(expected_scores(model, picture))[::-1], abs=1e-4)
 
 
+def test_any_number_of_labels(make_adapter, picture):
+    """Those that are likely enough, by 0.5 where the adapter says nothing else."""
+    for name, settings in (("half", {}), ("less", {"min_probability": 1e-6})):
+        folder, model = make_adapter(name, problem_type="multi_label_classification", **settings)
+        answer = EndpointHandler(str(folder))({"inputs": picture})
+        least = settings.get("min_probability", 0.5)
+        scores = sorted((each for each in expected_scores(model, picture) if each >= least), reverse=True)
+        assert [each["score"] for each in answer] == pytest.approx(scores, abs=1e-4)
+    assert len(answer) == 3
+
+
 def test_a_picture_is_turned_and_made_rgb(picture):
     turned = Image.Exif()
     turned[0x0112] = 6  # lies on its side

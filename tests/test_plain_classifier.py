@@ -220,6 +220,27 @@ def test_what_the_adapter_decides_by(make_model, images, tmp_path):
     assert zero_shot.config.min_probability is None
 
 
+def test_any_number_of_labels(make_model, images, pixel_values, image_processor, tmp_path):
+    """The scale and the bias are the prompt's own, and probabilities a sigmoid's, also a pipeline's."""
+    model = make_model(problem_type="multi_label_classification")
+    classifier = model.to_classifier()
+    check(classifier, model, pixel_values=images)
+    assert classifier.cosine_scale.item() == pytest.approx(model.prompt_layer.prompt.label_scale.exp().item())
+    labels = torch.eye(5)
+    expected = model(pixel_values=images, labels=labels).loss / 5  # transformers' is the mean over classes, too
+    torch.testing.assert_close(classifier(images, labels=labels).loss, expected, atol=1e-9, rtol=0)
+    classifier.float().save_pretrained(tmp_path)
+    picture = Image.new("RGB", (20, 30), "red")
+    found = pipeline("image-classification", str(tmp_path), image_processor=image_processor)([picture], top_k=5)[0]
+    inputs = image_processor(picture, return_tensors="pt")["pixel_values"].double()
+    expected = model.probabilities(pixel_values=inputs)[0].sort(descending=True).values
+    assert [each["score"] for each in found] == pytest.approx(expected.tolist(), abs=1e-4)
+    with model.disable_adapter():
+        zero_shot = model.to_classifier()
+        check(zero_shot, model, pixel_values=images)
+    assert zero_shot.config.problem_type == "single_label_classification"
+
+
 def lora(*targets, **settings):
     return LoraConfig(r=2, target_modules=list(targets), init_lora_weights=False, **settings)
 
@@ -357,14 +378,6 @@ def test_the_trainer_evaluates_it(make_model, pixel_values, tmp_path):
     expected, found = (trainer.predict(rows) for trainer in trainers)
     assert found.metrics["test_loss"] == pytest.approx(expected.metrics["test_loss"], abs=1e-5)
     torch.testing.assert_close(*(torch.from_numpy(each.predictions) for each in (found, expected)), atol=1e-5, rtol=0)
-
-
-def test_several_labels_per_image(make_model, images):
-    classifier = make_model().to_classifier()
-    classifier.config.problem_type = "multi_label_classification"
-    labels = torch.eye(5)
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits(classifier, images), labels.double())
-    torch.testing.assert_close(classifier(images, labels=labels).loss, expected)
 
 
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")

@@ -67,7 +67,7 @@ def fixed_classes(model: nn.Module) -> FixedClasses:
         features = features_with(model, others) if others else model.get_text_features().pooler_output
     class_embeds = normalize(features)
     # A prompt may have learned its own, where an image has any number of classes.
-    learned = None if is_off else getattr(prompt, "scale_and_bias", None)
+    learned = None if is_off else prompt.scale_and_bias
     scale, bias = learned or scale_and_bias(model, class_embeds)
     scale = scale.detach().to(class_embeds).reshape(())
     bias = None if bias is None else bias.detach().to(class_embeds).reshape(())
@@ -81,7 +81,7 @@ def fixed_classes(model: nn.Module) -> FixedClasses:
         bias=None if bias is None else bias / divisor,
         calibration_temperature=divisor,
         min_probability=decision["min_probability"],
-        problem_type=None if is_off else getattr(prompt.settings, "problem_type", None),
+        problem_type=None if is_off else prompt.settings.problem_type,
     )
 
 
