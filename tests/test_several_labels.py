@@ -98,6 +98,7 @@ def test_the_models_own_problem_type(tokenizer_path):
     clip.config.problem_type = SEVERAL
     model = get_peft_model(clip, CoOpConfig(class_names=NAMES, tokenizer_name_or_path=tokenizer_path))
     assert model.active_peft_config.problem_type == SEVERAL
+    assert model.unload().config.problem_type == SEVERAL
     model = make_model(tokenizer_path)
     assert model.config.problem_type == SEVERAL
     model.add_adapter("one", CoOpConfig(class_names=NAMES, tokenizer_name_or_path=tokenizer_path))
