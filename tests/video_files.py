@@ -22,15 +22,13 @@ def frames_of(reds: Sequence[int], size: tuple[int, int] = SIZE) -> list[np.ndar
     return frames
 
 
-def write_video(path: Path, reds: Sequence[int], codec: str = "mpeg4", fps: int = 8, rotation: int = 0) -> Path:
+def write_video(path: Path, reds: Sequence[int], codec: str = "mpeg4", fps: int = 8) -> Path:
     """A file whose frames are as red as said."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps)
         stream.width, stream.height = SIZE
         stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
-        if rotation:
-            stream.set_display_rotation(rotation)
         for frame in frames_of(reds):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

@@ -74,7 +74,7 @@ def read_frames(path: str) -> Iterator[Picture]:
         for frame in stream.container.decode(stream):
             count += 1
             damaged += bool(frame.is_corrupt)
-            yield _upright(frame)
+            yield upright(frame)
     if not count:
         raise ValueError("it has no frame that can be decoded.")
     _tell(path, count, damaged, header)
@@ -147,7 +147,7 @@ def _header_of(stream: Any) -> VideoHeader:
     return VideoHeader(round(length * fps) if length and fps else None, fps)
 
 
-def _upright(frame: Any) -> Picture:
+def upright(frame: Any) -> Picture:
     """In RGB, turned as phones ask for: they write pictures as the sensor lies."""
     picture = frame.to_image()
     return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
