@@ -89,6 +89,17 @@ def test_options_that_do_not_go_together(adapter, tmp_path, capsys, arguments, t
     assert not (tmp_path / "out").exists()
 
 
+def test_images_with_any_number_of_labels_have_no_such_accuracy(tmp_path, capsys):
+    names = load_task("colours").class_names
+    config = CoOpConfig(class_names=names, n_ctx=4, problem_type="multi_label_classification")
+    get_peft_model(demo.load_clip(), config).save_pretrained(tmp_path / "adapter")
+    folders = (tmp_path / "adapter", tmp_path / "out")
+    told = run(capsys, "--format", "classifier", *folders, "--data", "demo:colours", code=2).err
+    assert "has images with any number of labels" in told
+    assert not (tmp_path / "out").exists()
+    assert "8 classes" in run(capsys, "--format", "classifier", *folders).out
+
+
 def test_a_prompt_that_looks_at_images_is_refused(tmp_path, capsys):
     config = CoCoOpConfig(class_names=["cat", "dog"], n_ctx=4)
     get_peft_model(demo.load_clip(), config).save_pretrained(tmp_path / "adapter")

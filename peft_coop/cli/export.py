@@ -132,8 +132,10 @@ def check_classes(classifier: ClassMatrixForImageClassification, data: ImageData
     """Check that images have the classes that are exported.
 
     Raises:
-        ValueError: if they have others, or there are no test images.
+        ValueError: if they have others, there are no test images, or these have any number of classes.
     """
+    from ..data import has_several_labels
+
     labels = [classifier.config.id2label[index] for index in range(classifier.config.num_labels)]
     own = labels[:-1] if classifier.config.n_others else labels
     if own != list(data.class_names):
@@ -143,6 +145,11 @@ def check_classes(classifier: ClassMatrixForImageClassification, data: ImageData
         )
     if not len(data.test):
         raise ValueError(f"{data.name} has no test images: leave --data out.")
+    if has_several_labels(data.test):
+        raise ValueError(
+            f"{data.name} has images with any number of labels, and what is printed is the accuracy for one each: leave "
+            "--data out."
+        )
 
 
 def accuracy(run: Callable[[torch.Tensor], np.ndarray], clip: FrozenCLIP, data: ImageData) -> float:
