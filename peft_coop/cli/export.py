@@ -147,8 +147,8 @@ def check_classes(classifier: ClassMatrixForImageClassification, data: ImageData
         raise ValueError(f"{data.name} has no test images: leave --data out.")
     if has_several_labels(data.test):
         raise ValueError(
-            f"{data.name} has images with any number of labels, and what is printed is the accuracy for one each: leave "
-            "--data out."
+            f"{data.name} has images with any number of labels, and the accuracy that is printed is for one each: "
+            "leave --data out."
         )
 
 
