@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 def trained(folder, tmp_path_factory):
     """An adapter that `train` has made."""
     output = tmp_path_factory.mktemp("adapter") / "scenes"
-    arguments = ["train", "--method", "dense_clip", "--data", f"masks:{folder}", "--output", str(output), "--quiet"]
+    arguments = ["train", "--data", f"masks:{folder}", "--output", str(output), "--quiet"]
     assert main([*arguments, *SMALL, *QUICK]) == 0
     return output
 
@@ -44,6 +44,7 @@ def test_train_saves_the_adapter_its_scores_and_its_card(trained):
     assert 0 <= scores["zero_shot_mean_iou"] <= 1
     assert (scores["num_train"], scores["num_examples"], len(scores["per_category_iou"])) == (4, 2, 13)
     assert scores["summary"]["splits"]["train"]["images"] == 4
+    assert json.loads((trained / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"] == "DENSE_CLIP"
     card = (trained / "README.md").read_text(encoding="utf-8")
     assert "image-segmentation" in card
     assert "Mean iou" in card
@@ -109,7 +110,10 @@ def test_benchmark_compares_three_ways_and_goes_on(folder, capsys, tmp_path, opt
 
 
 WRONG = {
-    "method": (["train", "--data", "demo:scenes", "--output", "X"], "CoOp gives an image one class, and these images"),
+    "method": (
+        ["train", "--method", "coop", "--data", "demo:scenes", "--output", "X"],
+        "CoOp gives an image one class, and these images",
+    ),
     "data": (
         ["train", "--method", "dense_clip", "--data", "demo:digits", "--output", "X"],
         "DenseCLIP gives each pixel a class: --data must be masks:PATH or demo:scenes, got 'demo:digits'",
@@ -117,6 +121,18 @@ WRONG = {
     "augment": (
         ["train", "--method", "dense_clip", "--data", "demo:scenes", "--output", "X", "--augment"],
         "--augment is for images with one class each",
+    ),
+    "shots": (
+        ["train", "--method", "dense_clip", "--data", "demo:scenes", "--output", "X", "--shots", "4"],
+        "--shots 4 are images of each class, and these show several: give --num-images",
+    ),
+    "crop of images": (
+        ["train", "--data", "demo:digits", "--output", "X", "--crop-size", "48"],
+        "--crop-size is for images with masks (masks:PATH or demo:scenes), and not for demo:digits",
+    ),
+    "maps of images": (
+        ["evaluate", "--data", "demo:digits", "--score-maps", "X.png"],
+        "--score-maps is for images with masks (masks:PATH or demo:scenes), and not for demo:digits",
     ),
     "crop": (
         ["train", "--method", "dense_clip", "--data", "SCENES", "--output", "X", "--crop-size", "50"],
@@ -168,5 +184,7 @@ def test_adapters_of_another_task_are_refused(trained, folder, capsys, tmp_path)
     capsys.readouterr()
     assert main(["evaluate", "--adapter", str(coop), "--data", f"masks:{folder}", "--quiet"]) == 2
     assert "is for whole images, and not for the pixels of images" in capsys.readouterr().err
+    assert main(["predict", "--adapter", str(coop), image, "--flip-test", "--quiet"]) == 2
+    assert "--flip-test is for images with masks" in capsys.readouterr().err
     assert main(["predict", "--adapter", str(coop), image, "--output", str(tmp_path / "out"), "--quiet"]) == 2
     assert "--output is for adapters that give each pixel a class" in capsys.readouterr().err

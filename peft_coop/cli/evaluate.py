@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .loading import TEMPLATE_WITH_ADAPTER, check_task, load_adapter, load_clip, load_images
-from .mask_options import MASKS, add_masks, has_masks
+from .mask_options import MASKS, add_masks, has_masks, refuse_of_masks
 from .messages import say
 from .options import DEMO, IMAGES, add_data, add_model, add_quiet, add_template, check_new, percent
 from .video_options import VIDEOS, add_clips, num_clips, task_of
@@ -74,6 +74,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         from .segment import evaluate_masks
 
         return evaluate_masks(options)
+    refuse_of_masks(options, options.data)
     from ..data import has_several_labels
     from ..evaluation import Predictions, scores, write_confusion
     from ..evaluation.scores import top_accuracy

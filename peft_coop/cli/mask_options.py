@@ -22,6 +22,8 @@ PROTOCOL = "segmentation"
 DEMO_CROP_SIZE = 96  # pixels; the size of the demo's scenes
 # Options that are of images with one class each.
 OF_WHOLE_IMAGES = ("augment", "views")
+# Those that mean something for pixels only.
+OF_PIXELS = ("crop_size", "stride", "flip_test", "multi_scale", "classes", "reduce_labels", "num_images", "score_maps")
 # The options below that change what is learned.
 OF_TRAINING = ("crop_size", "num_images", "classes", "reduce_labels")
 
@@ -230,3 +232,18 @@ def refuse(options: argparse.Namespace, names: tuple[str, ...]) -> None:
             raise ValueError(
                 f"--{name.replace('_', '-')} is for images with one class each, and these have one for each pixel."
             )
+
+
+def refuse_of_masks(options: argparse.Namespace, what: str) -> None:
+    """Refuse options that mean something for pixels only.
+
+    Args:
+        options: with those of `add_masks`.
+        what: there is instead, such as a `--data` argument.
+
+    Raises:
+        ValueError: names the first that was given.
+    """
+    for name in OF_PIXELS:
+        if getattr(options, name, None) not in (None, False):
+            raise ValueError(f"--{name.replace('_', '-')} is for images with masks ({MASKS}), and not for {what}.")

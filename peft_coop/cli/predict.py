@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..progress import stage
 from .loading import TEMPLATE_WITH_ADAPTER, check_task, checked_template, load_adapter, load_clip
-from .mask_options import add_masks
+from .mask_options import add_masks, refuse_of_masks
 from .messages import say
 from .options import DEMO, add_model, add_other_names, add_quiet, add_template, percent, whole_number
 from .video_options import default_method_for, predict_videos
@@ -77,6 +77,7 @@ def run_predict(options: argparse.Namespace) -> int:
         from .segment import predict_masks
 
         return predict_masks(options, files, _open)
+    refuse_of_masks(options, f"{options.adapter or 'zero-shot CLIP'} on whole images")
     if options.output is not None:
         raise ValueError(f"--output is for adapters that give each pixel a class, and {options.adapter!r} is not one.")
     model, clip = _classifier(options)

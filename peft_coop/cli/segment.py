@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..evaluation.segmentation import MaskedImages
 
 TEMPLATE = "a photo of a {}."
+DEFAULT_SHOTS = 16  # of `train`
 # What `predict` writes, by the ending of an image's name.
 MASK, OVERLAY = ".mask.png", ".overlay.png"
 
@@ -47,11 +48,16 @@ def train_masks(options: argparse.Namespace, same: tuple[str, ...]) -> None:
     Raises:
         ValueError: if the method classifies no pixels, or the output folder holds something else.
     """
-    from ..evaluation.segmentation import DenseZeroShot, draw_masks, pixel_scores
+    from ..evaluation.segmentation import DenseZeroShot, draw_masks, pixel_scores, segmentation_methods
     from ..evaluation.segmentation.protocol import ALL
 
+    options.method = options.method or segmentation_methods()[0].key
     check_method(options.method)
     refuse(options, OF_WHOLE_IMAGES)
+    if options.shots not in (None, DEFAULT_SHOTS):
+        raise ValueError(
+            f"--shots {options.shots} are images of each class, and these show several: give --num-images."
+        )
     TrainingFolder(options.output, {}).check()  # before anybody waits for the images
     data = _with_template(load_mask_images(options.data, options), options)
     clip = load_clip(options.model, options)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..progress import stage
 from .loading import load_clip, load_images, tell_shots
-from .mask_options import MASKS, add_masks, check_learns_from_images, has_masks
+from .mask_options import MASKS, add_masks, check_learns_from_images, has_masks, refuse_of_masks
 from .method_options import make_prompt_learning, tell_unused
 from .offered_methods import default_method, method_titles
 from .options import (
@@ -63,7 +63,7 @@ def add_commands(commands: Any) -> None:
         "--method",
         choices=tuple(method_titles()),
         metavar="METHOD",
-        help=f"of {', '.join(method_titles())} (default: {default_method()}, and with videos what reads them)",
+        help=f"of {', '.join(method_titles())} (default: {default_method()}, and with videos or masks what reads them)",
     )
     parser.add_argument(
         "--shots", type=_shots, default=16, help="images per class, or 'all' (default: 16); with masks, --num-images"
@@ -86,12 +86,13 @@ def run_train(options: argparse.Namespace) -> None:
     Raises:
         ValueError: if the output folder holds something else, or the data has no training images.
     """
-    options.method = options.method or default_method_for(options.data)
     if has_masks(options.data):
         from .segment import train_masks
 
         return train_masks(options, SAME)
+    options.method = options.method or default_method_for(options.data)
     check_learns_from_images(options.method, options.data)
+    refuse_of_masks(options, options.data)
     check_learns_from(options.method, options.data)
     if has_videos(options.data):
         options.protocol = protocol_of("few-shot", [options.data])
