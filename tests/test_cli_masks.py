@@ -188,3 +188,17 @@ def test_adapters_of_another_task_are_refused(trained, folder, capsys, tmp_path)
     assert "--flip-test is for images with masks" in capsys.readouterr().err
     assert main(["predict", "--adapter", str(coop), image, "--output", str(tmp_path / "out"), "--quiet"]) == 2
     assert "--output is for adapters that give each pixel a class" in capsys.readouterr().err
+
+
+def test_train_goes_on_where_it_was_stopped_and_with_the_same_options_only(
+    trained, folder, capsys, tmp_path, optimizer_steps
+):
+    arguments = ["train", "--data", f"masks:{folder}", "--output", str(tmp_path / "again"), "--quiet", *SMALL, *QUICK]
+    optimizer_steps.interrupted = 2
+    assert main(arguments) == 130
+    assert main([*arguments, "--crop-size", "60"]) == 2
+    assert "holds an unfinished training with --crop-size 48, asked for is 60" in capsys.readouterr().err
+    assert main(arguments) == 0
+    assert optimizer_steps.taken == 2
+    scores = [json.loads((place / "scores.json").read_text("utf-8")) for place in (trained, tmp_path / "again")]
+    assert scores[0]["per_category_iou"] == scores[1]["per_category_iou"]
