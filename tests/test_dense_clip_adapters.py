@@ -302,6 +302,18 @@ def test_accumulated_batches_are_one_step(tmp_path, make, images, labels):
     torch.testing.assert_close(*gradients, atol=1e-7, rtol=1e-5)
 
 
+def test_pixels_are_counted_in_full_precision(make, images):
+    """Half precision, in which logits may be, counts to 65,504; and a step may have no pixel that is counted."""
+    model = make(ignore_index=-100).to(torch.float16).train()
+    labels = torch.zeros(2, 192, 256, dtype=torch.long)
+    inputs = {"pixel_values": images.half(), "labels": labels}
+    outputs = model(**inputs, num_items_in_batch=torch.tensor(labels.numel()))
+    assert outputs.logits.dtype == torch.float16
+    torch.testing.assert_close(outputs.loss, outputs.loss_parts["cross_entropy"] + 0.4 * outputs.loss_aux)
+    inputs["labels"] = torch.full_like(labels, -100)
+    assert model(**inputs, num_items_in_batch=torch.tensor(0)).loss == 0
+
+
 def test_resumed_training_is_the_same(tmp_path, make, images, labels):
     models = []
     for resume in (False, True):

@@ -91,7 +91,7 @@ class Head(ABC):
         """The share of a batch in what the loss of an optimizer step is averaged over; 1 where nobody said how much.
 
         Args:
-            outputs: what `compare` gave; the share has the precision and the device of its logits.
+            outputs: what `compare` gave; the share is on the device of its logits, and at least in float32.
             labels: of the batch; None where the loss is computed outside the model.
             num_items: images of the step.
         """

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from ..towers import PlaceFeatures, features_of_places, open_places, scale_and_bias
+from ..towers import PlaceFeatures, computing_dtype, features_of_places, open_places, scale_and_bias
 from .base import Head
 from .dense.pixel_losses import checked_labels, pixel_cross_entropy
 from .dense.score_map import score_map
@@ -131,11 +131,18 @@ class SemanticSegmentationHead(Head):
         outputs.loss, outputs.loss_parts = share * loss, parts
 
     def share_of_items(self, outputs: ModelOutput, labels: Any, num_items: Tensor | int | None) -> Tensor | float:
-        """See `Head.share_of_items`: of the pixels, as the Trainer counts them."""
+        """See `Head.share_of_items`: of the pixels, as the Trainer counts them.
+
+        They are too many to be counted in half precision, which logits may have. Of a step without any it is 0.
+        """
         if num_items is None or labels is None:
             return 1.0
-        own = (torch.as_tensor(labels) != NOT_COUNTED).sum()
-        return own.to(outputs.logits) / (num_items.to(outputs.logits) if isinstance(num_items, Tensor) else num_items)
+        dtype = computing_dtype(cast(Tensor, outputs.logits))
+        own, every = (
+            torch.as_tensor(each).to(outputs.logits.device, dtype)
+            for each in ((torch.as_tensor(labels) != NOT_COUNTED).sum(), num_items)
+        )
+        return own / every.clamp(min=1)
 
     def example(self, settings: Any) -> str:
         """See `Head.example`."""
