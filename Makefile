@@ -67,6 +67,7 @@ release-check: $(VENV)/installed-release
 	build/wheel/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt "$$(echo dist/*.whl)[cli]"
 	cd build/wheel && bin/peft-coop demo --quiet --output demo-output
 
+# Old releases may warn of newer ones of what they depend on themselves: that is no error here.
 # The oldest torch of a package index may come without a wheel for this Python: LOWER_PYTHON chooses another one.
 LOWER_PYTHON ?= $(PYTHON)
 lower-bounds: $(VENV)/installed-release
@@ -76,7 +77,8 @@ lower-bounds: $(VENV)/installed-release
 	$(PY) -m uv venv --quiet --clear --seed --python $(LOWER_PYTHON) build/lower-bounds
 	$(PY) -m uv pip install --quiet --python build/lower-bounds/bin/python --requirement build/lower-bounds.txt
 	$(PY) -m uv pip install --quiet --python build/lower-bounds/bin/python --no-deps --editable .
-	build/lower-bounds/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	build/lower-bounds/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
+		-W ignore::DeprecationWarning $(ARGS)
 
 notebooks: $(VENV)/installed-docs
 	$(PY) docs/scripts/notebooks.py build/notebooks
