@@ -232,9 +232,10 @@ def test_a_name_of_a_method_is_found(tmp_path):
 
 
 def test_no_other_room_names_a_method():
-    """But for a layout of data that is called like one, and the converters of the original's checkpoints."""
+    """But for a layout of data, the converters of the original's checkpoints, and what was measured on the demo."""
     files = sorted(PACKAGE.rglob("*.py"))
     assert len(files) > 100
     named = {file.relative_to(PACKAGE).as_posix() for file in files if names_of_methods(file)}
     rooms = {name for name in named if not name.startswith("methods/")}
-    assert rooms == {"data/sources.py", "hub/original.py", "hub/original_file.py", "hub/original_deep.py"}
+    of_originals = {"hub/original.py", "hub/original_file.py", "hub/original_deep.py"}
+    assert rooms == {"data/sources.py", "demo/loading.py", *of_originals}

@@ -29,9 +29,9 @@ EPILOG = """\
   folder:PATH        train/CLASS/IMAGE and test/CLASS/IMAGE, or only CLASS/IMAGE (a fifth is kept for testing);
                      with labels.csv images of several labels
   hub:NAME           a dataset of the Hugging Face Hub, or a local folder that `datasets` reads
-  masks:PATH         images with a class for each pixel, as ADE20K has them, for --method dense_clip
+  masks:PATH         images with a class for each pixel, as ADE20K has them
   coop:NAME@DATA     a dataset on disk as the original CoOp code has it, such as coop:oxford_pets@DATA
-  videos:PATH        as folder:PATH with videos, files or folders of frames; video_prompt learns from them
+  videos:PATH        as folder:PATH with videos, files or folders of frames
   demo:digits, demo:shapes, demo:colours, demo:scenes, demo:motion   small tasks that ship with the package; colours
                      have several labels, scenes have masks, and motion has videos
 --model is the Hub name or the folder of a CLIP, or "demo": the tiny one that ships with the package.
