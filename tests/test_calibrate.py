@@ -10,7 +10,7 @@ from peft import PeftModel, get_peft_model
 from PIL import Image
 from transformers import CLIPImageProcessor, pipeline
 
-from peft_coop import CoCoOpConfig, CoOpConfig
+from peft_coop import CoCoOpConfig, CoOpConfig, DenseCLIPConfig
 from peft_coop.cli.main import main
 from peft_coop.data import load_data
 from peft_coop.demo import load_clip, load_task
@@ -118,6 +118,36 @@ def test_what_cannot_be_decided_by_leaves_the_model_alone(names, decision, messa
     with pytest.raises(ValueError, match=message):
         model.set_decision(**decision)
     assert set(model.decision.values()) == {None}
+
+
+def test_probabilities_are_of_the_adapters_own_classes(model, pixels):
+    """Those of others were taken for its own and "other", and those of another adapter at this one's temperature."""
+    model.add_adapter("second", model.active_peft_config)
+    for name, value in (("class_names", ["cat", "dog"]), ("adapter_names", ["default", "second"] * 2)):
+        with pytest.raises(ValueError, match=f"of the active adapter's own classes, .*: leave out `{name}`"):
+            model.probabilities(pixel_values=pixels, **{name: value})
+    without = model.probabilities(pixel_values=pixels)
+    assert torch.equal(model.probabilities(pixel_values=pixels, labels=torch.tensor([0, 1, 2, 0])), without)
+
+
+def test_a_decision_that_was_there_before_the_classes(tokenizer_path):
+    settings = {"min_probability": 0.5, "other_names": OTHERS, "tokenizer_name_or_path": tokenizer_path}
+    model = get_peft_model(make_clip(), CoOpConfig(**settings))
+    with pytest.raises(ValueError, match="'a texture' is one of them"):
+        model.set_classes(["cat", "a texture"])
+    assert model.class_names is None
+    model.set_classes(NAMES)
+    assert (model.class_names, model.decision["other_names"]) == (NAMES, OTHERS)
+
+
+def test_other_names_of_a_config_must_fit_the_prompt(tokenizer_path):
+    base, settings = make_clip(), {"class_names": NAMES, "tokenizer_name_or_path": tokenizer_path}
+    with pytest.raises(ValueError, match="class-specific"):
+        get_peft_model(base, CoOpConfig(class_specific_context=True, other_names=OTHERS, **settings))
+    assert type(base) is type(make_clip())
+    for name, value in (("min_probability", 0.5), ("other_names", OTHERS)):
+        with pytest.raises(ValueError, match=f"`{name}` is for what has one answer: no pixel is answered with 'other'"):
+            DenseCLIPConfig(**{name: value}, **settings)
 
 
 def test_pipelines_are_at_the_temperature(model):

@@ -160,6 +160,8 @@ def test_probabilities_of_pixels(make, images):
     model.set_decision(calibration_temperature=2.0)
     found = model.probabilities(pixel_values=images)
     torch.testing.assert_close(found, (evaluated(model, images).logits / 2).softmax(1), **SAME)
+    with pytest.raises(ValueError, match="no pixel is answered with 'other'"):
+        model.set_decision(min_probability=0.5)
 
 
 def test_without_any_label_nothing_is_learned(make, images):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -131,15 +132,32 @@ class PromptConfig(PeftConfig):
             raise ValueError(
                 f"`problem_type` must be {SINGLE_LABEL!r}, {SEVERAL_LABELS!r} or None, got {self.problem_type!r}."
             )
-        if not self.has_several_labels:
-            return
-        if self.needs_one_label is not None or self.task_name != "IMAGE_CLS":
+        if self.has_several_labels and (self.needs_one_label is not None or self.task_name != "IMAGE_CLS"):
             reason = self.needs_one_label or "its labels are not those of images"
             raise ValueError(f"{type(self).__name__} cannot have several labels per image: {reason}.")
-        if self.other_names is not None:
+        self.check_answers(self.min_probability, self.other_names)
+
+    def check_answers(self, min_probability: float | None, other_names: Sequence[str] | None) -> None:
+        """Check that what is classified can be answered with "other" in this way.
+
+        Args:
+            min_probability: see `PromptConfig`.
+            other_names: likewise.
+
+        Raises:
+            ValueError: if it cannot.
+        """
+        if self.has_several_labels and other_names is not None:
             raise ValueError(
                 "`other_names` are for images of one class each: where an image has any number of classes, it may have "
                 "none of them."
+            )
+        given = {"min_probability": min_probability, "other_names": other_names}
+        chosen = [name for name, value in given.items() if value is not None]
+        if self.task_name == "SEMANTIC_SEG" and chosen:
+            raise ValueError(
+                f"`{chosen[0]}` is for what has one answer: no pixel is answered with {OTHER!r}. Name what else there "
+                "is among the classes, such as 'background'."
             )
 
     def _check_templates(self) -> None:

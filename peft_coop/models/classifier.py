@@ -34,7 +34,7 @@ from ..towers import (
 from .adapter_files import AdapterFilesMixin
 from .class_features import encode_in_parts
 from .class_texts import ClassTexts
-from .decisions import DecisionsMixin
+from .decisions import DecisionsMixin, checked_decision, chosen_decision
 from .loss_terms import warn_of_evaluation_mode, with_terms
 from .mixed_batch import classify_mixed
 from .parameter_groups import param_groups
@@ -271,10 +271,13 @@ class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
         """
         layer = self.prompt_layer
         texts = ClassTexts(class_names, layer.prompt, text_tower(self))
-        layer.prompt.check_classes(texts.class_names, self.class_names)
-        self.drop_decision_for(texts.class_names)
+        before = self.class_names
+        layer.prompt.check_classes(texts.class_names, before)
+        if before is None:
+            checked_decision(layer.prompt, texts.class_names, chosen_decision(layer.prompt.settings), text_tower(self))
         layer.use_classes(texts)
         self.peft_config[layer.required_adapter].class_names = list(layer.texts.class_names)
+        self.drop_decision_of(before)
 
     @torch.no_grad()
     def encode_pairs(self, pair_ids: Any, progress: bool = False) -> Tensor:

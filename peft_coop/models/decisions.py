@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ..methods import Prompt
 from ..methods.config import DECISION_FIELDS, OTHER, check_decision
-from ..towers import text_tower
+from ..towers import TextTower, text_tower
 from .class_texts import ClassTexts
+from .prompt_embeddings import CLASS_NAMES
 
 if TYPE_CHECKING:
     from torch.nn import Module as _Module
@@ -29,7 +31,7 @@ class DecisionsMixin(_Module):
         layer = self.prompt_layer
         if layer.disable_adapters or layer.current_adapter is None:
             return dict.fromkeys(DECISION_FIELDS)
-        return {name: deepcopy(getattr(layer.prompt.settings, name)) for name in DECISION_FIELDS}
+        return deepcopy(chosen_decision(layer.prompt.settings))
 
     @property
     def judges_each_class(self) -> bool:
@@ -59,14 +61,8 @@ class DecisionsMixin(_Module):
         """
         layer = self.prompt_layer
         class_names = layer.texts.class_names
-        decision = check_decision(calibration_temperature, min_probability, other_names, class_names)
-        if layer.prompt.settings.has_several_labels and other_names is not None:
-            raise ValueError("`other_names` are for images of one class each; one of several labels may have none.")
-        if decision[2]:
-            names = [*class_names, *decision[2]]
-            layer.prompt.check_classes(names, class_names)
-            ClassTexts(names, layer.prompt, text_tower(self))  # what is too long for a prompt is said here
-        self._write_decision(dict(zip(DECISION_FIELDS, decision, strict=True)))
+        given = dict(zip(DECISION_FIELDS, (calibration_temperature, min_probability, other_names), strict=True))
+        self._write_decision(checked_decision(layer.prompt, class_names, given, text_tower(self)))
 
     @torch.no_grad()
     def probabilities(self, **inputs: Any) -> Tensor:
@@ -75,38 +71,49 @@ class DecisionsMixin(_Module):
         While the adapter is disabled they are zero-shot CLIP's, for which nothing was fitted.
 
         Args:
-            **inputs: the images, as forward takes them.
+            **inputs: the images, as forward takes them; `labels` are not looked at.
 
         Returns:
             `[B, C]`; with `other_names` `[B, C + 1]`, whose last column is "other". Rows sum to 1, unless an image has
             any number of classes: then each is for itself. Of pixels `[B, C, h, w]`.
+
+        Raises:
+            ValueError: if other classes are chosen, which nothing was fitted to.
         """
         class_names, decision = self.prompt_layer.texts.class_names, self.decision
+        inputs.pop("labels", None)
+        choosing = (CLASS_NAMES, *self.prompt_layer.prompt.call_arguments, "adapter_names", "input_ids")
+        chosen = [name for name in choosing if inputs.get(name) is not None]
+        if chosen:
+            raise ValueError(
+                f"Probabilities are of the active adapter's own classes, which its decision was made for: leave out "
+                f"`{chosen[0]}`, or take the logits of a call."
+            )
         if decision["other_names"]:
-            inputs["class_names"] = [*class_names, *decision["other_names"]]
+            inputs[CLASS_NAMES] = [*class_names, *decision["other_names"]]
         logits = decided_logits(self(**inputs).logits, len(class_names), decision["calibration_temperature"])
         return logits.sigmoid() if self.judges_each_class else logits.softmax(1)
 
-    def drop_decision_for(self, class_names: Sequence[str]) -> None:
-        """Forget what was decided for other classes than these, with a warning.
+    def drop_decision_of(self, class_names: Sequence[str] | None) -> None:
+        """Forget what was decided for other classes than those of now, with a warning.
 
         Args:
-            class_names: the new ones; another order of the same changes nothing.
+            class_names: those of before; another order of the same changes nothing. None: there were none, and what the
+                config has was chosen for those of now.
         """
-        settings = self.prompt_layer.prompt.settings
-        chosen = {name: getattr(settings, name) for name in DECISION_FIELDS}
+        layer = self.prompt_layer
+        chosen = chosen_decision(layer.prompt.settings)
         decided = {name: value for name, value in chosen.items() if value is not None}
-        own = self.prompt_layer.texts.class_names if decided else []
-        if not decided or sorted(own) == sorted(class_names):
+        if not decided or class_names is None or sorted(class_names) == sorted(layer.texts.class_names):
             return
         told = ", ".join(f"`{name}` {value!r}" for name, value in decided.items())
+        self._write_decision(dict.fromkeys(DECISION_FIELDS))
         warnings.warn(
-            f"What adapter {self.prompt_layer.required_adapter!r} decides by was chosen for its classes of before and "
-            f"is dropped: {told}. Fit it to the new classes. Where others are wanted in single calls, give these "
-            "`class_names`, and the adapter stays as it is.",
+            f"What adapter {layer.required_adapter!r} decides by was chosen for its classes of before and is dropped: "
+            f"{told}. Fit it to the new classes. Where others are wanted in single calls, give these `class_names`, "
+            "and the adapter stays as it is.",
             stacklevel=3,
         )
-        self._write_decision(dict.fromkeys(DECISION_FIELDS))
 
     def _write_decision(self, decision: dict[str, Any]) -> None:
         """Write it both where it is read from and where it is saved from."""
@@ -114,6 +121,34 @@ class DecisionsMixin(_Module):
         for config in (layer.prompt.settings, self.peft_config[layer.required_adapter]):
             for name, value in decision.items():
                 setattr(config, name, deepcopy(value))
+
+
+def checked_decision(
+    prompt: Prompt, class_names: Sequence[str], decision: Mapping[str, Any], tower: TextTower
+) -> dict[str, Any]:
+    """Check what a prompt is to decide by beside its classes, and return it as plain values.
+
+    Args:
+        prompt: the prompt.
+        class_names: its classes.
+        decision: the values of `DECISION_FIELDS`.
+        tower: reads the prompts.
+
+    Raises:
+        TypeError, ValueError: if a value is not one of those accepted, or the prompt cannot have such other names.
+    """
+    temperature, least, others = check_decision(*(decision[name] for name in DECISION_FIELDS), list(class_names))
+    prompt.settings.check_answers(least, others)
+    if others:
+        names = [*class_names, *others]
+        prompt.check_classes(names, class_names)
+        ClassTexts(names, prompt, tower)  # what is too long for a prompt is said here
+    return dict(zip(DECISION_FIELDS, (temperature, least, others), strict=True))
+
+
+def chosen_decision(settings: Any) -> dict[str, Any]:
+    """What the settings of an adapter decide by."""
+    return {name: getattr(settings, name) for name in DECISION_FIELDS}
 
 
 def decided_logits(logits: Tensor, n_cls: int, temperature: float | None = None) -> Tensor:

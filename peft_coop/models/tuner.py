@@ -19,6 +19,7 @@ from ..towers import close_vision_tower, find_family, open_vision_tower, text_to
 from .backup import taken_back_on_failure
 from .class_texts import ClassTexts
 from .classifier_class import become_classifier, cease_to_be_classifier, remember_before_prompts
+from .decisions import checked_decision, chosen_decision
 from .label_names import LabelNames
 from .modules_to_save import check_not_shared, check_nothing_inside, check_saved_modules
 from .other_adapters import (
@@ -108,6 +109,8 @@ class PromptTuner(BaseTuner):
         tower = text_tower(self.model)
         prompt = find_method(peft_config.method).prompt(deepcopy(peft_config), self.model)
         texts = None if peft_config.class_names is None else ClassTexts(peft_config.class_names, prompt, tower)
+        if texts is not None:
+            checked_decision(prompt, texts.class_names, chosen_decision(peft_config), tower)
         if texts is not None and not peft_config.inference_mode:
             prompt.check_taught(texts.class_names)
         for setting in own_settings(peft_config):  # what was left open
