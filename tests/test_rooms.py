@@ -14,7 +14,7 @@ PACKAGE = Path(peft_coop.__file__).parent
 CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 # From the top down: a room imports from those below it.
-ROOMS = ["__main__", "cli", "evaluation", "endpoint_handler", "__init__", "registration", "pipelines"]
+ROOMS = ["__main__", "cli", "app", "evaluation", "endpoint_handler", "__init__", "registration", "pipelines"]
 ROOMS += ["video_pipeline", "peft_model", "hub", "export", "models", "methods", "heads", "data", "towers", "prompts"]
 ROOMS += ["demo", "czsl", "recipes", "module_state", "progress", "markdown", "whole_files", "untrusted_files"]
 ROOMS += ["startup"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
-from . import benchmark, calibrate, convert, demo, evaluate, export, interpret, predict, push, report, train
+from . import app, benchmark, calibrate, convert, demo, evaluate, export, interpret, predict, push, report, train
 from .messages import quieten
 from .offered_methods import method_titles
 
@@ -22,6 +22,7 @@ Prompt learning for CLIP ({titles}): learn a prompt from a few labelled images p
   peft-coop train --data folder:my-images --model openai/clip-vit-base-patch16 --output my-prompt
   peft-coop evaluate --adapter my-prompt --data folder:my-images
   peft-coop predict --adapter my-prompt photo.jpg more-photos/
+  peft-coop app --adapter my-prompt                     a page in the browser to try it on
   peft-coop benchmark few-shot --data coop:oxford_pets@DATA --output runs
 """
 EPILOG = """\
@@ -146,6 +147,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=versions(), help="print versions and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (demo, train, evaluate, calibrate, predict, benchmark, report, interpret, convert, export, push):
+    for module in (demo, train, evaluate, calibrate, predict, benchmark, report, interpret, convert, export, app, push):
         module.add_commands(commands)
     return parser
