@@ -209,6 +209,28 @@ def test_one_batch_for_several_adapters(make, config, images):
         model(pixel_values=images, adapter_names=["__base__", "default"])
 
 
+def test_what_is_trained_from_now_on_is_in_training_mode(make, config):
+    """Batch norms and stochastic depth of an adapter that is chosen, or enabled again, after `train`."""
+    model = make().train()
+    model.add_adapter("second", config(train_vision=True))
+
+    def modes(name):
+        tower = model.get_base_model().vision_model
+        own = tower.modules_to_save.get(name, tower)
+        norms = [each for each in model.prompt_layer.prompt_of(name).modules() if isinstance(each, nn.BatchNorm2d)]
+        return {each.training for each in norms}, own.encoder.layers[1].training
+
+    assert (modes("default"), modes("second")) == (({True}, False), ({False}, False))
+    model.set_adapter("second")
+    assert (modes("default")[0], modes("second")) == ({False}, ({True}, True))
+    with model.disable_adapter():
+        model.eval().train()
+        assert modes("second") == ({False}, False)
+    assert modes("second") == ({True}, True)
+    model.eval().set_adapter("default")
+    assert modes("default") == ({False}, False)
+
+
 def test_beside_a_lora_in_the_vision_tower(make, images, labels):
     model = make(**STILL)
     before = evaluated(model, images).logits

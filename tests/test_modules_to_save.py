@@ -172,6 +172,7 @@ def test_one_module_for_two_methods_is_refused(config):
         (["text_model"], ValueError, "'text_model' holds the layer that the prompt stands in"),
         (["embeddings"], ValueError, r"'text_model\.embeddings' holds the layer that the prompt stands in"),
         (["token_embedding"], ValueError, r"'text_model\.embeddings\.token_embedding' is held by the layer"),
+        (["vision_model", "layers.0"], ValueError, "'vision_model.encoder.layers.0' is part of 'vision_model'"),
     ],
 )
 def test_what_cannot_be_saved_is_refused(config, names, error, message):
@@ -187,6 +188,15 @@ def test_modules_with_adapters_are_refused(config):
     model = get_peft_model(make_clip(), LoraConfig(target_modules=["q_proj"]), "style")
     with pytest.raises(ValueError, match=r"'encoder', and 'text_model\.encoder' holds other adapters"):
         get_wrapped(model, config(["encoder"]))
+
+
+def test_a_module_that_holds_what_another_prompt_trains_is_refused(config):
+    """It was trained, and could not be saved."""
+    model = get_peft_model(make_clip(), config(["vision_model.encoder"]))
+    with pytest.raises(ValueError, match="'vision_model' holds other adapters"):
+        model.add_adapter("second", config(["vision_model"]))
+    model.add_adapter("second", config(["vision_model.encoder"]))
+    assert model.peft_config.keys() == {"default", "second"}
 
 
 def get_wrapped(model, config):

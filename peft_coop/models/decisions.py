@@ -137,7 +137,8 @@ def checked_decision(
     Raises:
         TypeError, ValueError: if a value is not one of those accepted, or the prompt cannot have such other names.
     """
-    temperature, least, others = check_decision(*(decision[name] for name in DECISION_FIELDS), list(class_names))
+    temperature, least, others = (decision[name] for name in DECISION_FIELDS)
+    temperature, least, others = check_decision(temperature, least, others, list(class_names))
     prompt.settings.check_answers(least, others)
     if others:
         names = [*class_names, *others]

@@ -18,9 +18,11 @@ def check_saved_modules(names: Sequence[str] | None, model: nn.Module, embedding
         embeddings_path: the module that the prompt's layer stands at.
 
     Raises:
-        ValueError: if a name matches no module, or one that holds the prompt itself or other adapters.
+        ValueError: if a name matches no module, one that holds the prompt itself or other adapters, or part of another
+            one that is named.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
+    named: dict[str, str] = {}
     for name in names or ():
         found = [path for path in modules if path.endswith(name) and not is_inside_an_adapter(path, modules)]
         if not found:
@@ -31,6 +33,14 @@ def check_saved_modules(names: Sequence[str] | None, model: nn.Module, embedding
             )
         for path in found:
             check_saved_module(name, path, modules[path], embeddings_path)
+            named[path] = name
+    for path in named:
+        within = next((other for other in named if path.startswith(f"{other}.")), None)
+        if within is not None:
+            raise ValueError(
+                f"`modules_to_save` names {named[path]!r}, and {path!r} is part of {within!r}, which it names as "
+                f"{named[within]!r}: leave one of the two out. Trained twice, it could not be loaded again."
+            )
 
 
 def check_saved_module(name: str, path: str, module: nn.Module, embeddings_path: str) -> None:
@@ -46,7 +56,10 @@ def check_saved_module(name: str, path: str, module: nn.Module, embeddings_path:
             "prompt stands in. Name other parts of the model: of the text tower the encoder, its layers and the final "
             "norm, as in 'text_model.encoder'."
         )
-    if any(isinstance(part, BaseTunerLayer) for part in module.modules()):
+    if any(
+        isinstance(part, BaseTunerLayer) or (part is not module and isinstance(part, AuxiliaryTrainingWrapper))
+        for part in module.modules()
+    ):
         raise ValueError(
             f"`modules_to_save` names {name!r}, and {path!r} holds other adapters: train either them or the module."
         )

@@ -18,6 +18,7 @@ from ..methods.config import SEVERAL_LABELS
 from ..towers import close_vision_tower, find_family, open_vision_tower, text_tower
 from .backup import taken_back_on_failure
 from .class_texts import ClassTexts
+from .classifier import PromptClassifierMixin
 from .classifier_class import become_classifier, cease_to_be_classifier, remember_before_prompts
 from .decisions import checked_decision, chosen_decision
 from .label_names import LabelNames
@@ -141,7 +142,10 @@ class PromptTuner(BaseTuner):
         setattr(parent, child_name, new_module)
 
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
-        """Choose the active prompt, or an adapter of another method; the other methods' adapters stay as they are."""
+        """Choose the active prompt, or an adapter of another method; the other methods' adapters stay as they are.
+
+        In training mode, what is trained from now on is in training mode, and what no longer is in evaluation mode.
+        """
         names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
         chosen: dict[type, list[str]] = {}
         for name in names:
@@ -151,6 +155,17 @@ class PromptTuner(BaseTuner):
         prompts = chosen.get(PromptEmbeddings, [])
         if prompts or not names:
             self.active_adapter = prompts
+        self._settle_modes()
+
+    def enable_adapter_layers(self) -> None:
+        """As PEFT; in training mode, what is trained again is in training mode."""
+        super().enable_adapter_layers()
+        self._settle_modes()
+
+    def _settle_modes(self) -> None:
+        """Put what is trained now into training mode: `train` was called when it was frozen."""
+        if self.model.training and isinstance(self.model, PromptClassifierMixin):
+            self.model.train()
 
     def add_beside(self, adapter_name: str, config: PeftConfig, low_cpu_mem_usage: bool = False) -> None:
         """Add an adapter of another method, a LoRA for example, see `other_adapters.add_beside`.
