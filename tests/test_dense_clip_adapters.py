@@ -216,7 +216,7 @@ def test_what_is_trained_from_now_on_is_in_training_mode(make, config):
 
     def modes(name):
         tower = model.get_base_model().vision_model
-        own = tower.modules_to_save.get(name, tower)
+        own = dict(tower.modules_to_save.items()).get(name, tower)
         norms = [each for each in model.prompt_layer.prompt_of(name).modules() if isinstance(each, nn.BatchNorm2d)]
         return {each.training for each in norms}, own.encoder.layers[1].training
 
