@@ -13,6 +13,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from .data.frame_sampling import spread_frames
 from .data.preparation import prepare_inputs
 from .data.videos import num_frames_of, read_video
+from .models import OTHER, decided_logits
 
 
 def read_clip(path: str | os.PathLike, image_processor: Any, num_frames: int) -> Tensor:
@@ -41,7 +42,9 @@ def read_clip(path: str | os.PathLike, image_processor: Any, num_frames: int) ->
 
 @torch.no_grad()
 def classify_video(model: nn.Module, image_processor: Any, path: str | os.PathLike) -> dict[str, float]:
-    """Probabilities of a video's classes, by their names, the highest first.
+    """Probabilities of a video's classes, by their names, the highest first: at the temperature of the adapter.
+
+    Where the adapter has names of what is none of the classes, there is an entry "other", too.
 
     Args:
         model: with a learned video prompt.
@@ -55,10 +58,13 @@ def classify_video(model: nn.Module, image_processor: Any, path: str | os.PathLi
     if length is None:
         raise ValueError(f"`model` must have a prompt that reads videos, got {type(model).__name__}.")
     pixel_values = read_clip(path, image_processor, length).to(next(model.parameters()).device)
-    logits = model(pixel_values=pixel_values).logits[0].float()
-    probabilities = logits.softmax(-1).tolist()
-    by_name = zip(model.class_names, probabilities, strict=True)
-    return dict(sorted(by_name, key=lambda row: row[1], reverse=True))
+    return by_name(model, model.probabilities(pixel_values=pixel_values)[0])
+
+
+def by_name(model: nn.Module, scores: Tensor) -> dict[str, float]:
+    """Scores of a model's classes, `[C]`, or `[C + 1]` with "other" last, by name, the highest first."""
+    rows = zip([*model.class_names, OTHER][: len(scores)], scores.tolist(), strict=True)
+    return dict(sorted(rows, key=lambda row: row[1], reverse=True))
 
 
 def clip_length(model: nn.Module) -> int | None:
@@ -71,7 +77,8 @@ class PromptVideoClassificationPipeline(VideoClassificationPipeline):
     """transformers' video classification pipeline, for video prompts and all other models.
 
     transformers' own takes the first frames of a video. A prompt is given as many frames as it was learned with, spread
-    over the whole video; also from a folder of frames.
+    over the whole video; also from a folder of frames. Probabilities are those that it decides by, as
+    `PromptImageClassificationPipeline` has them.
     """
 
     def preprocess(self, video: str, num_frames: int | None = None, frame_sampling_rate: int | None = None) -> Any:
@@ -95,5 +102,24 @@ class PromptVideoClassificationPipeline(VideoClassificationPipeline):
         return {"pixel_values": pixel_values.to(self.dtype)}
 
     def _forward(self, model_inputs: Any) -> Any:
-        outputs = super()._forward(model_inputs)
-        return outputs if clip_length(self.model) is None else ImageClassifierOutput(logits=outputs.logits)
+        if clip_length(self.model) is None:
+            return super()._forward(model_inputs)
+        others = self.model.decision["other_names"]
+        if others:
+            model_inputs = {**model_inputs, "class_names": [*self.model.class_names, *others]}
+        return ImageClassifierOutput(logits=super()._forward(model_inputs).logits)
+
+    def postprocess(self, model_outputs: Any, top_k: int = 5, function_to_apply: str | None = None) -> Any:
+        """See transformers' own; "none" gives the logits of the classes as forward has them."""
+        decision = {} if clip_length(self.model) is None else self.model.decision
+        if all(value is None for value in decision.values()):
+            return super().postprocess(model_outputs, top_k, function_to_apply)
+        n_cls, logits = len(self.model.class_names), model_outputs["logits"]
+        temperature = None if function_to_apply == "none" else decision["calibration_temperature"]
+        if function_to_apply in (None, "softmax"):
+            scores = decided_logits(logits, n_cls, temperature).softmax(-1)
+        else:
+            scores = decided_logits(logits[:, :n_cls], n_cls, temperature)
+            scores = scores.sigmoid() if function_to_apply == "sigmoid" else scores
+        rows = [{"score": score, "label": name} for name, score in by_name(self.model, scores[0]).items()]
+        return rows[:top_k]

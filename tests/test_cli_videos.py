@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,17 @@ def test_videos_are_classified_and_broken_ones_told(adapter, videos, tmp_path, c
     assert "broken.mp4 cannot be read" in printed.err
     run("predict", "--class-names", "jump", "run", "--top-k", "2", "--json", "--quiet", "--", file)
     assert {each["label"] for each in json.loads(capsys.readouterr().out)["top"]} == {"jump", "run"}
+
+
+def test_videos_are_answered_with_what_was_decided(adapter, tmp_path, capsys):
+    file, decided = write_video(tmp_path / "clip.mp4", range(6)), tmp_path / "decided"
+    shutil.copytree(adapter, decided)
+    config = json.loads((decided / "adapter_config.json").read_text()) | {"min_probability": 1.0}
+    (decided / "adapter_config.json").write_text(json.dumps(config))
+    run("predict", "--adapter", decided, file, "--json", "--quiet")
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["label"], answer["probability"]) == ("other", None)
+    assert answer["best_guess"]["label"] in ("jump", "run")
 
 
 def test_a_benchmark_on_videos_reports_as_one_on_images(videos, tmp_path, capsys):

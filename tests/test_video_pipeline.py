@@ -63,6 +63,24 @@ def test_a_prompt_is_served_with_frames_from_the_whole_video(model, processor, p
     assert [rows[0]["label"] for rows in both] == [answer[0]["label"]] * 2
 
 
+def test_it_is_served_at_what_it_decides_by(model, processor, path):
+    classify = pipeline("video-classification", model=model, image_processor=processor)
+    frames = prepare_inputs(list(read_frames(str(path)))[::3], processor)["pixel_values"][None]
+    logits = model(pixel_values=frames, class_names=[*NAMES, "sit", "stand"]).logits[0]
+    probabilities = (logits / 3).softmax(-1)
+    wanted = dict(zip(NAMES, probabilities[:3].tolist(), strict=True)) | {"other": probabilities[3:].sum().item()}
+    raw = {row["label"]: row["score"] for row in classify(str(path), function_to_apply="none")}
+    model.set_decision(3.0, other_names=["sit", "stand"])
+    try:
+        assert classify_video(model, processor, path) == pytest.approx(wanted, abs=1e-5)
+        assert {row["label"]: row["score"] for row in classify(str(path))} == pytest.approx(wanted, abs=1e-5)
+        assert raw == pytest.approx(
+            {row["label"]: row["score"] for row in classify(str(path), function_to_apply="none")}, abs=1e-5
+        )
+    finally:
+        model.set_decision()
+
+
 def test_folders_of_frames_and_short_videos_are_read(model, processor, tmp_path):
     folder = write_frames(tmp_path / "clip", levels(2))
     classify = pipeline("video-classification", model=model, image_processor=processor)

@@ -94,7 +94,7 @@ def run_predict(options: argparse.Namespace) -> int:
                     unread += 1
                     line = json.dumps({"file": str(path), "error": image}) if options.json else None
                 else:
-                    make = _line_of_several if model.judges_each_class else _line
+                    make = _line_of_several if model.judges_each_class else line_of
                     line = make(path, next(rows), model.class_names, decision.min_probability, options)
                 if line is not None:
                     progress.write(line)
@@ -299,9 +299,18 @@ def _line_of_several(
     return "\t".join([str(file), *(f"{label} {percent(probability)}%" for label, probability in found)])
 
 
-def _line(
+def line_of(
     file: Path, row: np.ndarray, names: list[str], min_probability: float | None, options: argparse.Namespace
 ) -> str:
+    """What is printed of one file.
+
+    Args:
+        file: the file.
+        row: the probabilities of its classes, and behind them that of "other" where there are other names.
+        names: the classes.
+        min_probability: of the best class; None: any.
+        options: `json` and `top_k`.
+    """
     import torch
 
     from ..models import OTHER, answers_other

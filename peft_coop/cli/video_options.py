@@ -155,7 +155,7 @@ def predict_videos(model: PeftModel, clip: FrozenCLIP, options: argparse.Namespa
     with stage("classifying", len(videos), "video", shown=len(videos) > 1) as progress:
         for video in videos:
             try:
-                line: str | None = _line(video, _classified(model, clip, video), options)
+                line: str | None = _line(model, clip, video, options)
             except ValueError as error:
                 unread += 1
                 print(f"peft-coop: {error}", file=sys.stderr)
@@ -166,19 +166,18 @@ def predict_videos(model: PeftModel, clip: FrozenCLIP, options: argparse.Namespa
     return 2 if unread else 0
 
 
-def _classified(model: PeftModel, clip: FrozenCLIP, video: Path) -> dict[str, float]:
+def _line(model: PeftModel, clip: FrozenCLIP, video: Path, options: argparse.Namespace) -> str:
+    """What is printed of a video, as of an image; at what the adapter decides by.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    import numpy as np
+
+    from ..models import OTHER
     from ..video_pipeline import classify_video
+    from .predict import line_of
 
-    return classify_video(model, clip.processor.image_processor, video)
-
-
-def _line(video: Path, found: dict[str, float], options: argparse.Namespace) -> str:
-    from .options import percent
-
-    best = list(found.items())[: options.top_k]
-    if not options.json:
-        return "\t".join([str(video), *(f"{name} {percent(probability)}%" for name, probability in best)])
-    result: dict[str, object] = {"file": str(video), "label": best[0][0], "probability": best[0][1]}
-    if options.top_k > 1:
-        result["top"] = [{"label": name, "probability": probability} for name, probability in best]
-    return json.dumps(result)
+    found, names = classify_video(model, clip.processor.image_processor, video), list(model.class_names or ())
+    row = np.array([found[name] for name in [*names, OTHER] if name in found])
+    return line_of(video, row, names, model.decision["min_probability"], options)
