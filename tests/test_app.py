@@ -122,6 +122,7 @@ def test_an_image_may_have_any_number_of_classes(clip, picture):
     classifier.model.set_decision(min_probability=1.0)
     none = classifier.answer(read_upload(picture), NAMES)
     assert none.labels == []
+    assert "Classes are answered from 100.0% on." in none.notes
     assert "none of them" in answer_table(none, "mine")
 
 
@@ -287,11 +288,11 @@ def test_a_space_serves_an_adapter(clip, tmp_path, capsys):
     assert main(["app", "--quiet", "--adapter", str(tmp_path / "digits"), "--space", str(space)]) == 0
     written = {str(path.relative_to(space)) for path in space.rglob("*") if path.is_file()}
     assert {"app.py", "requirements.txt", "README.md"} <= written
-    assert {f"adapter/{name}" for name in ("adapter_config.json", "style/adapter_model.safetensors")} <= written
+    assert {f"adapter/digits/{name}" for name in ("adapter_config.json", "style/adapter_model.safetensors")} <= written
     assert (space / "requirements.txt").read_text().startswith("peft-coop[app]>=")
     head = yaml.safe_load((space / "README.md").read_text(encoding="utf-8").split("---")[1])
     assert (head["sdk"], head["app_file"], head["title"]) == ("gradio", "app.py", "digits")
-    assert json.loads((space / "adapter/adapter_config.json").read_text())["base_model_name_or_path"] is None
+    assert json.loads((space / "adapter/digits/adapter_config.json").read_text())["base_model_name_or_path"] is None
     texts = [path.read_text(encoding="utf-8") for path in space.rglob("*") if path.suffix in (".py", ".md", ".json")]
     assert not [text for text in texts if str(tmp_path) in text or demo.MODEL_PATH in text]
     capsys.readouterr()
@@ -317,7 +318,7 @@ def test_the_app_of_a_space_starts_the_page(clip, tmp_path, monkeypatch):
     [(shelf, host, port)] = called
     assert (host, port) == ("0.0.0.0", 7860)
     assert shelf.find("0").class_names == NAMES
-    assert shelf.find("0").title == "adapter"
+    assert shelf.find("0").title == "digits"
 
 
 @pytest.mark.parametrize(

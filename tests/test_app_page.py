@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -51,7 +52,8 @@ def address(tmp_path_factory):
         assert line.startswith("The page is at "), log.read_text()
         yield line.removeprefix("The page is at ").strip()
         assert server.poll() is None, log.read_text()  # nothing that was done has ended it
-        server.terminate()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0, log.read_text()
 
 
 @pytest.fixture(scope="module")

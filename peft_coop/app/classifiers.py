@@ -138,7 +138,7 @@ class SharedClassifier:
         decision = self.model.get_base_model().decision
         chosen = [name for name, value in decision.items() if value is not None] if self.is_learned else []
         if not chosen or sorted(names) == sorted(self.model.class_names or []):
-            return decision, _notes_of(decision) if chosen else []
+            return decision, _notes_of(decision, self.model.get_base_model().judges_each_class) if chosen else []
         told = ", ".join(name.replace("_", " ") for name in chosen)
         return dict.fromkeys(decision), [f"Not used for other classes than the prompt's own: {told}."]
 
@@ -156,12 +156,15 @@ def start_without_prompt(clip: FrozenCLIP, class_names: Sequence[str]) -> Shared
     return SharedClassifier("Zero-shot CLIP", model, clip, is_learned=False, class_names=class_names)
 
 
-def _notes_of(decision: dict[str, Any]) -> list[str]:
+def _notes_of(decision: dict[str, Any], several: bool) -> list[str]:
     notes = []
     if decision["calibration_temperature"] is not None:
         notes.append(f"Probabilities are calibrated, at temperature {decision['calibration_temperature']:.3g}.")
     if decision["min_probability"] is not None:
-        notes.append(f"Where no class has {decision['min_probability']:.1%}, the answer is “{OTHER}”.")
+        least = f"{decision['min_probability']:.1%}"
+        notes.append(
+            f"Classes are answered from {least} on." if several else f"Where no class has {least}, it is “{OTHER}”."
+        )
     if decision["other_names"]:
         notes.append(f"“{OTHER}” stands for: {', '.join(decision['other_names'])}.")
     return notes

@@ -13,14 +13,14 @@ from ..markdown import escape
 from ..models.base_model_names import is_hub_id
 
 APP = """\
-# Made by `peft-coop app --space`: the page for the prompt in the folder `adapter`.
+# Made by `peft-coop app --space`: the page for the prompt in the folder `adapter`, whose name it shows.
 import sys
 
 from peft_coop.cli.main import main
 
 if __name__ == "__main__":
     place = ["--host", "0.0.0.0", "--port", "7860"]
-    sys.exit(main(["app", "--adapter", "adapter", "--model", {model!r}, *place]))
+    sys.exit(main(["app", "--adapter", {adapter!r}, "--model", {model!r}, *place]))
 """
 FILES = ("app.py", "requirements.txt", "README.md")
 # Of an adapter, what the page needs: checkpoints, scores and the card, which may name folders, stay where they are.
@@ -52,8 +52,13 @@ def write_space(folder: Path, adapter: Path, model: str, class_names: list[str])
             f"A Space loads the base model by its name on the Hub, and {model!r} is none: give its name as --model."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    _copy_adapter(adapter, folder / "adapter", model)
-    texts = (APP.format(model=model), f"peft-coop[app]>={version('peft-coop')}\n", _readme(adapter, model, class_names))
+    place = f"adapter/{adapter.resolve().name}"
+    _copy_adapter(adapter, folder / place, model)
+    texts = (
+        APP.format(adapter=place, model=model),
+        f"peft-coop[app]>={version('peft-coop')}\n",
+        _readme(adapter, model, class_names),
+    )
     for name, text in zip(FILES, texts, strict=True):
         (folder / name).write_text(text, encoding="utf-8")
     return sorted(path for path in folder.rglob("*") if path.is_file())
