@@ -141,11 +141,12 @@ class Recipe:
 
         Args:
             model: with its prompt adapter.
-            arguments: the Trainer's; they say how many images are in a step, over all processes.
+            arguments: the Trainer's; they say how many images are in a step, over all processes, and how long the
+                training is: `max_steps` where it is given.
             num_images: how many are trained on.
         """
         steps = trainer_steps(arguments, num_images)
-        num_epochs = math.ceil(arguments.num_train_epochs)
+        every = arguments.max_steps if arguments.max_steps > 0 else math.ceil(steps * arguments.num_train_epochs)
         parameters = self.parameters_of(model)
         optimizer: Optimizer
         if self.optimizer != "sgd":
@@ -157,10 +158,8 @@ class Recipe:
             return optimizer, LambdaLR(optimizer, lambda step: 1.0)
         if self.schedule == "poly":
             last = self.last_learning_rate / self.learning_rate
-            return optimizer, poly_schedule(
-                optimizer, math.ceil(steps * arguments.num_train_epochs), self.warm_up, last
-            )
-        return optimizer, cosine_schedule(optimizer, steps, num_epochs, self.learning_rate)
+            return optimizer, poly_schedule(optimizer, every, self.warm_up, last)
+        return optimizer, cosine_schedule(optimizer, steps, math.ceil(every / steps), self.learning_rate)
 
 
 def trainer_steps(arguments: TrainingArguments, num_images: int) -> int:

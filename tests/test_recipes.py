@@ -81,6 +81,23 @@ def test_poly_is_mmcvs_for_every_group_in_its_ratio(tmp_path):
     assert scheduler.get_last_lr()[0] == pytest.approx(1e-6, rel=1e-9)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "poly"])
+def test_a_training_of_so_many_steps_has_the_schedule_of_these(schedule, tmp_path):
+    """`max_steps` ends a training: 20 of 10 images each are 5 epochs of 40, whatever the recipe has."""
+    rates = []
+    for num_epochs, more in ((50, {"max_steps": 20}), (5, {})):
+        recipe = Recipe(num_epochs, 10, schedule=schedule)
+        arguments = recipe.arguments(str(tmp_path), 40, use_cpu=True, **more)
+        optimizer, scheduler = recipe.optimizers(torch.nn.Linear(1, 1), arguments, 40)
+        rates.append([])
+        for _ in range(20):
+            rates[-1].append(scheduler.get_last_lr()[0])
+            optimizer.step()
+            scheduler.step()
+    assert rates[0] == pytest.approx(rates[1])
+    assert rates[0][-1] < rates[0][4] / 2
+
+
 def test_a_models_own_groups_are_trained(tmp_path):
     class InGroups(torch.nn.Linear):
         def param_groups(self, lr, weight_decay):
