@@ -132,17 +132,21 @@ def test_the_fine_tuned_encoder_sees_images_cut_like_this(oblong):
 
 
 def test_predict_sees_images_cut_like_this(oblong):
-    from peft_coop.cli.predict import _probabilities
+    from peft_coop.cli.predict import Decision, _probabilities
 
     seen = []
 
     class Model:
-        def __call__(self, pixel_values):
+        class_names = ["a", "b"]
+        judges_each_class = False
+
+        def __call__(self, pixel_values, class_names):
             seen.append(pixel_values)
-            return type("Output", (), {"logits": torch.zeros(len(pixel_values), 2)})
+            return type("Output", (), {"logits": torch.zeros(len(pixel_values), len(class_names))})
 
     processor = small_processor()
-    probabilities = _probabilities(Model(), FrozenCLIP(make_clip(), Parts(processor), "tiny"), list(oblong["image"]))
+    clip, images = FrozenCLIP(make_clip(), Parts(processor), "tiny"), list(oblong["image"])
+    probabilities = _probabilities(Model(), clip, images, Decision(None, None, []))
     assert probabilities.tolist() == [[0.5, 0.5]] * 3
     torch.testing.assert_close(seen[0], prepare_images(list(oblong["image"]), processor), atol=0, rtol=0)
 
