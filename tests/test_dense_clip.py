@@ -1,6 +1,7 @@
 """DenseCLIP: what it learns, says and saves, beside the numbers of `test_dense_clip_golden`."""
 
 import re
+import warnings
 from functools import partial
 
 import pytest
@@ -162,6 +163,15 @@ def test_probabilities_of_pixels(make, images):
     torch.testing.assert_close(found, (evaluated(model, images).logits / 2).softmax(1), **SAME)
     with pytest.raises(ValueError, match="no pixel is answered with 'other'"):
         model.set_decision(min_probability=0.5)
+
+
+@pytest.mark.parametrize(("settings", "count"), [({}, 1), ({"head": "none"}, 0), ({"aux_loss_weight": 0.0}, 0)])
+def test_a_loss_from_outside_lacks_the_score_maps(make, images, settings, count):
+    model = make(**settings).train()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model(pixel_values=images)
+    assert ["lacks the method's own auxiliary" in str(each.message) for each in told] == [True] * count
 
 
 def test_without_any_label_nothing_is_learned(make, images):

@@ -263,6 +263,18 @@ def test_a_training_step_compares_with_as_many_classes_as_it_should(make, frames
     assert make(num_contrast=1).prompt_layer.prompt.arguments_of_step(labels) == {"class_ids": [1, 3]}
 
 
+def test_labels_of_a_step_that_are_refused(make, frames):
+    """As labels, and not as the `class_ids` that nobody gave."""
+    model = make(num_contrast=3).train()
+    with pytest.raises(ValueError, match=r"`labels` must lie between 0 and 3 \(4 classes\), got \[-100\]"):
+        model(image_embeds=frames, labels=[0, -100, 1])
+    for given in ({}, {"class_ids": [0, 1]}):
+        with pytest.raises(ValueError, match=r"`labels` must be integers, one per image, got torch\.float32"):
+            model(image_embeds=frames, labels=[0.0, 1.0, 1.0], **given)
+    with pytest.warns(UserWarning, match="`num_contrast` 3 has no effect: videos are compared with all 4 classes"):
+        assert model(image_embeds=frames).logits.shape == (3, 4)
+
+
 def test_saved_and_loaded(make, frames, tmp_path, clip_path):
     model = make(temporal_layers=2, suffix_indexing="absolute")
     assert type(model) is PeftModelForVideoClassification

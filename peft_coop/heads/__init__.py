@@ -2,7 +2,7 @@
 
 from .base import Head
 from .image_classification import ImageClassificationHead
-from .losses import LOSS_NAMES, classification_loss, contrastive_loss
+from .losses import LOSS_NAMES, class_labels, classification_loss, contrastive_loss
 from .outputs import PromptClassifierOutput, PromptSegmenterOutput, VideoClassifierOutput
 from .semantic_segmentation import SemanticSegmentationHead
 from .video_classification import VideoClassificationHead
@@ -16,6 +16,7 @@ __all__ = [
     "SemanticSegmentationHead",
     "VideoClassificationHead",
     "VideoClassifierOutput",
+    "class_labels",
     "classification_loss",
     "contrastive_loss",
 ]

@@ -114,3 +114,12 @@ class Head(ABC):
             settings: the config of the adapter.
         """
         return "cross_entropy"
+
+    def parts_beside(self, outputs: ModelOutput, settings: Any) -> tuple[str, ...]:
+        """What its loss adds to the first part, so that a loss that is computed outside the model lacks it.
+
+        Args:
+            outputs: what `compare` gave.
+            settings: the config of the adapter.
+        """
+        return ()

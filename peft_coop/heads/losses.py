@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,20 +30,7 @@ def classification_loss(
         ValueError: if `labels` are not B integers from 0 to C-1.
     """
     n_cls = logits.shape[-1]
-    try:
-        labels = torch.as_tensor(labels)  # lists and arrays, too
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"`labels` must be {len(logits)} integers, one per image, got {labels!r}.") from error
-    if labels.shape != logits.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(
-            f"`labels` must be {len(logits)} integers, one per image, got {labels.dtype} of shape "
-            f"{tuple(labels.shape)}."
-        )
-    labels = labels.to(logits.device).long()
-    # One look at the values, since each makes the processor wait for a GPU.
-    if not torch.compiler.is_compiling() and ((labels < 0) | (labels >= n_cls)).any():
-        wrong = sorted({label for label in labels.tolist() if not 0 <= label < n_cls})
-        raise ValueError(f"`labels` must lie between 0 and {n_cls - 1} ({n_cls} classes), got {wrong}.")
+    labels = class_labels(labels, n_cls, len(logits)).to(logits.device)
     if loss_type == "sigmoid":
         total = F.binary_cross_entropy_with_logits(logits, F.one_hot(labels, n_cls).to(logits), reduction="sum")
         num_items = len(logits) if num_items is None else num_items
@@ -50,6 +39,35 @@ def classification_loss(
     else:
         total = F.cross_entropy(logits, labels, reduction="sum")
     return total / (num_items.to(total.device) if isinstance(num_items, Tensor) else num_items)
+
+
+def class_labels(labels: Any, n_cls: int, n_images: int | None = None) -> Tensor:
+    """Check the labels of images that have one class each, and return them as `torch.long`.
+
+    Args:
+        labels: `[B]`, integers from 0 to C-1; also a list or an array.
+        n_cls: C.
+        n_images: B; None: any number.
+
+    Raises:
+        TypeError, ValueError: if they are none.
+    """
+    expected = "integers" if n_images is None else f"{n_images} integers"
+    try:
+        labels = torch.as_tensor(labels)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`labels` must be {expected}, one per image, got {labels!r}.") from error
+    has_shape = labels.ndim == 1 and n_images in (None, len(labels))
+    if not has_shape or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(
+            f"`labels` must be {expected}, one per image, got {labels.dtype} of shape {tuple(labels.shape)}."
+        )
+    labels = labels.long()
+    # One look at the values, since each makes the processor wait for a GPU.
+    if not torch.compiler.is_compiling() and ((labels < 0) | (labels >= n_cls)).any():
+        wrong = sorted({label for label in labels.tolist() if not 0 <= label < n_cls})
+        raise ValueError(f"`labels` must lie between 0 and {n_cls - 1} ({n_cls} classes), got {wrong}.")
+    return labels
 
 
 def several_labels_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:

@@ -124,7 +124,7 @@ class SemanticSegmentationHead(Head):
         loss = pixel_cross_entropy(logits, labels, ignored)
         parts = {"cross_entropy": loss.detach()}
         outputs.loss_aux = None
-        if logits.shape != scores.shape:  # the head's, and not the score map itself
+        if has_own_head(outputs):
             outputs.loss_aux = pixel_cross_entropy(scores / settings.tau, labels, ignored)
             loss = loss + settings.aux_loss_weight * outputs.loss_aux
             parts["auxiliary"] = outputs.loss_aux.detach()
@@ -144,6 +144,15 @@ class SemanticSegmentationHead(Head):
         )
         return own / every.clamp(min=1)
 
+    def parts_beside(self, outputs: ModelOutput, settings: Any) -> tuple[str, ...]:
+        """See `Head.parts_beside`."""
+        return ("auxiliary",) if has_own_head(outputs) and settings.aux_loss_weight else ()
+
     def example(self, settings: Any) -> str:
         """See `Head.example`."""
         return EXAMPLE
+
+
+def has_own_head(outputs: ModelOutput) -> bool:
+    """Whether logits are a head's, and not the score map itself."""
+    return outputs.logits.shape != outputs.score_map.shape

@@ -168,7 +168,7 @@ class Prompt(nn.Module, ABC):
         """What a training step gives for `call_arguments` by itself where its call gives nothing; nothing by default.
 
         Args:
-            labels: of the step, as the call gives them.
+            labels: of the step, as the call gives them; None where the loss is computed outside the model.
         """
         return {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -9,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..heads import VideoClassificationHead
+from ..heads import VideoClassificationHead, class_labels
 from ..prompts import PromptSequences
 from ..prompts.sequences import check_lengths
 from ..recipes import VIDEO_PROTOCOLS, Recipe
@@ -215,14 +216,15 @@ class VideoPrompt(Prompt):
 
     def labels_of_call(self, labels: Any, class_ids: Any = None) -> Tensor:  # type: ignore[override]
         """See `Prompt.labels_of_call`: `labels` count all classes, and columns only those of the call."""
-        labels, numbers = torch.as_tensor(labels), self._checked_ids(class_ids)
+        labels, numbers = self._checked_labels(labels), self._checked_ids(class_ids)
         columns = {each: column for column, each in enumerate(numbers)}
-        missing = sorted(set(labels.flatten().tolist()) - set(numbers))
+        missing = sorted(set(labels.tolist()) - set(numbers))
         if missing:
             raise ValueError(f"`labels` must be among `class_ids`, {numbers}; got {missing}.")
-        return torch.tensor([columns[each] for each in labels.flatten().tolist()], device=labels.device).view(
-            labels.shape
-        )
+        return torch.tensor([columns[each] for each in labels.tolist()], device=labels.device)
+
+    def _checked_labels(self, labels: Any) -> Tensor:
+        return class_labels(labels, len(self.settings.class_names or ()))
 
     def arguments_of_step(self, labels: Any) -> dict[str, Any]:
         """See `Prompt.arguments_of_step`: the classes of the step's videos and others at random, where there are more.
@@ -230,11 +232,21 @@ class VideoPrompt(Prompt):
         The others are drawn from torch's generator of the processor.
         """
         n_cls, wanted = len(self.settings.class_names or ()), self.settings.num_contrast
-        return {} if wanted is None or wanted >= n_cls else {"class_ids": self._draw_classes(labels, n_cls, wanted)}
+        if wanted is None or wanted >= n_cls:
+            return {}
+        if labels is None:
+            warnings.warn(
+                f"The model is trained without `labels`, so that `num_contrast` {wanted} has no effect: videos are "
+                f"compared with all {n_cls} classes. The Trainer keeps labels to itself with "
+                "`label_smoothing_factor` or `compute_loss_func`.",
+                stacklevel=2,
+            )
+            return {}
+        return {"class_ids": self._draw_classes(labels, n_cls, wanted)}
 
     @torch.compiler.disable  # which classes a step has is known when it runs
     def _draw_classes(self, labels: Any, n_cls: int, wanted: int) -> list[int]:
-        own = sorted(set(torch.as_tensor(labels).flatten().tolist()))
+        own = sorted(set(self._checked_labels(labels).tolist()))
         others = [each for each in torch.randperm(n_cls).tolist() if each not in own]
         return sorted([*own, *others[: max(0, wanted - len(own))]])
 

@@ -406,7 +406,8 @@ class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
     def _classes_of_call(self, labels: Tensor | None, of_call: Mapping[str, Any]) -> tuple[ClassTexts, Tensor | None]:
         """The texts of the classes that a call, or a training step by itself, is about; and its labels among them."""
         layer = self.prompt_layer
-        if not of_call and labels is not None and self.training and not layer.disable_adapters:
+        learns = labels is not None or torch.is_grad_enabled()
+        if not of_call and learns and self.training and not layer.disable_adapters:
             of_call = layer.prompt.arguments_of_step(labels)
         texts = layer.texts_of_call(text_tower(self), of_call)
         if labels is None or not of_call or CLASS_NAMES in of_call:
@@ -452,8 +453,8 @@ class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
                 self, outputs, images, labels, vectors, text_features.dtype, pixel_values, of_images, texts
             )
             share = head.share_of_items(outputs, labels, num_items)
-            name = head.loss_name(prompt.settings)
-            outputs.loss, parts = with_terms(outputs.loss, name, prompt.extra_losses(step), share)
+            name, beside = head.loss_name(prompt.settings), head.parts_beside(outputs, prompt.settings)
+            outputs.loss, parts = with_terms(outputs.loss, name, prompt.extra_losses(step), share, beside)
             outputs.loss_parts = {**(parts or {}), **(outputs.loss_parts or {})} or None
         elif outputs.loss is not None and vectors is not None and outputs.loss.requires_grad:
             warn_of_evaluation_mode(prompt)

@@ -13,7 +13,7 @@ from ..methods import LossTerm, Prompt
 
 
 def with_terms(
-    loss: Tensor | None, name: str, terms: Mapping[str, LossTerm], share: Tensor | float
+    loss: Tensor | None, name: str, terms: Mapping[str, LossTerm], share: Tensor | float, beside: Sequence[str] = ()
 ) -> tuple[Tensor | None, dict[str, Tensor] | None]:
     """Add a method's terms to the classification's loss.
 
@@ -22,6 +22,7 @@ def with_terms(
         name: what it is called among the parts.
         terms: by name.
         share: of the batch in what the loss is averaged over; below 1 where gradients are accumulated.
+        beside: further parts that the loss has of itself, see `Head.parts_beside`.
 
     Returns:
         The whole loss, and its parts by name: detached, before weighting, averaged over the batch. None for none.
@@ -34,7 +35,7 @@ def with_terms(
     parts = {each: term.value.detach() for each, term in terms.items()}
     if loss is None:
         own_loss = [] if name == LOSS_NAMES["softmax"] else [name]  # what is computed outside is cross-entropy
-        warn_of_a_loss_outside([*own_loss, *(each for each, term in terms.items() if term.weight)])
+        warn_of_a_loss_outside([*own_loss, *beside, *(each for each, term in terms.items() if term.weight)])
         return None, parts or None
     parts = {name: loss.detach() / share} | parts
     for term in terms.values():
