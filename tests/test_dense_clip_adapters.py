@@ -469,6 +469,12 @@ def test_windows_are_for_models_that_are_evaluated(make, images):
         slide_inference(make_clip(), images, 16)
 
 
+def test_the_card_says_that_all_classes_have_the_vectors(make, tmp_path):
+    make().save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "3 learned vectors in front of the name, a decoder" in card
+
+
 def test_the_example_of_the_card_runs(make, tmp_path, monkeypatch, capsys):
     """On a picture that is no square, with CLIP's own processor."""
     model = make().float()

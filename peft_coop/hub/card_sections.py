@@ -117,7 +117,7 @@ def summary(config: PromptConfig) -> str:
     """The method and the number of vectors and classes, in a few words."""
     method, n_vectors = METHODS[config.method], config.n_vectors
     vectors = "learned vectors" if n_vectors is None else f"{n_vectors} learned vector{'' if n_vectors == 1 else 's'}"
-    of_what = " per class" if config.belongs_to_its_classes else ""
+    of_what = " per class" if config.has_vectors_per_class else ""
     n_cls = len(config.class_names or ())
     classes = f"{n_cls:,} {'class' if n_cls == 1 else 'classes'}" if n_cls else "no classes yet"
     return f"{method.link}: {' '.join(filter(None, [vectors + of_what, method.summary]))}, {classes}"

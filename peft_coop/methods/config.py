@@ -225,8 +225,13 @@ class PromptConfig(PeftConfig):
 
     @property
     def belongs_to_its_classes(self) -> bool:
-        """Whether there are vectors of its own for every class, so that no other classes can be set."""
+        """Whether something is learned for each class alone, so that no other classes can be set."""
         return False
+
+    @property
+    def has_vectors_per_class(self) -> bool:
+        """Whether these are the vectors: `n_vectors` for each class."""
+        return self.belongs_to_its_classes
 
     @property
     def changes_vision(self) -> bool:

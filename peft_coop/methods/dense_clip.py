@@ -177,6 +177,11 @@ class DenseCLIPConfig(PromptConfig):
         """Whether a head was made for these classes: the score map alone has none of its own."""
         return self.head != "none"
 
+    @property
+    def has_vectors_per_class(self) -> bool:
+        """See `PromptConfig.has_vectors_per_class`: the head is of the classes, and the vectors are of all."""
+        return False
+
 
 class DenseCLIPPrompt(Prompt):
     """Context vectors, a decoder that adds to the texts what an image says, and what makes logits of the places.
