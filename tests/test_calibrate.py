@@ -1,6 +1,7 @@
 """What a prompt decides by: kept with it, dropped with its classes, and chosen by `peft-coop calibrate`."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from peft import PeftModel, get_peft_model
 from PIL import Image
 from transformers import CLIPImageProcessor, pipeline
 
-from peft_coop import CoCoOpConfig, CoOpConfig, DenseCLIPConfig
+import peft_coop
+from peft_coop import CoCoOpConfig, CoOpConfig, DenseCLIPConfig, VideoPromptConfig
 from peft_coop.cli.main import main
 from peft_coop.data import load_data
 from peft_coop.demo import load_clip, load_task
@@ -148,6 +150,34 @@ def test_other_names_of_a_config_must_fit_the_prompt(tokenizer_path):
     for name, value in (("min_probability", 0.5), ("other_names", OTHERS)):
         with pytest.raises(ValueError, match=f"`{name}` is for what has one answer: no pixel is answered with 'other'"):
             DenseCLIPConfig(**{name: value}, **settings)
+
+
+OF_FRAMES = {"num_frames": 2, "temporal_layers": 0, "n_prefix": 2, "n_suffix": 2}
+SEVERAL = {"problem_type": "multi_label_classification", "min_probability": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "answer"),
+    [
+        (CoOpConfig, {}, r"(cat|dog|bird)"),
+        (CoOpConfig, {"min_probability": 1.0}, "other"),
+        (CoOpConfig, SEVERAL, r"\['cat', 'dog', 'bird'\]"),
+        (VideoPromptConfig, OF_FRAMES, r"(cat|dog|bird)"),
+        (VideoPromptConfig, {**OF_FRAMES, "min_probability": 1.0}, "other"),
+    ],
+)
+def test_the_example_of_a_card_answers_as_the_adapter_decides(
+    kind, settings, answer, tokenizer_path, tmp_path, monkeypatch, capsys
+):
+    config = kind(class_names=NAMES, tokenizer_name_or_path=tokenizer_path, **settings)
+    model = get_peft_model(make_clip(), config).eval()
+    for name in ("image", "frame_0", "frame_1"):
+        Image.new("RGB", (20, 16), "red").save(tmp_path / f"{name}.jpg")
+    monkeypatch.chdir(tmp_path)
+    processor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    names = {"model": model, "processor": processor, "Image": Image, "torch": torch, "peft_coop": peft_coop}
+    exec(model.prompt_layer.prompt.task_head.example(config), names)
+    assert re.fullmatch(answer, capsys.readouterr().out.strip())
 
 
 def test_pipelines_are_at_the_temperature(model):

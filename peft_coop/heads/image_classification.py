@@ -15,11 +15,35 @@ from .given_images import features_of
 from .losses import LOSS_NAMES, classification_loss, several_labels_loss
 from .outputs import PromptClassifierOutput
 
-EXAMPLE = """\
+READ = """\
 image = Image.open("image.jpg").convert("RGB")  # any picture of yours
+inputs = processor(image, return_tensors="pt")
+"""
+BEST = """\
 with torch.no_grad():
-    logits = model(**processor(image, return_tensors="pt")).logits
+    logits = model(**inputs).logits
 print(model.class_names[logits.argmax().item()])"""
+SEVERAL = """\
+probabilities = model.probabilities(**inputs)[0].tolist()
+print([name for name, each in zip(model.class_names, probabilities) if each >= LEAST])"""
+OR_OTHER = """\
+probabilities = model.probabilities(**inputs)[0]
+n_classes = len(model.class_names)
+is_other = peft_coop.models.answers_other(probabilities, n_classes, model.decision["min_probability"])
+print("other" if is_other else model.class_names[probabilities[:n_classes].argmax().item()])"""
+LEAST = 0.5  # probability of a class of several, where the settings say nothing else
+
+
+def answer_of(settings: Any) -> str:
+    """The lines of a model card that print what `model` answers to `inputs`, as the adapter decides.
+
+    Args:
+        settings: the config of the adapter.
+    """
+    if settings.has_several_labels:
+        least = LEAST if settings.min_probability is None else settings.min_probability
+        return SEVERAL.replace("LEAST", repr(least))
+    return BEST if settings.min_probability is None and settings.other_names is None else OR_OTHER
 
 
 class ImageClassificationHead(Head):
@@ -65,7 +89,7 @@ class ImageClassificationHead(Head):
 
     def example(self, settings: Any) -> str:
         """See `Head.example`."""
-        return EXAMPLE
+        return READ + answer_of(settings)
 
     def loss_name(self, settings: Any) -> str:
         """See `Head.loss_name`."""

@@ -11,15 +11,14 @@ from transformers.utils import ModelOutput
 from ..towers import computing_dtype, cosine_logits, find_family, image_features, normalize, scale_and_bias
 from .base import Head
 from .given_images import check_one_is_given, given_features
+from .image_classification import answer_of
 from .losses import LOSS_NAMES, classification_loss
 from .outputs import VideoClassifierOutput
 
 EXAMPLE = """\
 frames = [Image.open(f"frame_{index}.jpg").convert("RGB") for index in range(NUM_FRAMES)]  # of a video of yours
-pixel_values = processor(frames, return_tensors="pt")["pixel_values"]
-with torch.no_grad():
-    logits = model(pixel_values=pixel_values[None]).logits
-print(model.class_names[logits.argmax().item()])"""
+inputs = {"pixel_values": processor(frames, return_tensors="pt")["pixel_values"][None]}
+"""
 
 
 class FramesPrompt(Protocol):
@@ -104,4 +103,4 @@ class VideoClassificationHead(Head):
 
     def example(self, settings: Any) -> str:
         """See `Head.example`."""
-        return EXAMPLE.replace("NUM_FRAMES", str(settings.num_frames))
+        return EXAMPLE.replace("NUM_FRAMES", str(settings.num_frames)) + answer_of(settings)
