@@ -1,9 +1,7 @@
 """Augmented views whose features are computed once: which one an epoch has, and that it is the one it should be."""
 
 import json
-import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from conftest import make_clip
 from forked import run_ranks
 from peft import LoraConfig, get_peft_model
 from torch.utils.data import DataLoader
-from transformers import CLIPModel, Trainer, TrainingArguments
+from transformers import CLIPModel
 
 from peft_coop import CoOpConfig
 from peft_coop.data import AugmentedFeatures, AugmentedImages, with_image_embeds
@@ -200,18 +198,6 @@ def test_a_model_that_reads_images_with_prompts_is_refused(images, processor, to
             with_image_embeds(images, each, processor)
     with model.disable_adapter():
         assert len(with_image_embeds(images, model, processor)) == N_IMAGES
-
-
-def test_the_pages_snippet_runs(images, processor, tokenizer_path, tmp_path):
-    snippets = re.findall(r"```python\n(.*?)```", DATA_PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    [snippet] = [each for each in snippets if "AugmentedFeatures" in each]
-    model = get_peft_model(make_clip(), CoOpConfig(n_ctx=1, class_names=NAMES, tokenizer_name_or_path=tokenizer_path))
-    names = {"Trainer": Trainer, "DataLoader": DataLoader, "model": model, "train": images}
-    names["processor"] = SimpleNamespace(image_processor=processor)
-    names["arguments"] = TrainingArguments(str(tmp_path), num_train_epochs=1, report_to="none", use_cpu=True)
-    exec(compile(snippet, str(DATA_PAGE), "exec"), names)
-    assert len(names["views"]) == N_IMAGES
-    assert torch.isfinite(names["loss"])
 
 
 @pytest.mark.parametrize("of_pixels", [True, False], ids=["images", "features"])

@@ -195,10 +195,9 @@ def test_what_the_adapter_decides_by_is_in_the_file(make_model, images, tmp_path
     np.testing.assert_allclose(given, zero_shot, rtol=0, atol=1e-9)
 
 
-def test_other_names_need_a_prompt_that_can_have_them(make_model, tmp_path):
-    model = make_model(class_specific_context=True, other_names=["Hund"])
+def test_other_names_need_a_prompt_that_can_have_them(make_model):
     with pytest.raises(ValueError, match="class-specific"):
-        model.export_classes(tmp_path / "classes.safetensors")
+        make_model(class_specific_context=True, other_names=["Hund"])
 
 
 def test_a_head_that_makes_something_else_of_cosines_is_refused(make_model, monkeypatch, tmp_path):

@@ -1,8 +1,5 @@
 """Images of attributes and objects: candidates, labels among them, features, and the summary."""
 
-import re
-from pathlib import Path
-
 import pytest
 from conftest import make_clip
 from czsl_files import make_czsl
@@ -192,18 +189,6 @@ def test_no_images_give_no_features_of_words(data, processor):
 def test_columns_that_cannot_be_kept_are_refused(data, processor, settings, message):
     with pytest.raises(ValueError, match=message):
         with_image_embeds(data.test, make_clip(), processor, **settings)
-
-
-def test_the_pages_snippet_runs(tmp_path, monkeypatch, processor, capsys):
-    make_czsl(tmp_path / "DATA")
-    monkeypatch.chdir(tmp_path)
-    page = Path(__file__).parents[1] / "docs" / "data.md"
-    snippets = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    [snippet] = [each for each in snippets if "load_compositions" in each]
-    names = {"clip": make_clip(), "image_processor": processor}
-    exec(compile(snippet, str(page), "exec"), names)
-    assert "mit-states: 3 attributes (new, old, wet), 3 objects (car, cat, house)" in capsys.readouterr().out
-    assert names["every"]["label"][:] != names["closed"]["label"][:]
 
 
 def test_the_demos_compositions():

@@ -105,7 +105,7 @@ class Case:
 
     def own_logits(self, model: nn.Module) -> torch.Tensor:
         """The base model's own, of the classes in the zero-shot template."""
-        [template] = self.config().templates
+        template = self.config().zero_shot_template or "a photo of a {}."  # of pairs, the same by their own template
         texts = [template.replace("{}", name) for name in CLASS_NAMES]
         if task_of(self.kind.method) == "SEMANTIC_SEG":
             return self.own_logits_of_places(model, texts)

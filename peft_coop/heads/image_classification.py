@@ -98,4 +98,5 @@ class ImageClassificationHead(Head):
     def share_of_items(self, outputs: ModelOutput, labels: Any, num_items: Tensor | int | None) -> Tensor | float:
         """See `Head.share_of_items`; of rows of 0 and 1 the Trainer counts every entry."""
         share = super().share_of_items(outputs, labels, num_items)
-        return share * outputs.logits.shape[-1] if num_items is not None and np.ndim(labels) == 2 else share
+        n_axes = labels.ndim if isinstance(labels, Tensor) else np.ndim(labels)
+        return share * outputs.logits.shape[-1] if num_items is not None and n_axes == 2 else share
