@@ -33,6 +33,7 @@ from peft import PeftModel, get_peft_model
 from transformers import CLIPModel, Trainer, TrainingArguments
 from peft_coop import AutoPeftModelForImageClassification, CoOpConfig
 from method_kinds import small_config
+from task_inputs import as_given
 
 pixel_values = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
@@ -175,7 +176,7 @@ except ValueError as error:
 
 
 # One with tensors in lists, one with a network, and one whose classes are no names; the Hub sees files alone.
-@pytest.mark.parametrize("method", ["promptsrc", "tcp", "csp"])
+@pytest.mark.parametrize("method", ["promptsrc", "tcp", "csp", "video_prompt", "dense_clip"])
 def test_methods_go_to_the_hub_and_back(client, method):
     script = f"""
 model = get_peft_model(base_model(), small_config("{method}", class_names={CLASS_NAMES}))
@@ -184,7 +185,10 @@ for weight in model.get_base_model().prompt_layer.prompt.parameters():
     weight.data.add_(torch.randn(weight.shape) / 3)
 model.eval().push_to_hub("me/{method}")
 loaded = PeftModel.from_pretrained(base_model(), "me/{method}").eval()
-result = [model.class_names, loaded.class_names, logits(model), logits(loaded)]
+images = as_given("{method}", {{"pixel_values": pixel_values}})
+with torch.no_grad():
+    every = [each(**images).logits.flatten(1).tolist() for each in (model, loaded)]
+result = [model.class_names, loaded.class_names, *every]
 """
     names, names_loaded, expected, loaded = client.run(script)
     assert names_loaded == names
