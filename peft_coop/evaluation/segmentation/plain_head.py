@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import set_seed
@@ -21,7 +19,7 @@ from ...towers import features_of_places, vision_layers, vision_parts, vision_wi
 from ..compared_methods import ComparedMethod, LabelledImages, TimedSteps
 from ..frozen_clip import FrozenCLIP
 from ..prompt_training import train_with_recipe
-from .prompt_segmentation import CROP_SIZE, PROTOCOL, segmentation_methods, training_masks
+from .prompt_segmentation import CROP_SIZE, PROTOCOL, segmentation_methods, step_on_pixels, training_masks
 from .segmenters import MaskedImages, Segmenter
 from .windows import Windows
 
@@ -158,14 +156,7 @@ class PlainHead(ComparedMethod):
     def timed_steps(self, clip: FrozenCLIP, images: LabelledImages) -> TimedSteps:
         """Forwards and backwards through the vision tower and the head."""
         batch = min(self.recipe_for(images.num_shots).batch_size, len(images.train))
-        side = self.windows.crop_size
-
-        def make_step() -> Callable[[], None]:
-            model = self._new_model(clip, images).train()
-            pixels = torch.zeros(batch, 3, side, side, device=clip.device)
-            labels = torch.zeros(batch, side, side, dtype=torch.long, device=clip.device)
-            return lambda: model(pixels, labels).loss.backward()
-
+        make_step = step_on_pixels(lambda: self._new_model(clip, images), batch, self.windows.crop_size, clip.device)
         return TimedSteps(self.training_steps(images), batch, make_step)
 
     def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> PlainSegmenter:  # type: ignore[override]

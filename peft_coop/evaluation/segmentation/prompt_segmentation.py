@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from peft import PeftModel, get_peft_model
 from PIL.Image import Image as Picture
+from torch import nn
 
 from ...data import AugmentedMasks, mask_image_processor
 from ...methods import METHODS, Method
@@ -80,14 +81,7 @@ class PromptSegmentation(PromptLearning):
     def timed_steps(self, clip: FrozenCLIP, images: LabelledImages) -> TimedSteps:
         """Forwards and backwards through both towers and the head."""
         batch = min(self.recipe_for(images.num_shots).batch_size, len(images.train))
-        side = self.windows.crop_size
-
-        def make_step() -> Callable[[], None]:
-            model = self._new_model(clip, images).train()
-            pixels = torch.zeros(batch, 3, side, side, device=clip.device)
-            labels = torch.zeros(batch, side, side, dtype=torch.long, device=clip.device)
-            return lambda: model(pixel_values=pixels, labels=labels).loss.backward()
-
+        make_step = step_on_pixels(lambda: self._new_model(clip, images), batch, self.windows.crop_size, clip.device)
         return TimedSteps(self.training_steps(images), batch, make_step)
 
     def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> PromptSegmenter:  # type: ignore[override]
@@ -158,3 +152,24 @@ def training_masks(
         raise TypeError(f"Pixels are learned from `MaskedImages`, got {type(images).__name__}.")
     processor = clip.processor.image_processor
     return AugmentedMasks(images.train, images.values, processor, windows.crop_size, seed, flip)
+
+
+def step_on_pixels(
+    make_model: Callable[[], nn.Module], batch: int, side: int, device: torch.device | str
+) -> Callable[[], Callable[[], None]]:
+    """What makes a training step to take the time of: forwards and backwards with the labels of all pixels.
+
+    Args:
+        make_model: gives a new model.
+        batch: images of a step.
+        side: of an image, in pixels.
+        device: where the model is.
+    """
+
+    def make_step() -> Callable[[], None]:
+        model = make_model().train()
+        pixels = torch.zeros(batch, 3, side, side, device=device)
+        labels = torch.zeros(batch, side, side, dtype=torch.long, device=device)
+        return lambda: model(pixel_values=pixels, labels=labels).loss.backward()
+
+    return make_step
