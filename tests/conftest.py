@@ -4,7 +4,8 @@ import gc
 import json
 import os
 import tempfile
-from copy import copy, deepcopy
+from collections.abc import Callable
+from copy import copy
 from functools import cache, lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from model_copies import copies_of
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, MetaClip2Config, MetaClip2Model
@@ -129,13 +131,13 @@ VISION |= {"image_size": 16, "patch_size": 8}
 
 def make_clip(kind: str = "clip", **text) -> CLIPModel:
     """A tiny random dual encoder of width 24, 32 and 40 (text, vision, projection); the caller's own."""
-    model, random_state = _draw_clip(kind, **text)
+    copy_model, random_state = _draw_clip(kind, **text)
     torch.set_rng_state(random_state)
-    return deepcopy(model)
+    return copy_model()
 
 
 @lru_cache(maxsize=4)
-def _draw_clip(kind: str, **text) -> tuple[CLIPModel, torch.Tensor]:
+def _draw_clip(kind: str, **text) -> tuple[Callable[[], CLIPModel], torch.Tensor]:
     """Draw one, and what the random numbers go on with."""
     torch.manual_seed(0)
     config_class, model_class = {
@@ -143,7 +145,7 @@ def _draw_clip(kind: str, **text) -> tuple[CLIPModel, torch.Tensor]:
         "metaclip_2": (MetaClip2Config, MetaClip2Model),
     }[kind]
     config = config_class(text_config={**TEXT, **text}, vision_config=VISION, projection_dim=40)
-    return model_class(config).eval(), torch.get_rng_state()
+    return copies_of(model_class(config).eval()), torch.get_rng_state()
 
 
 @pytest.fixture

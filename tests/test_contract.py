@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import pickle
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +12,7 @@ from functools import cache
 import pytest
 import torch
 from method_kinds import COVERING_TOWERS, KINDS, PLAIN_KINDS, Kind, fits_family, in_turn, is_specific
+from model_copies import copies_of
 from peft import (
     MODEL_TYPE_TO_PEFT_MODEL_MAPPING,
     PeftConfig,
@@ -64,10 +66,11 @@ class Case:
     kind: Kind
     family: TinyFamily
     base: nn.Module
+    copy_base: Callable[[], nn.Module]
     tokenizer: object
 
     def make_base(self) -> nn.Module:
-        return copy.deepcopy(self.base)
+        return self.copy_base()
 
     def config(self, **settings) -> PeftConfig:
         given = {"class_names": CLASS_NAMES, "tokenizer_name_or_path": self.tokenizer.name_or_path, **settings}
@@ -141,7 +144,8 @@ def find_base(tmp_path_factory):
         family = FAMILIES[key]
         tokenizer = family.make_tokenizer(folder := tmp_path_factory.mktemp("tokenizer"))
         tokenizer.name_or_path = str(folder)
-        return family, family.make_model().double(), tokenizer
+        base = family.make_model().double()
+        return family, base, copies_of(base), tokenizer
 
     return find
 

@@ -3,7 +3,6 @@
 In float64, where the family's own code computes in it; AIMv2's norm and ALIGN's softmax are float32 in any case.
 """
 
-import copy
 import threading
 from dataclasses import replace
 from functools import cache
@@ -13,6 +12,7 @@ import pytest
 import torch
 import transformers
 from method_kinds import COVERING_TOWERS, PLAIN_KINDS, fits_family, in_turn
+from model_copies import copies_of
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from task_inputs import as_given, labels_as_given
@@ -49,11 +49,11 @@ def folders(tmp_path_factory):
 
 @cache
 def drawn(key):
-    return SUPPORTED[key].make_model().double()
+    return copies_of(SUPPORTED[key].make_model().double())
 
 
 def make(key):
-    return copy.deepcopy(drawn(key))
+    return drawn(key)()
 
 
 def images_of(key, batch=3):

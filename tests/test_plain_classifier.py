@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import make_clip
 from method_kinds import kinds, small_config
+from model_copies import copies_of
 from peft import IA3Config, LoraConfig, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from PIL import Image
@@ -96,7 +97,7 @@ def check(classifier, model, atol=1e-9, **images):
 
 @cache
 def of_family(key):
-    return SUPPORTED[key].make_model().double()
+    return copies_of(SUPPORTED[key].make_model().double())
 
 
 @pytest.mark.parametrize("key", SUPPORTED)
@@ -104,7 +105,7 @@ def test_every_family_and_back_from_disk(key, tmp_path):
     """AIMv2's norm and ALIGN's softmax are float32 in any case."""
     SUPPORTED[key].make_tokenizer(tmp_path / "tokenizer")
     config = CoOpConfig(class_names=SHORT, n_ctx=4, tokenizer_name_or_path=str(tmp_path / "tokenizer"))
-    model = drawn(get_peft_model(deepcopy(of_family(key)), config).double())
+    model = drawn(get_peft_model(of_family(key)(), config).double())
     images = {name: x.double() if x.is_floating_point() else x for name, x in SUPPORTED[key].image_inputs().items()}
     classifier = model.to_classifier()
     atol = 1e-5 if key in ("aimv2", "align") else 1e-9
@@ -147,7 +148,7 @@ def test_pairs_of_words(tokenizer_path, images):
 def test_prompts_of_other_vision_towers(key, tmp_path):
     SUPPORTED[key].make_tokenizer(tmp_path)
     config = VPTConfig(class_names=SHORT, n_ctx_vision=3, tokenizer_name_or_path=str(tmp_path))
-    model = drawn(get_peft_model(deepcopy(of_family(key)), config).double())
+    model = drawn(get_peft_model(of_family(key)(), config).double())
     classifier = model.to_classifier()
     assert classifier.vision_prompts.shape == (2, 3, 32)
     images = {name: value.double() for name, value in SUPPORTED[key].image_inputs().items()}
