@@ -299,7 +299,6 @@ def test_train_then_evaluate_then_predict(folder, tmp_path, capsys):
     for command, told in (
         (["train", "--data", data, "--output", tmp_path / "no", "--method", "prograd"], "cannot have several labels"),
         (["benchmark", "few-shot", "--data", data, "--output", tmp_path / "runs"], "papers' protocols are of one"),
-        (["calibrate", prompt, "--data", data], "have several labels, and calibrate is for images of one class"),
         (["evaluate", "--adapter", prompt, "--data", data, "--predictions", tmp_path / "p.csv"], "these have several"),
         ([*asked, "--other-names", "a texture"], "answers with several labels"),
     ):

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..whole_files import written_whole
+from .calibration_table import table_of
 from .loading import CONFIG, load_adapter, load_images
 from .messages import say
-from .options import add_data, add_model, add_other_names, add_quiet, check_new, percent
-from .saved_scores import dataset_name, read_drawn, write_ece
+from .options import add_data, add_model, add_other_names, add_quiet, check_new
+from .saved_scores import dataset_name, read_drawn, write_again
 from .video_options import has_videos
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from ..evaluation import Calibration, Decided, KnownAndUnknown, PromptClassifier
+    from ..evaluation import Calibration, KnownAndUnknown, PromptClassifier
 
 EXAMPLES = """\
 examples:
@@ -71,11 +72,9 @@ def run_calibrate(options: argparse.Namespace) -> None:
     if has_videos(options.data):
         raise ValueError(f"Adapters of images are calibrated, and {options.data!r} has videos.")
     data = load_images(options.data, options)
-    if has_several_labels(data.test):
-        raise ValueError(
-            f"The images of {data.name} have several labels, and calibrate is for images of one class each. A "
-            "temperature for them is found by `peft_coop.evaluation.fit_temperature`; `model.set_decision` takes it."
-        )
+    has_several = has_several_labels(data.test)
+    if has_several:
+        refuse_of_one_class(options)
     model, clip = load_adapter(str(folder), options)
     classifier = PromptClassifier(model, clip, options.workers)
     chosen_with, what = validation_images(data, read_drawn(folder))
@@ -84,6 +83,8 @@ def run_calibrate(options: argparse.Namespace) -> None:
         for name, images in {"validation": chosen_with, "test": data.test}.items()
     }
     say(f"chosen with {len(parts['validation'].known):,} {what}")
+    if has_several:
+        tell_left_out(data.class_names, classifier.learned_names)
     tell_missing(parts["validation"].known, classifier.learned_names)
     zero_shot = _zero_shot(classifier, parts["test"])
     before = _decided(classifier, parts["test"], plain=True)
@@ -95,8 +96,10 @@ def run_calibrate(options: argparse.Namespace) -> None:
     _draw(found, after, zero_shot, options)
     save_decision(model, folder)
     if after["known"] is not None:
-        write_ece(model, folder, dataset_name(options.data, data), *_size_and_ece(after["known"]))
-    print(json.dumps(result) if options.json else "\n".join([*_lines(result), f"Saved in {folder / CONFIG}."]))
+        of_test = result["test"]
+        write_again(model, folder, dataset_name(options.data, data), of_test["num_examples"], of_test["after"])
+    lines = [*table_of(result, has_several), f"Saved in {folder / CONFIG}."]
+    print(json.dumps(result) if options.json else "\n".join(lines))
 
 
 def adapter_folder(place: str) -> Path:
@@ -118,12 +121,42 @@ def adapter_folder(place: str) -> Path:
     return folder
 
 
+def refuse_of_one_class(options: argparse.Namespace) -> None:
+    """Refuse what holds images back, where an image has any number of labels.
+
+    Raises:
+        ValueError: says why, and what does in its place.
+    """
+    if options.other_names:
+        raise ValueError(
+            "--other-names are for images of one class each: an image with any number of labels may have none of them, "
+            "and each class is judged for itself."
+        )
+    given = {"--min-coverage": options.min_coverage, "--coverage": options.coverage}
+    asked = next((name for name, value in given.items() if value is not None), None)
+    if asked is not None:
+        raise ValueError(
+            f"{asked} is of images that are answered or held back, and an image with any number of labels is not held "
+            "back as a whole: it may rightly have none. --min-accuracy chooses the probability from which a label is "
+            "answered."
+        )
+
+
 def tell_missing(images: Any, class_names: list[str]) -> None:
     """Tell which classes have no image to choose with."""
-    seen = set(images["label"])
-    missing = [name for label, name in enumerate(class_names) if label not in seen]
+    from ..data import label_counts
+
+    counts = label_counts(images, len(class_names))
+    missing = [name for name, count in zip(class_names, counts, strict=True) if not count]
     if missing:
         say(f"without an image to choose with: {len(missing):,} of {len(class_names):,} classes ({missing[0]}, …)")
+
+
+def tell_left_out(data_names: list[str], class_names: list[str]) -> None:
+    """Tell which of the data's labels are none of the prompt's classes: each is judged for itself without them."""
+    foreign = [name for name in data_names if name not in class_names]
+    if foreign:
+        say(f"labels that the adapter has not, left out: {len(foreign):,} of {len(data_names):,} ({foreign[0]}, …)")
 
 
 def save_decision(model: PeftModel, folder: Path) -> None:
@@ -150,11 +183,12 @@ def _decided(classifier: PromptClassifier, images: KnownAndUnknown, plain: bool 
         images: of its classes, and others.
         plain: at temperature 1 and without other names.
     """
+    from ..data import label_values
     from ..evaluation import decide
 
     known, unknown = images.known, images.unknown
     return {
-        "known": decide(classifier, known, known["label"], plain) if len(known) else None,
+        "known": decide(classifier, known, label_values(known), plain) if len(known) else None,
         "unknown": decide(classifier, unknown, plain=plain) if len(unknown) else None,
     }
 
@@ -163,12 +197,6 @@ def _zero_shot(classifier: PromptClassifier, images: KnownAndUnknown) -> dict[st
     """The same under zero-shot CLIP, for which nothing is chosen."""
     with classifier.model.disable_adapter():
         return _decided(classifier, images, plain=True)
-
-
-def _size_and_ece(decided: Decided) -> tuple[int, float]:
-    from ..evaluation import calibration_scores
-
-    return len(decided.logits), calibration_scores(decided.logits, decided.true)["ece"]
 
 
 def _result(
@@ -235,37 +263,3 @@ def _draw(found: Calibration, after: dict[str, Any], zero_shot: dict[str, Any], 
             curves = {"the prompt": after["known"], "zero-shot CLIP": zero_shot["known"]}
         save_figure(coverage_figure(curves, [found.min_probability]), options.coverage)
         say(f"drew {options.coverage}")
-
-
-ROWS = (
-    ("expected calibration error", "ece", lambda value: f"{percent(value)}%"),
-    ("negative log likelihood", "nll", lambda value: f"{value:.3f}"),
-    ("Brier score", "brier", lambda value: f"{value:.3f}"),
-    ("area under risk and coverage", "aurc", lambda value: f"{percent(value)}%"),
-    ("images answered", "coverage", lambda value: f"{percent(value)}%"),
-    ("accuracy of the answers", "accuracy", lambda value: "–" if value is None else f"{percent(value)}%"),
-)
-
-
-def _lines(result: dict[str, Any]) -> list[str]:
-    parts = [name for name in ("validation", "test") if name in result]
-    sizes = ", ".join(f"{result[name]['num_examples']:,} {name} images" for name in parts)
-    lines = [f"{result['data']}: temperature {result['temperature']:.3f}, {sizes}"]
-    columns = [(name, moment) for name in parts for moment in ("before", "after")]
-    columns += [("test", "zero_shot")] if "test" in parts else []
-    titles = [*(f"{name}, {moment}" for name, moment in columns)]
-    titles = [title.replace("validation", "val").replace("test, zero_shot", "zero-shot") for title in titles]
-    lines.append(f"  {'':<30}" + "".join(f"{title:>13}" for title in titles))
-    for label, key, shown in ROWS:
-        lines.append(f"  {label:<30}" + "".join(f"{shown(result[name][moment][key]):>13}" for name, moment in columns))
-    if result["min_probability"] is not None:
-        lines.append(f"Below a probability of {percent(result['min_probability'])}% the answer is 'other'.")
-    if result["other_names"]:
-        lines.append(f"'other' is what looks most like {' or '.join(map(repr, result['other_names']))}.")
-    if "unknown" in result:
-        of = result["unknown"]
-        lines.append(
-            f"{of['num_examples']:,} test images of other classes: {percent(of['answered_other'])}% are answered "
-            f"'other'; AUROC {percent(of['auroc'])}% (zero-shot CLIP {percent(of['zero_shot_auroc'])}%)."
-        )
-    return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .loading import TEMPLATE_WITH_ADAPTER, check_task, load_adapter, load_clip, load_images
 from .mask_options import MASKS, add_masks, has_masks, refuse_of_masks
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..data import ImageData
-    from ..evaluation import Classifier, FrozenCLIP, Predictions
+    from ..evaluation import Classifier, Decided, FrozenCLIP, Predictions
 
 
 def add_commands(commands: Any) -> None:
@@ -120,15 +120,16 @@ def evaluate_several(
         ValueError: if an option is asked for that is of one class per image.
     """
     from ..data import label_values
-    from ..evaluation import PromptClassifier, decided_logits, format_average_precision, several_scores
+    from ..evaluation import decided_logits, format_average_precision, several_scores
+    from ..evaluation.several_labels import LEAST
 
     if options.predictions or options.confusion_matrix is not None:
         raise ValueError("--predictions and --confusion-matrix are for images of one class each; these have several.")
-    logits, least = classifier.logits(images, data.class_names), None
-    if isinstance(classifier, PromptClassifier) and data.class_names == classifier.learned_names:
-        decides = classifier.model.decision
-        logits = decided_logits(logits, len(data.class_names), decides["calibration_temperature"])
-        least = decides["min_probability"]
+    decides = _usable_decision(classifier, images, data)
+    least = decides.get("min_probability")
+    logits = decided_logits(
+        classifier.logits(images, data.class_names), len(data.class_names), decides.get("calibration_temperature")
+    )
     result = {
         **several_scores(logits, label_values(images), data.class_names, least),
         "class_names": data.class_names,
@@ -144,8 +145,9 @@ def evaluate_several(
     what = options.adapter or f"zero-shot {model}, {data.zero_shot_template!r}"
     print(f"{data.name}: {result['num_examples']:,} {options.split} images of {len(data.class_names)} classes, {what}")
     print(f"  mean average precision       {percent(result['mean_average_precision']):>6}%")
-    print(f"  F1 from {least or 0.5:.2f} on, over classes  {percent(result['f1_macro']):>5}%")
-    print(f"  F1 from {least or 0.5:.2f} on, over all      {percent(result['f1_micro']):>5}%")
+    least = LEAST if least is None else least
+    print(f"  F1 from {least:.2f} on, over classes  {percent(result['f1_macro']):>5}%")
+    print(f"  F1 from {least:.2f} on, over all      {percent(result['f1_micro']):>5}%")
     if result["without_positives"]:
         print(f"  without an image, left out: {', '.join(result['without_positives'])}")
     if options.per_class:
@@ -181,17 +183,35 @@ def _decided(classifier: Classifier, images: Dataset, data: ImageData) -> tuple[
     from ..evaluation import PromptClassifier, decide
     from ..models import OTHER
 
-    decides = classifier.model.decision if isinstance(classifier, PromptClassifier) else {}
-    is_decided = any(value is not None for value in decides.values())
-    if not isinstance(classifier, PromptClassifier) or not is_decided or data.class_names != classifier.learned_names:
-        if is_decided:
-            say("the data have other classes than the adapter: what `calibrate` has chosen for its own is not used")
+    decides = _usable_decision(classifier, images, data)
+    if not decides or not isinstance(classifier, PromptClassifier):
         return classifier.logits(images, data.class_names), data.class_names, {}
-    decided = decide(classifier, images, images["label"])
+    decided = cast("Decided", decide(classifier, images, images["label"]))
     names = [*data.class_names, *([OTHER] if decided.logits.shape[1] > decided.n_cls else [])]
     measured = decided.scores(decides["min_probability"])
     answers = {"coverage": measured["coverage"], "accuracy_of_answers": measured["accuracy"]}
     return decided.logits, names, {"decision": decides, **answers}
+
+
+def _usable_decision(classifier: Classifier, images: Dataset, data: ImageData) -> dict[str, Any]:
+    """What a prompt decides by, if it was chosen for such images; empty otherwise, which is told, or if nothing was."""
+    from ..data import has_several_labels
+    from ..evaluation import PromptClassifier
+
+    if not isinstance(classifier, PromptClassifier):
+        return {}
+    decides, settings = classifier.model.decision, classifier.model.active_peft_config
+    if all(value is None for value in decides.values()):
+        return {}
+    if has_several_labels(images) != settings.has_several_labels:
+        kinds = ("one class each", "several labels")
+        of_data, of_prompt = (kinds[each] for each in (not settings.has_several_labels, settings.has_several_labels))
+        say(f"the images have {of_data}: what `calibrate` has chosen for images of {of_prompt} is not used")
+    elif data.class_names != classifier.learned_names:
+        say("the data have other classes than the adapter: what `calibrate` has chosen for its own is not used")
+    else:
+        return decides
+    return {}
 
 
 def _details(predictions: Predictions, options: argparse.Namespace) -> dict[str, Any]:

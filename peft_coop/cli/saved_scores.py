@@ -16,6 +16,7 @@ SCORES = "scores.json"
 DRAWN = "drawn"  # in it, how the images were drawn that the prompt has learned from
 IN_CARD: tuple[str, ...] = ("accuracy", "macro_accuracy", "ece", "mean_iou", "mean_accuracy", "overall_accuracy")
 IN_CARD += ("mean_average_precision", "f1_macro", "f1_micro")
+OF_DECISION = ("ece", "f1_macro", "f1_micro")  # what a temperature or a threshold changes of them
 
 
 def dataset_name(source: str, data: ImageData) -> str:
@@ -77,22 +78,25 @@ def read_drawn(adapter: Path) -> dict[str, Any] | None:
     return None
 
 
-def write_ece(model: PeftModel, folder: Path, dataset: str, num_examples: int, ece: float) -> None:
-    """Write the calibration error of before anew, if the scores beside an adapter are of these images.
+def write_again(
+    model: PeftModel, folder: Path, dataset: str, num_examples: int, measured: Mapping[str, float | None]
+) -> None:
+    """Write the scores anew that depend on what is decided by, if those beside an adapter are of these images.
 
     Args:
         model: with the adapter.
         folder: where it is saved.
-        dataset: what the error is of.
+        dataset: what was measured.
         num_examples: how many images.
-        ece: the error, as a fraction.
+        measured: the scores of now, by name.
     """
     path = folder / SCORES
     if not path.is_file():
         return
     record = json.loads(path.read_text(encoding="utf-8"))
     if (record.get("dataset"), record.get("num_examples")) == (dataset, num_examples):
-        write_scores(model, folder, {**record, "ece": ece}, dataset)
+        changed = {name: measured[name] for name in OF_DECISION if name in record and name in measured}
+        write_scores(model, folder, {**record, **changed}, dataset)
 
 
 def _of_card(record: Mapping[str, Any]) -> dict[str, float]:

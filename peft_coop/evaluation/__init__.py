@@ -33,6 +33,7 @@ from .confusion import format_confusion, format_per_class, write_confusion
 from .decisions import (
     Calibration,
     Decided,
+    DecidedLabels,
     KnownAndUnknown,
     RiskCoverage,
     by_known_classes,
@@ -82,6 +83,7 @@ __all__ = [
     "Classifier",
     "ComparedMethod",
     "Decided",
+    "DecidedLabels",
     "FeasibilityThreshold",
     "FrozenCLIP",
     "GaussianDiscriminant",

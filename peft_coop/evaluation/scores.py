@@ -85,8 +85,19 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, num_
     """
     values, true = _rows_and_labels(probabilities, labels, "probabilities")
     _check_distributions(values)
-    bins = reliability(np.clip(values.max(axis=1), 0, 1), values.argmax(axis=1) == true, num_bins)
-    return float((bins.images * np.abs(bins.right - bins.confidence)).sum() / len(true))
+    return reliability_gap(np.clip(values.max(axis=1), 0, 1), values.argmax(axis=1) == true, num_bins)
+
+
+def reliability_gap(confidence: NDArray, right: NDArray, num_bins: int = 15) -> float:
+    """The gap between confidence and the share of right answers in each bin, averaged over answers; see `reliability`.
+
+    Args:
+        confidence: `[N]`, from 0 to 1.
+        right: `[N]`, whether each answer is right.
+        num_bins: how many bins.
+    """
+    bins = reliability(confidence, right, num_bins)
+    return float((bins.images * np.abs(bins.right - bins.confidence)).sum() / len(right))
 
 
 @dataclass(frozen=True)

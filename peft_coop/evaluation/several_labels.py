@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .decisions.temperature import as_choices
+from .scores import check_logits
 
 # The probability from which a class is answered, unless another was chosen.
 LEAST = 0.5
@@ -50,7 +50,7 @@ def several_scores(
         name: float(average_precision_score(true[:, column], values[:, column])) if has_images[column] else None
         for column, name in enumerate(class_names)
     }
-    answered = sigmoid(values) >= (LEAST if min_probability is None else min_probability)
+    answered = answered_labels(values, min_probability)
     measured = true[:, has_images].astype(int), answered[:, has_images].astype(int)
     return {
         "mean_average_precision": float(np.mean([each for each in precisions.values() if each is not None])),
@@ -71,6 +71,40 @@ def format_average_precision(scores: dict[str, Any]) -> str:
     return "\n".join([f"  {'class':<{width}}  average precision", *lines])
 
 
+def answered_labels(logits: NDArray, min_probability: float | None = None) -> NDArray:
+    """`[N, C]` of bool, the classes that are answered for each image.
+
+    Args:
+        logits: `[N, C]`.
+        min_probability: of a class that is answered; None: 0.5.
+    """
+    return sigmoid(logits) >= (LEAST if min_probability is None else min_probability)
+
+
 def sigmoid(logits: NDArray) -> NDArray:
     """Probabilities of logits, each for itself."""
     return 0.5 * (1 + np.tanh(logits / 2))
+
+
+def as_choices(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Logits `[M, K]` and labels `[M]` of choices of one thing out of K.
+
+    Where an image has any number of classes, every class of every image is a choice between no and yes, whose logits
+    are 0 and the class's: `[N * C, 2]`.
+
+    Raises:
+        ValueError: if shapes or values do not fit.
+    """
+    if not has_rows(labels):
+        return check_logits(logits, labels)
+    values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    if values.shape != true.shape:
+        raise ValueError(f"`labels` of several classes must be {values.shape}, as `logits` are, got {true.shape}.")
+    if not np.isin(true, (0, 1)).all():
+        raise ValueError(f"`labels` of several classes must be 0 or 1, got {true[~np.isin(true, (0, 1))][0]}.")
+    return check_logits(np.stack([np.zeros(values.size), values.ravel()], axis=1), true.ravel().astype(np.int64))
+
+
+def has_rows(labels: ArrayLike) -> bool:
+    """Whether labels are rows of 0 and 1, a column for each class."""
+    return np.ndim(labels) == 2

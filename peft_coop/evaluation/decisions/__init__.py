@@ -1,7 +1,8 @@
 """What a user decides with a classifier's probabilities: how far they can be trusted, and when to answer "other"."""
 
-from .calibration import Calibration, Decided, calibrate, decide, decided_logits, unknown_detection
+from .calibration import Calibration, calibrate, decide, decided_logits, unknown_detection
 from .chosen_images import KnownAndUnknown, by_known_classes, how_drawn, validation_images
+from .decided import Decided, DecidedLabels
 from .figures import coverage_figure, reliability_figure
 from .selective import RiskCoverage, choose_min_probability, detection_auroc, risk_coverage
 from .temperature import calibration_scores, fit_temperature
@@ -9,6 +10,7 @@ from .temperature import calibration_scores, fit_temperature
 __all__ = [
     "Calibration",
     "Decided",
+    "DecidedLabels",
     "KnownAndUnknown",
     "RiskCoverage",
     "by_known_classes",

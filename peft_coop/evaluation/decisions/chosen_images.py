@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...data import ImageData, draw_indices
+from ...data import ImageData, draw_indices, has_several_labels, label_values
 from ..protocol_runs import Pool
 
 if TYPE_CHECKING:
@@ -85,8 +85,12 @@ def by_known_classes(images: Dataset, data_names: Sequence[str], own_names: Sequ
         data_names: the data's classes, in the order of these labels.
         own_names: the prompt's classes.
 
+    Returns:
+        The images. Where they have any number of labels all are known, by the labels that are among the prompt's.
+
     Raises:
-        ValueError: if no class is of both, or a name that is twice in one of the lists does not tell which it is.
+        ValueError: if no class is of both, or a name that is twice in one of the lists does not tell which it is; if
+            images with any number of labels do not say whether they show a class of the prompt's.
     """
     from datasets import ClassLabel
 
@@ -96,6 +100,8 @@ def by_known_classes(images: Dataset, data_names: Sequence[str], own_names: Sequ
         twice = next((name for name in names if list(names).count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"Two classes are called {twice!r}: which of the adapter's is meant is not known.")
+    if has_several_labels(images):
+        return KnownAndUnknown(_of_own_labels(images, data_names, own_names), images.select([]))
     place = {name: index for index, name in enumerate(own_names)}
     labels = [place.get(data_names[label], -1) for label in images["label"]]
     if not set(data_names) & set(own_names):
@@ -108,3 +114,17 @@ def by_known_classes(images: Dataset, data_names: Sequence[str], own_names: Sequ
     feature = ClassLabel(names=list(own_names))
     known = own.add_column("label", [label for label in labels if label >= 0], feature=feature)
     return KnownAndUnknown(known, unknown)
+
+
+def _of_own_labels(images: Dataset, data_names: Sequence[str], own_names: Sequence[str]) -> Dataset:
+    """Images with any number of labels, by a prompt's classes in their order."""
+    missing = [name for name in own_names if name not in data_names]
+    if missing:
+        raise ValueError(
+            f"{len(missing):,} of the adapter's {len(own_names):,} classes are no labels of the data's, such as "
+            f"{missing[0]!r}: which images show it is not known. The data have {', '.join(map(repr, data_names[:5]))}"
+            f"{', …' if len(data_names) > 5 else ''}."
+        )
+    columns = [list(data_names).index(name) for name in own_names]
+    labels = [[float(row[column]) for column in columns] for row in label_values(images)]
+    return images.remove_columns("label").add_column("label", labels, feature=images.features["label"])

@@ -54,7 +54,11 @@ def risk_coverage(confidence: ArrayLike, right: ArrayLike) -> RiskCoverage:
 
 
 def choose_min_probability(
-    confidence: ArrayLike, right: ArrayLike, min_accuracy: float | None = None, min_coverage: float | None = None
+    confidence: ArrayLike,
+    right: ArrayLike,
+    min_accuracy: float | None = None,
+    min_coverage: float | None = None,
+    items: str = "images",
 ) -> float | None:
     """The least probability for an answer, by images that the classifier has not learned from.
 
@@ -66,6 +70,7 @@ def choose_min_probability(
         right: `[N]` of bool, whether the answer is right.
         min_accuracy: of the answers, a fraction: as many images are answered as this allows.
         min_coverage: the share of images to be answered at least: the surest ones, and no more than that needs.
+        items: what is answered, for errors.
 
     Returns:
         The probability; None where all images may be answered.
@@ -87,7 +92,7 @@ def choose_min_probability(
             best = int(curve.accuracy.argmax())
             raise ValueError(
                 f"No threshold makes {min_accuracy:.1%} of the answers right: at best {curve.accuracy[best]:.1%} are, "
-                f"of the {curve.coverage[best]:.1%} of images that are answered from a probability of "
+                f"of the {curve.coverage[best]:.1%} of {items} that are answered from a probability of "
                 f"{curve.min_probability[best]:.3f} on."
             )
         place = int(reached[-1])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from ..scores import check_logits, expected_calibration_error, softmax
+from ..scores import expected_calibration_error, reliability_gap, softmax
+from ..several_labels import as_choices, has_rows, sigmoid
 
 # Temperatures beyond these say that the images do not tell one.
 LOWEST, HIGHEST = 1e-3, 1e3
@@ -45,11 +46,13 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         probabilities = softmax(values / np.exp(log_temperature))
         return float(((probabilities * finite).sum(axis=1) - own).mean())
 
-    images = f"these images ({len(values):,})" if not has_several_labels(labels) else f"these {len(values):,} choices"
+    several = has_rows(labels)
+    images = f"these {len(values):,} choices" if several else f"these images ({len(values):,})"
     if slope(np.log(HIGHEST)) >= 0:
+        alike = "makes every class as likely as not" if several else "makes all classes alike"
         raise ValueError(
             f"The logits say nothing of the labels of {images}: no temperature is better than one above all bounds, "
-            "which makes all classes alike. Are labels and classes in one order?"
+            f"which {alike}. Are labels and classes in one order?"
         )
     if slope(np.log(LOWEST)) <= 0:
         raise ValueError(
@@ -70,12 +73,15 @@ def calibration_scores(logits: ArrayLike, labels: ArrayLike, num_bins: int = 15)
     Returns:
         "ece", the expected calibration error as a fraction; "nll", the mean of -log p(label) in nats; "brier", the
         mean of (p - y)², summed over the classes of an image where it has one class (0 to 2), and averaged over images
-        and classes where it has any number (0 to 1).
+        and classes where it has any number (0 to 1). Where it has any number, every class of every image has a
+        probability: "ece" is the gap between that and the share of images that have the class, in bins of all of them
+        together, and "classwise_ece" the mean over classes of the same in bins of each class alone.
 
     Raises:
         ValueError: if shapes or values do not fit.
 
-    Reference: Brier, Verification of forecasts expressed in terms of probability (1950).
+    Reference: Brier, Verification of forecasts expressed in terms of probability (1950); the calibration error of each
+    class: Kull et al. (arXiv:1910.12656), section 2.
     """
     values, true = as_choices(logits, labels)
     probabilities = softmax(values)
@@ -83,32 +89,24 @@ def calibration_scores(logits: ArrayLike, labels: ArrayLike, num_bins: int = 15)
     shifted = values - peak
     of_label = np.take_along_axis(shifted, true[:, None], axis=1)[:, 0]
     squares = ((probabilities - np.eye(values.shape[1])[true]) ** 2).sum(axis=1).mean()
+    several = has_rows(labels)
+    errors = (
+        _gaps_of_several(logits, labels, num_bins)
+        if several
+        else {"ece": expected_calibration_error(probabilities, true, num_bins)}
+    )
     return {
-        "ece": expected_calibration_error(probabilities, true, num_bins),
+        **errors,
         "nll": float((np.log(np.exp(shifted).sum(axis=1)) - of_label).mean()),
-        "brier": float(squares / (2 if has_several_labels(labels) else 1)),
+        "brier": float(squares / (2 if several else 1)),
     }
 
 
-def as_choices(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray, NDArray]:
-    """Logits `[M, K]` and labels `[M]` of choices of one thing out of K.
-
-    Where an image has any number of classes, every class of every image is a choice between no and yes, whose logits
-    are 0 and the class's: `[N * C, 2]`.
-
-    Raises:
-        ValueError: if shapes or values do not fit.
-    """
-    if not has_several_labels(labels):
-        return check_logits(logits, labels)
-    values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    if values.shape != true.shape:
-        raise ValueError(f"`labels` of several classes must be {values.shape}, as `logits` are, got {true.shape}.")
-    if not np.isin(true, (0, 1)).all():
-        raise ValueError(f"`labels` of several classes must be 0 or 1, got {true[~np.isin(true, (0, 1))][0]}.")
-    return check_logits(np.stack([np.zeros(values.size), values.ravel()], axis=1), true.ravel().astype(np.int64))
-
-
-def has_several_labels(labels: ArrayLike) -> bool:
-    """Whether labels are rows of 0 and 1, a column for each class."""
-    return np.ndim(labels) == 2
+def _gaps_of_several(logits: ArrayLike, labels: ArrayLike, num_bins: int) -> dict[str, float]:
+    """The calibration errors of `[N, C]` logits and labels of 0 and 1, see `calibration_scores`."""
+    probabilities, has = sigmoid(np.asarray(logits, dtype=np.float64)), np.asarray(labels) == 1
+    of_classes = [reliability_gap(*column, num_bins) for column in zip(probabilities.T, has.T, strict=True)]
+    return {
+        "ece": reliability_gap(probabilities.ravel(), has.ravel(), num_bins),
+        "classwise_ece": float(np.mean(of_classes)),
+    }
