@@ -35,7 +35,9 @@ RANDOM_START = ("few-shot", "ablation")
 # Those of images; a method says if it takes part in others.
 IMAGE_PROTOCOLS = (*RANDOM_START, "base-to-new", "cross-dataset", "domain", "composition")
 VIDEO_PROTOCOLS = ("video-few-shot", "video-base-to-new")
-PROTOCOLS = (*IMAGE_PROTOCOLS, *VIDEO_PROTOCOLS, "segmentation")
+# Of images with any number of labels: no paper has them, and no method is known to do without the words.
+SEVERAL_PROTOCOLS = ("several-labels-few-shot",)
+PROTOCOLS = (*IMAGE_PROTOCOLS, *VIDEO_PROTOCOLS, *SEVERAL_PROTOCOLS, "segmentation")
 
 
 @dataclass(frozen=True)

@@ -775,3 +775,47 @@ class TestCompositions:
         path = write(tmp_path / "kept.json", record(protocol="composition", results=results))
         with pytest.raises(ValueError, match=message):
             load_runs(path)
+
+
+class TestOtherMetrics:
+    """Of videos and of images with several labels."""
+
+    @staticmethod
+    def make_runs():
+        old, new = run("video-few-shot", test=0.5), run("video-few-shot", test=0.25, seed=2)
+        new.results["test"]["top5_accuracy"] = 0.75
+        labels = run("several-labels-few-shot", data="colours")
+        labels.results["test"] = {"mean_average_precision": 0.7, "f1_macro": 0.6, "f1_micro": 0.5, "num_examples": 8}
+        return [old, new, run(test=0.4), labels]
+
+    def test_a_protocol_without_the_metric_shows_its_first(self):
+        titles = [(table.title, cells_of(table)["CoOp"][0]) for table in make_tables(self.make_runs(), "top5_accuracy")]
+        assert [(title.split(" in %")[0], value) for title, value in titles] == [
+            ("Few-shot: accuracy", 40.0),
+            ("Few-shot: top-5 accuracy", 75.0),
+            ("Few-shot: mean average precision", 70.0),
+        ]
+        captions = [table.caption for table in make_paper_tables(self.make_runs(), "f1_micro")]
+        assert ["F1 over all labels in %" in caption for caption in captions] == [False, False, True]
+
+    def test_the_table_of_all_numbers_has_those_that_are_there(self, tmp_path):
+        write_report(self.make_runs(), tmp_path, "top5_accuracy")
+        rows = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
+        assert [row["top5_accuracy"] for row in rows] == ["", "0.75", "", ""]
+        assert [row["mean_average_precision"] for row in rows] == ["", "", "", "0.7"]
+        names = {path.name for path in tmp_path.glob("*.png")}
+        assert names == {"few-shot.png", "video-few-shot.png", "several-labels-few-shot.png"}
+
+    def test_older_results_without_it_are_read(self, tmp_path):
+        old, new = self.make_runs()[:2]
+        for each, changes in ((old, {}), (new, {"top5_accuracy": 1.5})):
+            results = {"test": {**each.results["test"], **changes}}
+            write(tmp_path / "result.json", record(protocol="video-few-shot", results=results))
+            if not changes:
+                assert load_runs(tmp_path)[0].results == results
+        with pytest.raises(ValueError, match=r"`results.test.top5_accuracy` must be a number from 0 to 1, got 1\.5"):
+            load_runs(tmp_path / "result.json")
+
+    def test_there_is_no_other_metric(self):
+        with pytest.raises(ValueError, match=r"`metric` must be one of .*'top5_accuracy'.* got 'top1'"):
+            make_tables(self.make_runs(), "top1")

@@ -298,7 +298,6 @@ def test_train_then_evaluate_then_predict(folder, tmp_path, capsys):
     assert [each["label"] for each in some] == [each["label"] for each in everything[:2]]
     for command, told in (
         (["train", "--data", data, "--output", tmp_path / "no", "--method", "prograd"], "cannot have several labels"),
-        (["benchmark", "few-shot", "--data", data, "--output", tmp_path / "runs"], "papers' protocols are of one"),
         (["evaluate", "--adapter", prompt, "--data", data, "--predictions", tmp_path / "p.csv"], "these have several"),
         ([*asked, "--other-names", "a texture"], "answers with several labels"),
     ):

@@ -64,7 +64,10 @@ BASELINES = (
 SEEDS = [1, 2, 3]
 # Protocols that every method is asked for classes that it was not learned from in.
 OF_OTHER_CLASSES = ("cross-dataset", "composition")
-WHY_APART = {"composition": ": no way is known to learn unseen pairs with them"}
+WHY_APART = {
+    "composition": ": no way is known to learn unseen pairs with them",
+    "several-labels-few-shot": ": they learn which one class an image has",
+}
 EXAMPLES = """\
 examples:
   peft-coop benchmark few-shot --data demo:digits --output runs
@@ -316,13 +319,34 @@ def load_all(sources: Sequence[str], options: argparse.Namespace) -> list[ImageD
     """The images of several `--data` arguments, whose names tell their results apart.
 
     Raises:
-        ValueError: if two have one name.
+        ValueError: if two have one name, or some have several labels per image and others not.
     """
     loaded = [load_images(source, options) for source in sources]
     for data in loaded:
         tell_shots(data, options.shots)
     check_names(loaded)
+    options.protocol = _protocol_of_labels(options.protocol, loaded)
     return loaded
+
+
+def _protocol_of_labels(protocol: str, loaded: Sequence[ImageData]) -> str:
+    """What the protocol is called with images that have several labels, which only the loaded data tell.
+
+    Raises:
+        ValueError: if some have and others not, or it is none of such images.
+    """
+    from ..data import has_several_labels
+    from ..evaluation.protocols import protocol_of as protocol_of_images
+
+    several = [data for data in loaded if has_several_labels(data.test)]
+    if not several:
+        return protocol
+    if len(several) < len(loaded):
+        raise ValueError(
+            f"The images of {several[0].name} have several labels, and those of other --data one class each: give them "
+            "to two commands."
+        )
+    return protocol_of_images(protocol, several[0])
 
 
 def check_names(loaded: Sequence[ImageData] | Sequence[CompositionData] | Sequence[MaskData]) -> None:
@@ -377,7 +401,7 @@ def _in_protocol(options: argparse.Namespace, baselines: Mapping[str, ComparedMe
         if not (
             baselines[key].takes_part_in(options.protocol)
             if key in baselines
-            else options.protocol in METHODS[key].protocols
+            else METHODS[key].takes_part_in(options.protocol)
         )
     ]
     if apart:

@@ -9,7 +9,8 @@ from typing import Any
 from .messages import say
 from .options import add_quiet
 
-METRICS = ("accuracy", "macro_accuracy", "ece")
+METRICS = ("accuracy", "macro_accuracy", "ece", "top5_accuracy", "mean_average_precision", "f1_macro", "f1_micro")
+HELP = "default: accuracy, and of what has none, such as images with several labels, the first that there is"
 
 
 def add_commands(commands: Any) -> None:
@@ -21,7 +22,7 @@ def add_commands(commands: Any) -> None:
         "theirs, and write Markdown, LaTeX, CSV and figures.",
     )
     parser.add_argument("runs", nargs="+", type=Path, help="folders that hold results of `peft-coop benchmark`")
-    parser.add_argument("--metric", choices=METRICS, default="accuracy", help="default: accuracy")
+    parser.add_argument("--metric", choices=METRICS, default="accuracy", help=HELP)
     parser.add_argument("--output", type=Path, help="folder for files (default: `report` in the first folder)")
     add_quiet(parser)
     parser.set_defaults(run=run_report)

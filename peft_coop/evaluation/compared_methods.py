@@ -13,7 +13,7 @@ import numpy as np
 from ..data import label_counts
 from ..data.masks import has_masks
 from ..data.videos import has_videos
-from ..recipes import IMAGE_PROTOCOLS, VIDEO_PROTOCOLS
+from ..recipes import IMAGE_PROTOCOLS, SEVERAL_PROTOCOLS, VIDEO_PROTOCOLS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -157,6 +157,11 @@ class ComparedMethod(ABC):
         """Whether to classify an image takes as long as the forward pass of a training step on it."""
         return self.changes_vision
 
+    @property
+    def needs_one_label(self) -> str | None:
+        """Why it cannot learn from images with any number of labels; None where it can."""
+        return "it learns which one class an image has" if self.learns else None
+
     def for_protocol(self, protocol: str) -> ComparedMethod:
         """The method as the papers have it in a protocol; itself, unless what it leaves open depends on that.
 
@@ -172,6 +177,8 @@ class ComparedMethod(ABC):
         """
         if protocol in VIDEO_PROTOCOLS:
             return self.reads != "images"
+        if protocol in SEVERAL_PROTOCOLS:
+            return self.reads in ("images", "both") and self.needs_one_label is None
         return protocol in IMAGE_PROTOCOLS and (protocol != "composition" or not self.learns)
 
     def training_steps(self, images: LabelledImages) -> int | None:

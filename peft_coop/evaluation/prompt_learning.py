@@ -144,6 +144,11 @@ class PromptLearning(ComparedMethod):
         return items_of_method(self.key)
 
     @property
+    def needs_one_label(self) -> str | None:
+        """See `ComparedMethod.needs_one_label`."""
+        return METHODS[self.key].config.needs_one_label
+
+    @property
     def reads_each_image(self) -> bool:
         """See `ComparedMethod.reads_each_image`: also where each image has texts of its own."""
         return self.changes_vision or METHODS[self.key].prompt.needs_images
@@ -190,7 +195,7 @@ class PromptLearning(ComparedMethod):
 
     def takes_part_in(self, protocol: str) -> bool:
         """See `ComparedMethod.takes_part_in`."""
-        return protocol in METHODS[self.key].protocols
+        return METHODS[self.key].takes_part_in(protocol)
 
     def settings(self) -> dict[str, Any]:
         """The prompt's settings and, where it is not the paper's, the recipe."""
@@ -226,7 +231,9 @@ class PromptLearning(ComparedMethod):
 
         def make_step() -> Callable[[], None]:
             model = self._new_model(clip, images).train()
-            labels = torch.zeros(batch, dtype=torch.long, device=clip.device)
+            several = model.active_peft_config.has_several_labels
+            labels = torch.zeros((batch, len(images.class_names)) if several else batch, dtype=torch.long)
+            labels = labels.to(clip.device)
             embeds = (batch, self.clip_length) if self.reads == "videos" else (batch,)
             inputs = clip.blank_images(batch) if self.changes_vision else {"image_embeds": random_embeds(clip, *embeds)}
             return lambda: model(**inputs, labels=labels).loss.backward()

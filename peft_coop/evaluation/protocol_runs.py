@@ -23,6 +23,7 @@ from .frozen_clip import FrozenCLIP
 from .planning import Estimator, PlannedRun, learning_share, listed_runs
 from .run_folders import Results, RunKey, check_company, is_finished, run_once
 from .scores import scores, top_accuracy
+from .several_labels import several_scores
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -93,6 +94,16 @@ class MeasuredVideos(MeasuredSplit):
         own = classifier.for_data(self.data, self.zero_shot_template)
         logits = own.logits(self.images, self.class_names)
         return scores(logits, self.images["label"]) | {"top5_accuracy": top_accuracy(logits, self.images["label"], 5)}
+
+
+@dataclass(frozen=True)
+class MeasuredLabels(MeasuredSplit):
+    """As `MeasuredSplit`, where images have any number of labels."""
+
+    def measure(self, classifier: Classifier, scorer_of: ScorerOf) -> dict[str, Any]:
+        """The scores, as `several_scores` computes them."""
+        own = classifier.for_data(self.data, self.zero_shot_template)
+        return several_scores(own.logits(self.images, self.class_names), label_values(self.images), self.class_names)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data import ImageData, base_and_new_names, draw_indices, has_several_labels, select_classes
-from ..recipes import VIDEO_PROTOCOLS
+from ..recipes import SEVERAL_PROTOCOLS, VIDEO_PROTOCOLS
 from .compared_methods import ComparedMethod, LabelledImages
 from .frozen_clip import FrozenCLIP
-from .protocol_runs import MeasuredSplit, MeasuredVideos, PlannedFit, Pool, Records, run_all
+from .protocol_runs import MeasuredLabels, MeasuredSplit, MeasuredVideos, PlannedFit, Pool, Records, run_all
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = (1, 2, 3)
 VIDEO_HELP = "for these there are few-shot and base-to-new"
+SEVERAL_HELP = "for these there is few-shot; `peft-coop evaluate --adapter` measures a trained prompt on other data"
 
 
 def few_shot(
@@ -32,6 +33,9 @@ def few_shot(
 ) -> Records:
     """Accuracy over the number of training images, or videos, per class (CoOp, arXiv:2109.01134).
 
+    Where images have any number of labels it is mean average precision, and prompts start from words, for no paper says
+    otherwise.
+
     Args:
         clip: the pretrained model.
         data: images to draw from and to test on.
@@ -39,16 +43,18 @@ def few_shot(
         output: folder of all runs; what is finished there is not done again.
         shots: images per class.
         seeds: of the draws and of the training.
-        protocol: what the results are filed under; of videos "video-" and this.
+        protocol: what the results are filed under; of videos "video-" and this, of several labels "several-labels-".
 
     Returns:
         One record per run, as in its `result.json`.
 
     Raises:
-        ValueError: if the data has no training images.
+        ValueError: if the data has no training images, or a method cannot learn from several labels per image.
     """
     protocol = protocol_of(protocol, data)
-    tests = {"test": _test_of(data)}
+    for method in methods:
+        check_labels(method, data)
+    tests = {"test": split_of(data, data.test, data.class_names)}
     plans = [
         PlannedFit(method, num_shots, seed, draw_images(data, num_shots, seed), tests)
         for method, num_shots, seed in each_fit(protocol, methods, shots, seeds)
@@ -87,7 +93,7 @@ def base_to_new(
                 "unified context."
             )
     base, new = base_and_new_names(data.class_names)
-    whole = _test_of(data)
+    whole = split_of(data, data.test, data.class_names)
     splits = {
         "base": replace(whole, images=select_classes(data.test, 0, len(base)), class_names=base),
         "new": replace(whole, images=select_classes(data.test, len(base), len(new)), class_names=new),
@@ -212,13 +218,12 @@ def _transfer(
     seeds: Sequence[int],
     protocol: str,
 ) -> Records:
-    videos = next((data for data in (source, *targets) if data.items == "videos"), None)
-    if videos is not None:
-        raise ValueError(f"{protocol!r} is a protocol of images, and {videos.name} has videos: {VIDEO_HELP}.")
+    for data in (source, *targets):
+        protocol_of(protocol, data)
     names = [data.name for data in (source, *targets)]
     if len(set(names)) < len(names):
         raise ValueError(f"Every dataset must have a name of its own, got {names}.")
-    tests = {data.name: _test_of(data) for data in (source, *targets)}
+    tests = {data.name: split_of(data, data.test, data.class_names) for data in (source, *targets)}
     plans = [
         PlannedFit(method, shots, seed, draw_images(source, shots, seed), tests)
         for method, shots, seed in each_fit(protocol, methods, (num_shots,), seeds)
@@ -230,8 +235,15 @@ def protocol_of(protocol: str, data: ImageData) -> str:
     """What results of these data are filed under.
 
     Raises:
-        ValueError: if they are videos, and it is no protocol of videos.
+        ValueError: if they are videos, or images with several labels, and it is no protocol of these.
     """
+    if has_several_labels(data.test):
+        if f"several-labels-{protocol}" not in SEVERAL_PROTOCOLS:
+            raise ValueError(
+                f"{protocol!r} is a protocol of images of one class each, and those of {data.name} have several "
+                f"labels: {SEVERAL_HELP}."
+            )
+        return f"several-labels-{protocol}"
     if data.items == "images":
         return protocol
     if f"video-{protocol}" not in VIDEO_PROTOCOLS:
@@ -239,13 +251,18 @@ def protocol_of(protocol: str, data: ImageData) -> str:
     return f"video-{protocol}"
 
 
-def _test_of(data: ImageData) -> MeasuredSplit:
-    if has_several_labels(data.test):
+def check_labels(method: ComparedMethod, data: ImageData) -> None:
+    """Check that a method can learn from images with as many labels as these have.
+
+    Raises:
+        ValueError: if it cannot; names what can.
+    """
+    if has_several_labels(data.test) and method.needs_one_label is not None:
         raise ValueError(
-            f"The images of {data.name} have several labels, and the papers' protocols are of one: use `peft-coop "
-            "train` and `peft-coop evaluate`."
+            f"{method.name} cannot learn from images with several labels, as {data.name} has them: "
+            f"{method.needs_one_label}. What can: hand-written prompts, the linear probe, and the prompts that are "
+            "trained with a loss for each class."
         )
-    return split_of(data, data.test, data.class_names)
 
 
 def split_of(data: ImageData, images: Dataset, class_names: list[str]) -> MeasuredSplit:
@@ -256,7 +273,7 @@ def split_of(data: ImageData, images: Dataset, class_names: list[str]) -> Measur
         images: with labels.
         class_names: in the order of the labels.
     """
-    kind = MeasuredVideos if data.items == "videos" else MeasuredSplit
+    kind = MeasuredVideos if data.items == "videos" else MeasuredLabels if has_several_labels(images) else MeasuredSplit
     return kind(images, class_names, data.name, data.zero_shot_template)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..data import ImageData
+from ..data import ImageData, has_several_labels
 from ..progress import without_datasets_bars
 from .compared_methods import ComparedMethod, LabelledImages
 from .frozen_clip import FrozenCLIP
@@ -91,10 +91,16 @@ def few_shot_trials(
         num_trials: seeds 1, 2, … of the draws and of the training.
 
     Raises:
-        ValueError: if `ways`, a number of shots or `num_trials` is too low or too high for the data.
+        ValueError: if `ways`, a number of shots or `num_trials` is too low or too high for the data, or these have
+            several labels per image.
 
     Reference: Prompting Visual-Language Models for Efficient Video Understanding (arXiv:2112.04478).
     """
+    if has_several_labels(data.test):
+        raise ValueError(
+            f"The images of a trial have one class each, and those of {data.name} have several labels: leave out "
+            "`ways`."
+        )
     pool = _pool_of(data)
     if num_trials < 1:
         raise ValueError(f"`num_trials` must be 1 or more, got {num_trials}.")

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from ..heads import Head, ImageClassificationHead
 from ..prompts import PromptSequences, check_class_names
-from ..recipes import IMAGE_PROTOCOLS, PROTOCOL_FIELDS, PROTOCOL_RECIPES, PROTOCOLS, Recipe, coop_recipe
+from ..recipes import (
+    IMAGE_PROTOCOLS,
+    PROTOCOL_FIELDS,
+    PROTOCOL_RECIPES,
+    PROTOCOLS,
+    SEVERAL_PROTOCOLS,
+    Recipe,
+    coop_recipe,
+)
 from ..towers import NO_DEEP_VECTORS, DeepVectors, has_bias, scale_and_bias, text_reader
 from .config import PromptConfig
 
@@ -308,7 +316,7 @@ class Method:
         settings: fields of the config, beside those of the context, that tell one prompt from another; None: all that
             the config has and `PromptConfig` has not.
         colour: of its lines and bars, as "#rrggbb".
-        protocols: the experiments that it takes part in: those whose classes it can have.
+        protocols: the experiments that it takes part in: those whose classes it can have. See `takes_part_in`.
         fields_of_data: further fields of the config that the papers have in a protocol, by it and the dataset's name.
         callbacks_of: what the Trainer is to be given beside, by the config and the recipe.
     """
@@ -360,6 +368,16 @@ class Method:
         known = {each.name for each in fields(self.config)}
         of_protocol = {name: value for name, value in PROTOCOL_FIELDS.get(protocol, {}).items() if name in known}
         return {**self.fields_of(protocol), **of_protocol, **self.fields_of_data(protocol, data)}
+
+    def takes_part_in(self, protocol: str) -> bool:
+        """Whether it can have a protocol's classes, and several labels per image where the protocol has them.
+
+        Args:
+            protocol: one of `PROTOCOLS`.
+        """
+        if protocol in SEVERAL_PROTOCOLS:
+            return self.config.needs_one_label is None and "few-shot" in self.protocols
+        return protocol in self.protocols
 
     @property
     def own_settings(self) -> tuple[str, ...]:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from ...data import has_several_labels, label_values
 from ...data.videos import has_videos
 from ..compared_methods import Classifier, ComparedMethod, LabelledImages, columns_of
 from ..frozen_clip import FrozenCLIP
 from .held_out import folds
+from .label_probes import LabelProbesClassifier, search_label_probes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -67,6 +69,9 @@ class LinearProbe(ComparedMethod):
     a warning. ImageNet has no validation images here: the original takes its test images for them, and so chooses C by
     the images that it then reports. It also draws images of its own, where here all methods have the same.
 
+    Where images have any number of labels, each class has a regression of its own, and C is chosen by mean average
+    precision.
+
     Args:
         max_iter: iterations of L-BFGS at most.
         num_steps: of the search, see `search_exponent`.
@@ -84,12 +89,19 @@ class LinearProbe(ComparedMethod):
         """The two arguments."""
         return asdict(self)
 
-    def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> LinearProbeClassifier:
+    @property
+    def needs_one_label(self) -> str | None:
+        """See `ComparedMethod.needs_one_label`."""
+        return None
+
+    def fit(self, clip: FrozenCLIP, images: LabelledImages, seed: int, folder: Path) -> Classifier:
         """Choose C, and fit.
 
         Raises:
             ValueError: if the training images are of fewer than two classes.
         """
+        if has_several_labels(images.train):
+            return self._fit_several(clip, images, seed)
         labels = np.array(images.train["label"], dtype=np.int64)
         num_classes = len(np.unique(labels))
         if num_classes < 2:
@@ -108,6 +120,18 @@ class LinearProbe(ComparedMethod):
                 stacklevel=2,
             )
         return LinearProbeClassifier(clip, images.class_names, probe(exponent))
+
+    def _fit_several(self, clip: FrozenCLIP, images: LabelledImages, seed: int) -> LabelProbesClassifier:
+        train, val = (
+            (raw_features(clip, part), np.array(label_values(part))) if len(part) else None
+            for part in (images.train, images.val)
+        )
+        if train is None:
+            raise ValueError("A linear probe needs training images, and there is none.")
+        probes = search_label_probes(
+            self.regression, lambda worth: search_exponent(worth, self.num_steps), train, val, seed
+        )
+        return LabelProbesClassifier(lambda rows: raw_features(clip, rows), images.class_names, probes)
 
     def regression(self, features: np.ndarray, labels: np.ndarray, exponent: float) -> LogisticRegression:
         """A regression of strength 10^exponent; weak ones may stop at `max_iter`, as in the original."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .averages import Value, over_datasets
-from .finished_runs import METRICS, Run
+from .finished_runs import TITLES, Run
 from .grouped_runs import Line, distinct, make_lines
 from .label_spacing import label_value, separate_labels
 from .panels import add_legend, dataset_panels, name_panel, panel_grid, runs_of
@@ -31,16 +31,16 @@ def base_to_new_figure(runs: Sequence[Run], metric: str = "accuracy") -> Figure:
 
     Args:
         runs: of the base-to-new protocol and of one model.
-        metric: a key of `METRICS`; the calibration error has no H.
+        metric: a key of `TITLES`; the calibration error has no H.
 
     Raises:
         ValueError: if there is no such run.
     """
-    own = runs_of(runs, "base-to-new", metric)
+    own, metric = runs_of(runs, "base-to-new", metric)
     lines = make_lines(own)
     styles = line_styles(lines)
     panels = dataset_panels(own)
-    figure, axes = panel_grid(len(panels), "", f"{METRICS[metric]} (%)")
+    figure, axes = panel_grid(len(panels), "", f"{TITLES[metric]} (%)")
     for place, (title, datasets) in zip(axes, panels.items(), strict=True):
         for position, line in enumerate(lines):
             _draw_pair(place, position, base_and_new(line, datasets, metric), styles[line.label].color)
@@ -57,19 +57,19 @@ def transfer_figure(runs: Sequence[Run], metric: str = "accuracy") -> Figure:
 
     Args:
         runs: of cross-dataset transfer or of domain generalisation, of one model and one source.
-        metric: a key of `METRICS`.
+        metric: a key of `TITLES`.
 
     Raises:
         ValueError: if there is no such run.
     """
-    own = runs_of(runs, runs[0].protocol if runs else "cross-dataset", metric)
+    own, metric = runs_of(runs, runs[0].protocol if runs else "cross-dataset", metric)
     sources = distinct(run.data for run in own)
     if len(sources) > 1:
         raise ValueError(f"A figure is of what was learned from one dataset, got {sources}.")
     lines = make_lines(own)
     styles = line_styles(lines)
     panels = sorted(source_and_targets(own).items(), key=lambda panel: len(panel[1]) == 1)  # the average first
-    figure, axes = panel_grid(len(panels), "", f"{METRICS[metric]} (%)")
+    figure, axes = panel_grid(len(panels), "", f"{TITLES[metric]} (%)")
     for place, (title, splits) in zip(axes, panels, strict=True):
         for position, line in enumerate(lines):
             value = over_datasets([line.by_seed(split, metric) for split in splits])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .averages import Value, over_datasets
-from .finished_runs import METRICS, Run
+from .finished_runs import TITLES, Run
 from .grouped_runs import Line, make_lines
 from .label_spacing import thin_ticks
 from .panels import add_legend, dataset_panels, name_panel, panel_grid, runs_of
@@ -28,16 +28,16 @@ def few_shot_figure(runs: Sequence[Run], metric: str = "accuracy") -> Figure:
 
     Args:
         runs: of the few-shot protocol and of one model.
-        metric: a key of `METRICS`.
+        metric: a key of `TITLES`.
 
     Raises:
         ValueError: if there is no such run.
     """
-    own = runs_of(runs, "few-shot", metric)
+    own, metric = runs_of(runs, "few-shot", metric)
     lines = make_lines(own, across=("num_shots",))
     styles = line_styles(lines)
     panels = dataset_panels(own)
-    figure, axes = panel_grid(len(panels), f"labelled {own[0].items} per class", f"{METRICS[metric]} (%)")
+    figure, axes = panel_grid(len(panels), f"labelled {own[0].items} per class", f"{TITLES[metric]} (%)")
     for place, (title, datasets) in zip(axes, panels.items(), strict=True):
         for line in lines:
             _draw_curve(place, _curve(line, datasets, metric), styles[line.label])

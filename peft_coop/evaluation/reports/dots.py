@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .averages import over_seeds
-from .finished_runs import METRICS, Run, check_metric
+from .finished_runs import TITLES, Run, check_metric, metric_of
 from .grouped_runs import Line, distinct, make_lines
 from .panels import CHARACTERS_PER_INCH, PAGE_WIDTH, SMALL_FONT, name_panel
 from .styles import method_colors
@@ -32,7 +32,7 @@ def ablation_figure(runs: Sequence[Run], metric: str = "accuracy") -> Figure:
 
     Args:
         runs: of the ablation protocol, of any models.
-        metric: a key of `METRICS`.
+        metric: a key of `TITLES`.
 
     Raises:
         ValueError: if there is no such run.
@@ -41,7 +41,8 @@ def ablation_figure(runs: Sequence[Run], metric: str = "accuracy") -> Figure:
     own = [run for run in runs if run.protocol == "ablation"]
     if not own:
         raise ValueError("A figure is of the ablation runs, got no such run.")
-    return dots_figure(own, metric, METRICS[metric])
+    metric = metric_of("ablation", metric)
+    return dots_figure(own, metric, TITLES[metric])
 
 
 def dots_figure(runs: Sequence[Run], metric: str, name: str) -> Figure:

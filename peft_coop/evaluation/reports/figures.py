@@ -43,6 +43,7 @@ FIGURES: dict[str, Callable[[Sequence[Run], str], Figure]] = {
     "segmentation": segmentation_figure,
     "video-few-shot": few_shot_figure,
     "video-base-to-new": base_to_new_figure,
+    "several-labels-few-shot": few_shot_figure,
 }
 
 

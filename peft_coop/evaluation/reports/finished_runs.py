@@ -26,6 +26,7 @@ SPLITS: dict[str, tuple[str, ...]] = {
     "few-shot-trials": ("test",),
     "video-few-shot-trials": ("test",),
     "video-base-to-new": ("base",),
+    "several-labels-few-shot": ("test",),
 }
 # What is measured of each split, and as people read it.
 METRICS = {"accuracy": "accuracy", "macro_accuracy": "macro accuracy", "ece": "expected calibration error"}
@@ -44,12 +45,31 @@ SEGMENTATION_METRICS = {
     "mean_accuracy": "mean accuracy of classes",
     "overall_accuracy": "accuracy of pixels",
 }
+# Of images with any number of labels.
+SEVERAL_METRICS = {
+    "mean_average_precision": "mean average precision",
+    "f1_macro": "F1 over classes",
+    "f1_micro": "F1 over all labels",
+}
+# Of videos, also the share of those whose class is among the best five.
+VIDEO_METRICS = {**METRICS, "top5_accuracy": "top-5 accuracy"}
+# What results of older versions may lack.
+LATER_METRICS = ("top5_accuracy",)
 # By protocol, where they are not `METRICS`.
-METRICS_OF = {"composition": COMPOSITION_METRICS, "segmentation": SEGMENTATION_METRICS}
+METRICS_OF = {
+    "composition": COMPOSITION_METRICS,
+    "segmentation": SEGMENTATION_METRICS,
+    "several-labels-few-shot": SEVERAL_METRICS,
+    "video-few-shot": VIDEO_METRICS,
+    "video-few-shot-trials": VIDEO_METRICS,
+    "video-base-to-new": VIDEO_METRICS,
+}
+# What a report can be asked to show, as people read it.
+TITLES = {**VIDEO_METRICS, **SEVERAL_METRICS}
 MORE_OF_COMPOSITIONS = ("best_hm_seen", "best_hm_unseen")
 CURVE = ("seen", "unseen")
-# What the protocols with videos have before their names.
-OF_VIDEOS = "video-"
+# What the protocols with videos have before their names, and those with several labels per image.
+OF_VIDEOS, OF_SEVERAL = "video-", "several-labels-"
 TEXTS = ("protocol", "data", "model", "method", "method_name")
 
 
@@ -138,14 +158,25 @@ def metrics_of(protocol: str) -> dict[str, str]:
     return METRICS_OF.get(protocol, METRICS)
 
 
+def metric_of(protocol: str, metric: str) -> str:
+    """What a report shows of a protocol: the metric, or the protocol's first where it has not that one.
+
+    Args:
+        protocol: a key of `SPLITS`.
+        metric: that is asked for.
+    """
+    own = metrics_of(protocol)
+    return metric if metric in own else next(iter(own))
+
+
 def check_metric(metric: str) -> None:
-    """Check that a metric is one of `METRICS`.
+    """Check that a metric is one of `TITLES`.
 
     Raises:
         ValueError: if it is not.
     """
-    if metric not in METRICS:
-        raise ValueError(f"`metric` must be one of {tuple(METRICS)}, got {metric!r}.")
+    if metric not in TITLES:
+        raise ValueError(f"`metric` must be one of {tuple(TITLES)}, got {metric!r}.")
 
 
 def identity(settings: dict[str, Any], across: Sequence[str] = ()) -> str:
@@ -219,6 +250,8 @@ def _check_results(results: dict[str, Any], protocol: str) -> None:
         place = f"results.{split}"
         _check_type(measured, dict, f"`{place}`")
         for metric in metrics_of(protocol):
+            if metric in LATER_METRICS and metric not in measured:
+                continue
             _check_fraction(_value(measured, metric, f"{place}."), f"`{place}.{metric}`")
         _check_type(_value(measured, "num_examples", f"{place}."), int, f"`{place}.num_examples`")
         if protocol == "composition":

@@ -124,7 +124,8 @@ def runs_csv(runs: Sequence[Run]) -> str:
 
 
 def _csv_row(run: Run, split: str) -> dict[str, Any]:
-    measured = {name: run.results[split][name] for name in (*metrics_of(run.protocol), "num_examples")}
+    of_split = run.results[split]
+    measured = {name: of_split.get(name) for name in (*metrics_of(run.protocol), "num_examples")}
     settings = {f"settings.{name}": _csv_value(value) for name, value in run.settings.items()}
     return {name: getattr(run, name) for name in TEXTS} | {"seed": run.seed, "split": split} | measured | settings
 

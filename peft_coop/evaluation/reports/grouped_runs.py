@@ -31,7 +31,7 @@ class Line:
         return any(run.num_shots for run in self.runs)
 
     def by_seed(self, split: str, metric: str, **fields: Any) -> dict[int, float]:
-        """A metric of each seed.
+        """A metric of each seed that has it.
 
         Args:
             split: of which images.
@@ -39,7 +39,7 @@ class Line:
             fields: attributes of the runs that count, such as `data` or `num_shots`.
         """
         runs = [run for run in self.runs if all(getattr(run, name) == value for name, value in fields.items())]
-        return {run.seed: run.results[split][metric] for run in runs if split in run.results}
+        return {run.seed: run.results[split][metric] for run in runs if metric in run.results.get(split, {})}
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:

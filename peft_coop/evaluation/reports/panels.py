@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .finished_runs import OF_VIDEOS, Run, check_metric
+from .finished_runs import OF_SEVERAL, OF_VIDEOS, Run, check_metric, metric_of
 from .grouped_runs import distinct
 
 if TYPE_CHECKING:
@@ -31,20 +31,21 @@ KEY_CHARACTERS = 4
 HIGH_LEGEND = 6
 
 
-def runs_of(runs: Sequence[Run], protocol: str, metric: str) -> list[Run]:
-    """The runs that a figure shows: of a protocol, or of that with videos where there is none with images.
+def runs_of(runs: Sequence[Run], protocol: str, metric: str) -> tuple[list[Run], str]:
+    """The runs that a figure shows, and which of their metrics.
+
+    They are of a protocol, or of that with videos or with several labels per image where there is none of it.
 
     Raises:
         ValueError: if there is none, they are of several models, or there is no such metric.
     """
     check_metric(metric)
-    own = [run for run in runs if run.protocol == protocol] or [
-        run for run in runs if run.protocol == f"{OF_VIDEOS}{protocol}"
-    ]
+    by_name = ([run for run in runs if run.protocol == f"{kind}{protocol}"] for kind in ("", OF_VIDEOS, OF_SEVERAL))
+    own: list[Run] = next(filter(None, by_name), [])
     models = distinct(run.model for run in own)
     if len(models) != 1:
         raise ValueError(f"A figure is of the {protocol} runs of one model, got {models or 'no such run'}.")
-    return own
+    return own, metric_of(own[0].protocol, metric)
 
 
 def dataset_panels(runs: Sequence[Run]) -> dict[str, list[str]]:

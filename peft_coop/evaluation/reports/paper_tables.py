@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from .averages import Value, over_datasets, over_seeds
 from .composition_tables import COMPOSITION_NOTE, composition_title, is_composition_as_published
-from .finished_runs import COMPOSITION_METRICS, METRICS, SEGMENTATION_METRICS, Run, check_metric
+from .finished_runs import COMPOSITION_METRICS, SEGMENTATION_METRICS, TITLES, Run, check_metric, metric_of
 from .grouped_runs import Line, distinct, make_lines, model_label
 from .missing_shots import shots_note
 from .published import (
@@ -83,7 +83,7 @@ def make_paper_tables(runs: Sequence[Run], metric: str = "accuracy") -> list[Pap
 
     Args:
         runs: of any protocols, datasets and models.
-        metric: a key of `METRICS`.
+        metric: a key of `TITLES`.
 
     Raises:
         ValueError: if there is no such metric.
@@ -93,7 +93,7 @@ def make_paper_tables(runs: Sequence[Run], metric: str = "accuracy") -> list[Pap
         table
         for protocol, build in BUILDERS.items()
         for model_runs in runs_by_model(runs, protocol)
-        for table in build(model_runs, metric)
+        for table in build(model_runs, metric_of(protocol, metric))
     ]
     earlier = [[other.label for other in tables[:number]].count(table.label) for number, table in enumerate(tables)]
     return [
@@ -108,7 +108,7 @@ def _few_shot(runs: Sequence[Run], metric: str) -> Iterator[PaperTable]:
         items = own[0].items
         images = f"{shots} training {items.removesuffix('s') if shots == 1 else items} per class"
         parts = {name: [("test", each) for each in data] for name, data in _datasets(own)}
-        where = f"{METRICS[metric]} in % with {images}, model {own[0].model}"
+        where = f"{TITLES[metric]} in % with {images}, model {own[0].model}"
         yield _by_dataset(own, metric, parts, f"Few-shot: {where}.", f"few-shot {shots} {model_label(own[0].model)}")
 
 
@@ -123,7 +123,7 @@ def _base_to_new(runs: Sequence[Run], metric: str) -> Iterator[PaperTable]:
         f"Published: {published()['source']['base_to_new']}." if methods else "",
     ]
     yield PaperTable(
-        caption=_caption(runs, f"Base to new: {METRICS[metric]} in %, model {runs[0].model}.", *notes),
+        caption=_caption(runs, f"Base to new: {TITLES[metric]} in %, model {runs[0].model}.", *notes),
         label=f"base-to-new {model_label(runs[0].model)}",
         headings=(["dataset", ""], [*(line.label for line in lines), *(f"published: {name}" for name in methods)]),
         groups=[
@@ -185,7 +185,7 @@ def _ablation(runs: Sequence[Run], metric: str) -> Iterator[PaperTable]:
         return [over_datasets([line.by_seed("test", metric, data=each) for each in data]) for _, data in parts]
 
     yield PaperTable(
-        caption=_caption(runs, f"Ablation: {METRICS[metric]} in %{model}."),
+        caption=_caption(runs, f"Ablation: {TITLES[metric]} in %{model}."),
         label="ablation",
         headings=(["setting"], [name for name, _ in parts]),
         groups=[[([line.label], cells(line)) for line in make_lines(runs)]],
@@ -252,6 +252,7 @@ BUILDERS: dict[str, Callable[[Sequence[Run], str], Iterator[PaperTable]]] = {
     "video-few-shot": _few_shot,
     "few-shot-trials": _few_shot,
     "video-few-shot-trials": _few_shot,
+    "several-labels-few-shot": _few_shot,
     "video-base-to-new": _base_to_new,
 }
 

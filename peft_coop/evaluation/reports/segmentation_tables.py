@@ -44,9 +44,10 @@ def segmentation_figure(runs: Sequence[Run], metric: str = "accuracy") -> Figure
 
     Args:
         runs: of the segmentation protocol, of one model.
-        metric: is not asked: of pixels it is always the mIoU.
+        metric: is not asked: of pixels it is the mIoU.
 
     Raises:
         ValueError: if there is no such run, or they are of several models.
     """
-    return dots_figure(runs_of(runs, "segmentation", metric), "mean_iou", SEGMENTATION_METRICS["mean_iou"])
+    own, shown = runs_of(runs, "segmentation", metric)
+    return dots_figure(own, shown, SEGMENTATION_METRICS[shown])

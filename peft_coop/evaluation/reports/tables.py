@@ -8,7 +8,7 @@ from ...methods import METHODS
 from ..scores import harmonic_mean
 from .averages import Value, over_datasets, over_seeds
 from .composition_tables import composition_tables
-from .finished_runs import METRICS, Run, check_metric
+from .finished_runs import TITLES, Run, check_metric, metric_of
 from .grouped_runs import Line, distinct, make_lines
 from .missing_shots import shots_note
 from .published import NUM_SHOTS, RECIPE_FIELDS, Row, paper_names, published, published_base_to_new
@@ -23,7 +23,7 @@ def make_tables(runs: Sequence[Run], metric: str = "accuracy") -> list[Table]:
 
     Args:
         runs: of any protocols, datasets and models.
-        metric: a key of `METRICS`.
+        metric: a key of `TITLES`.
 
     Raises:
         ValueError: if there is no run, or no such metric.
@@ -35,7 +35,7 @@ def make_tables(runs: Sequence[Run], metric: str = "accuracy") -> list[Table]:
         table
         for protocol, builder in BUILDERS.items()
         for model_runs in runs_by_model(runs, protocol)
-        for table in builder(model_runs, metric)
+        for table in builder(model_runs, metric_of(protocol, metric))
     ]
 
 
@@ -160,7 +160,7 @@ def _transfer_table(runs: Sequence[Run], metric: str) -> Table:
 def transfer_title(runs: Sequence[Run], metric: str) -> str:
     """What was measured, from which source."""
     kind = "Domain generalisation" if runs[0].protocol == "domain" else "Cross-dataset transfer"
-    return f"{kind} from {runs[0].data}: {METRICS[metric]} in %, model {runs[0].model}"
+    return f"{kind} from {runs[0].data}: {TITLES[metric]} in %, model {runs[0].model}"
 
 
 def source_and_targets(runs: Sequence[Run]) -> dict[str, list[str]]:
@@ -177,7 +177,7 @@ def _ablation_tables(runs: Sequence[Run], metric: str) -> Iterator[Table]:
         models = distinct(run.model for run in own)
         title = f"Ablation: {_where(metric, [data], *(models if len(models) == 1 else []))}"
         lines, note = make_lines(own), shots_note(own)
-        yield make_table(title, [METRICS[metric]], lines, lambda line: [over_seeds(line.by_seed("test", metric))], note)
+        yield make_table(title, [TITLES[metric]], lines, lambda line: [over_seeds(line.by_seed("test", metric))], note)
 
 
 BUILDERS: dict[str, Callable[[Sequence[Run], str], Iterator[Table]]] = {
@@ -192,6 +192,7 @@ BUILDERS: dict[str, Callable[[Sequence[Run], str], Iterator[Table]]] = {
     "few-shot-trials": _few_shot_tables,
     "video-few-shot-trials": _few_shot_tables,
     "video-base-to-new": _base_to_new_tables,
+    "several-labels-few-shot": _few_shot_tables,
 }
 
 
@@ -201,4 +202,4 @@ def _joined(*sentences: str) -> str:
 
 def _where(metric: str, datasets: Sequence[str], model: str = "") -> str:
     data = f"on {datasets[0]}" if len(datasets) == 1 else f"averaged over {len(datasets)} datasets"
-    return f"{METRICS[metric]} in % {data}" + (f", model {model}" if model else "")
+    return f"{TITLES[metric]} in % {data}" + (f", model {model}" if model else "")

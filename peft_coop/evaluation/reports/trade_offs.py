@@ -38,7 +38,7 @@ def composition_figure(runs: Sequence[Run], metric: str = "accuracy") -> Figure:
     Raises:
         ValueError: if there is no such run, or they are of several datasets.
     """
-    own = runs_of(runs, "composition", metric)
+    own, _ = runs_of(runs, "composition", metric)
     datasets = distinct(run.data for run in own)
     if len(datasets) > 1:
         raise ValueError(f"A figure is of one dataset, got {datasets}.")

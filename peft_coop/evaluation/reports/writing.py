@@ -32,7 +32,8 @@ def format_report(runs: Sequence[Run], metric: str = "accuracy") -> str:
 
     Args:
         runs: as `load_runs` reads them.
-        metric: "accuracy", "macro_accuracy" or "ece".
+        metric: "accuracy", "macro_accuracy" or "ece"; of videos also "top5_accuracy"; of several labels per image
+            "mean_average_precision", "f1_macro" or "f1_micro". A protocol without it shows its first.
 
     Raises:
         ValueError: if there is no run, or no such metric.
