@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor, SiglipImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from peft_coop.data import features as kept
-from peft_coop.data import prepare_images, with_image_embeds
+from peft_coop.data import preparation, prepare_images, with_image_embeds
 from peft_coop.data.preparation import center_crop_box, normalise
 from peft_coop.demo import MODEL_PATH
 from peft_coop.evaluation import FrozenCLIP
@@ -68,6 +68,24 @@ def test_a_crop_larger_than_the_image_is_black_around_it():
     assert prepared.shape == (1, 3, 18, 19)
     white = (prepared[0, 0] == 1).nonzero()
     assert (white.min(0).values.tolist(), white.max(0).values.tolist()) == ([1, 1], [16, 16])
+
+
+@pytest.mark.parametrize("size", [(3000, 2), (3, 3001), (2999, 1)])
+@pytest.mark.parametrize("crop", [(16, 16), (19, 13)])
+def test_of_a_very_long_image_only_the_middle_is_resized(size, crop, monkeypatch):
+    """To the pixels that it would have, whether the crop is larger than the shorter side or not."""
+    processor = small_processor(crop_size={"width": crop[0], "height": crop[1]}, do_normalize=False)
+    image = photograph(*size)
+    expected = prepare_images([image], processor)
+    monkeypatch.setattr(preparation, "MOST_RESIZED", 10_000)
+    found = prepare_images([image], processor)
+    assert (found - expected).abs().mean() < 0.002
+    assert (found - expected).abs().max() < 0.2  # of noise from 0 to 1, where Pillow clips between its passes
+
+
+@pytest.mark.parametrize("size", [(2_000_000, 1), (1, 2_000_000)])
+def test_a_line_of_pixels_takes_no_gigabytes(size):
+    assert prepare_images([Picture.new("RGB", size, "white")], CLIPImageProcessorPil()).shape == (1, 3, 224, 224)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def read_image(stored: dict[str, Any], index: int = 0, split: str | None = None)
     """
     with naming_what_is_unreadable(stored, index, split), opened(stored) as image:
         image.load()
-        return _in_rgb(ImageOps.exif_transpose(image))
+        return in_rgb(ImageOps.exif_transpose(image))
 
 
 @contextmanager
@@ -168,7 +168,12 @@ def opened(stored: dict[str, Any]) -> Iterator[Picture]:
         yield image
 
 
-def _in_rgb(image: Picture) -> Picture:
+def in_rgb(image: Picture) -> Picture:
+    """An image in RGB, those of 16 bits or of floats scaled to bytes.
+
+    Raises:
+        ValueError: if floats are neither from 0 to 1 nor from 0 to 255.
+    """
     if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow would clip at 255
         values = np.asarray(image).astype(np.int64).clip(0, 65535)
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))

@@ -9,6 +9,9 @@ import torch
 from PIL.Image import Image as Picture
 from PIL.Image import Resampling
 
+# Of an image whose resized form would have more pixels, as of one of 20,000 x 1, only what the crop keeps is resized.
+MOST_RESIZED = 2**24
+
 
 def prepare_images(images: Sequence[Picture], image_processor: Any) -> torch.Tensor:
     """`pixel_values` of images, `[N, 3, H, W]`, see `prepare_inputs`."""
@@ -78,8 +81,29 @@ def _resized_and_cropped(image: Picture, image_processor: Any) -> Picture:
         size = edge, int(edge * height / width)
     else:
         size = int(edge * width / height), edge
-    resized = image.resize(size, resampling_of(image_processor))
-    return resized.crop(center_crop_box(*size, crop["width"], crop["height"]))
+    wide, high = crop["width"], crop["height"]
+    if size[0] * size[1] > MOST_RESIZED:
+        return _part_resized(image, size, (wide, high), resampling_of(image_processor))
+    return image.resize(size, resampling_of(image_processor)).crop(center_crop_box(*size, wide, high))
+
+
+def _part_resized(image: Picture, size: tuple[int, int], crop: tuple[int, int], filter_: Resampling) -> Picture:
+    """The central part of an image that is very long for its width, without the memory that all of it would take.
+
+    A few values differ from those of the whole image, resized: Pillow rounds where a part begins, and between passes.
+
+    Args:
+        image: the image.
+        size: width and height that all of it would be resized to.
+        crop: width and height of the part.
+        filter_: Pillow's.
+    """
+    left, upper, right, lower = center_crop_box(*size, *crop)
+    left, upper, right, lower = max(left, 0), max(upper, 0), min(right, size[0]), min(lower, size[1])
+    across, down = image.width / size[0], image.height / size[1]
+    kept = right - left, lower - upper
+    part = image.resize(kept, filter_, box=(left * across, upper * down, right * across, lower * down))
+    return part.crop(center_crop_box(*kept, *crop))
 
 
 def resampling_of(image_processor: Any) -> Resampling:
