@@ -6,7 +6,6 @@ of it says otherwise:
     <!-- not run: REASON -->    Python is compiled and its imports are resolved, a shell's lines are parsed.
     <!-- file: NAME -->         The block is a file of the reader's, for later blocks to import.
     <!-- given: NAMES -->       The reader has these already, see `GIVEN` in `test_pages.py`.
-    <!-- run -->                The commands of a console run, too; without it their arguments are parsed.
     <!-- prints -->             The block is what the one before it printed, but for the digits of numbers.
 """
 
@@ -23,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [README, ROOT / "CONTRIBUTING.md", *DOCS, *sorted((ROOT / "examples").rglob("*.md"))]
-MARKS = ("not run", "file", "given", "run", "prints")
+MARKS = ("not run", "file", "given", "prints")
 FENCE = re.compile(
     r"(?:^ *<!-- (?P<mark>[^\n]*?) -->\n+)?^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$",
     flags=re.DOTALL | re.MULTILINE,

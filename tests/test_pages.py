@@ -1,6 +1,7 @@
 """Every snippet and command of README, documentation and examples: run, or at least read by what would run it."""
 
 import contextlib
+import functools
 import io
 import re
 import shutil
@@ -11,22 +12,32 @@ from pathlib import Path
 import datasets
 import pytest
 import transformers
+from page_commands import PACKAGE, check_meaning, is_there, parse, why_not, written_by
 from pages import DOCS, MARKS, PAGES, README, ROOT, Block, blocks_of, split_command, unresolved, words_of
 from peft import get_peft_model
 
 from peft_coop import CoOpConfig, PeftModelForImageClassification, demo
 from peft_coop.cli import main
-from peft_coop.cli.main import make_parser
+from peft_coop.data import sources
+from peft_coop.demo import colour_images, task_images
 from peft_coop.methods import METHODS
 
 # Its snippets run in a test file of their own, since they register a method.
 ELSEWHERE = {ROOT / "docs" / "own-method.md": "tests/test_own_method.py"}
-WITH_PYTHON = [page for page in PAGES if page not in ELSEWHERE and any(b.language == "python" for b in blocks_of(page))]
+SHELLS = ("console", "bash")
 COMMANDS = [(block, command) for page in PAGES for block in blocks_of(page) for command in block.commands]
-COMMANDS = [(block, command) for block, command in COMMANDS if block.language in ("console", "bash")]
-# What every program of a kind is told beside the arguments on the page, to be done in seconds.
-SHORTER = {"train": ["--epochs", "1"], "benchmark": ["--epochs", "1", "--seeds", "1"]}
+COMMANDS = [(block, command) for block, command in COMMANDS if block.language in SHELLS]
+TO_RUN = [
+    page
+    for page in PAGES
+    if page not in ELSEWHERE and any(b.language == "python" or PACKAGE in b.text for b in blocks_of(page))
+]
+# What is told beside the arguments on the page, so that it is done in seconds.
+SHORTER = {"train": ["--epochs", "1"]}
+# Adapters that a page says the reader has, by what they are learned from.
+ADAPTERS = {"my-prompt": "demo:digits", "shapes": "demo:shapes"}
 PUSHED = PeftModelForImageClassification
+LOAD_TASK = sources.load_task
 LOADERS = (transformers.AutoModel, transformers.AutoProcessor, transformers.AutoImageProcessor)
 
 
@@ -41,6 +52,7 @@ def stand_ins(monkeypatch, tmp_path, images, task):
     splits = datasets.DatasetDict({"train": task.train.select(range(20)), "test": task.test.select(range(4))})
     monkeypatch.setattr(datasets, "load_dataset", lambda name: splits)
     monkeypatch.setattr(demo, "load_task", lambda name: replace(task, test=task.test.select(range(40))))
+    monkeypatch.setattr(sources, "load_task", small_task)
     for loader in LOADERS:
         monkeypatch.setattr(loader, "from_pretrained", loading(loader.from_pretrained))
     monkeypatch.setattr(PUSHED, "push_to_hub", lambda model, name, **options: model.save_pretrained(name))
@@ -61,6 +73,27 @@ def shortened(real):
     return start
 
 
+@functools.cache
+def small_task(name: str):
+    """A task of the demo for commands, with some tens of images."""
+    with pytest.MonkeyPatch.context() as fewer:
+        fewer.setattr(task_images, "SHAPES_PER_CLASS", {"train": 2, "test": 2})
+        fewer.setattr(colour_images, "IMAGES", {"train": 40, "val": 20, "test": 40})
+        task = LOAD_TASK(name)
+    train, test = (
+        images.select(range(min(count, len(images)))) for images, count in ((task.train, 300), (task.test, 40))
+    )
+    return replace(task, train=train, test=test)
+
+
+@functools.cache
+def learned_from(source: str, folder: Path) -> Path:
+    """An adapter for commands that do not say where theirs comes from."""
+    main(["train", "--data", source, "--shots", "1", "--epochs", "1", "--output", str(folder), "--quiet"])
+    assert is_there(folder)
+    return folder
+
+
 def loading(real):
     """`from_pretrained` that has the demo's model for a name of the Hub."""
 
@@ -68,6 +101,11 @@ def loading(real):
         return real(name if Path(name).exists() else demo.MODEL_PATH, *arguments, **options)
 
     return load
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory):
+    return tmp_path_factory.mktemp("adapters")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +122,7 @@ def images(tmp_path_factory, task):
     first, second = task.test.select(range(2))
     first["image"].save(folder / "photo.jpg")
     save(second, folder / "more-photos", 1)
+    save(second, folder / "pictures", 1)
     return folder
 
 
@@ -92,18 +131,31 @@ def save(row, folder, name):
     row["image"].save(folder / f"{name}.png")
 
 
-def run_page(page: Path) -> tuple[dict, str]:
-    """Run a page's blocks in order: the names that its snippets have made, and what they printed."""
-    names, printed, last = {}, "", ""
+def run_page(page: Path, adapters: Path) -> tuple[dict, str, list[str]]:
+    """Run a page's blocks in order.
+
+    Returns:
+        the names that its snippets have made, what they printed, and the commands that were run.
+    """
+    names, printed, last, ran, missing = {}, "", "", [], []
     for block in blocks_of(page):
         if block.mark == "file":
             Path(block.note).write_text(block.text, encoding="utf-8")
         elif block.mark == "prints":
             assert words_of(last) == words_of(block.text), block.place
-        elif block.language == "python" or block.mark == "run":
-            last = run_snippet(block, names) if block.language == "python" else run_commands(block)
+        elif block.language == "python":
+            last = run_snippet(block, names)
             printed += last
-    return names, printed
+        elif block.language in SHELLS and block.mark != "not run":
+            for command in block.commands:
+                words = split_command(command)
+                if why_not(words, missing):
+                    missing += written_by(words[1:]) if words[0] == PACKAGE else []
+                    continue
+                last = run_command(block, words[1:], adapters)
+                printed += last
+                ran.append(command)
+    return names, printed, ran
 
 
 def run_snippet(block: Block, names: dict) -> str:
@@ -118,16 +170,13 @@ def run_snippet(block: Block, names: dict) -> str:
     return output.getvalue()
 
 
-def run_commands(block: Block) -> str:
-    return "".join(run_command(block, command) for command in block.commands)
-
-
-def run_command(block: Block, command: str) -> str:
-    program, *arguments = split_command(command)
-    assert program == "peft-coop", f"{block.place}: {command!r} cannot be run"
+def run_command(block: Block, arguments: list[str], adapters: Path) -> str:
+    for name in ADAPTERS.keys() & set(arguments) - set(written_by(arguments)):
+        if not is_there(name):
+            shutil.copytree(learned_from(ADAPTERS[name], adapters / name), name)
     extra = [] if "--epochs" in arguments else SHORTER.get(arguments[0], [])
     with contextlib.redirect_stdout(io.StringIO()) as output:
-        assert main([*arguments, *extra]) == 0, f"{block.place}: {command}"
+        assert main([*arguments, *extra]) == 0, f"{block.place}: {arguments}"
     return output.getvalue()
 
 
@@ -163,6 +212,9 @@ def make_model():
 GIVEN = {"model": make_model, "image_processor": lambda: demo.load_processor().image_processor}
 
 
+# How many commands of a page are run at the least: a rule that leaves out too much would be seen by nobody.
+LEAST = {"README.md": 3, "docs/quickstart.md": 3, "docs/tutorials/own-folder.md": 3, "docs/deciding.md": 7}
+LEAST |= {"docs/deployment.md": 2, "docs/tutorials/hub.md": 2, "docs/methods/coop.md": 1}
 # What the snippets of a page must have done, beside running.
 DONE = {
     "README.md": readme,
@@ -176,15 +228,17 @@ DONE = {
 @pytest.mark.usefixtures("stand_ins")
 @pytest.mark.filterwarnings("ignore:You are trying to modify a model with PEFT for a second time")
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute in the model")
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_the_snippets_of_a_page_run(page):
-    names, printed = run_page(page)
-    DONE.get(page.relative_to(ROOT).as_posix(), lambda *made: None)(names, printed)
+@pytest.mark.parametrize("page", TO_RUN, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_snippets_and_commands_of_a_page_run(page, adapters):
+    names, printed, ran = run_page(page, adapters)
+    name = page.relative_to(ROOT).as_posix()
+    assert len(ran) >= LEAST.get(name, 0), ran
+    DONE.get(name, lambda *made: None)(names, printed)
 
 
 def test_what_pages_must_have_done_is_asked_of_pages_that_exist():
-    assert set(DONE) <= {page.relative_to(ROOT).as_posix() for page in WITH_PYTHON}
-    assert len(WITH_PYTHON) > 5
+    assert set(DONE) | set(LEAST) <= {page.relative_to(ROOT).as_posix() for page in TO_RUN}
+    assert len(TO_RUN) > 5
     for page, test in ELSEWHERE.items():
         assert page in DOCS
         assert f'"{page.name}"' in (ROOT / test).read_text(encoding="utf-8")
@@ -225,9 +279,7 @@ def test_a_command_is_one(block, command):
 
 
 def parsed(block, arguments):
-    make_parser().parse_args(
-        [word for part in arguments for word in (["--output", "runs"] if part == "..." else [part])]
-    )
+    check_meaning(parse(arguments))
 
 
 def is_target(block, arguments):
@@ -276,6 +328,14 @@ def test_a_wrong_command_is_found(tmp_path):
     block = Block(README, 1, "console", "", "", "")
     with pytest.raises(SystemExit, match="2"):
         parsed(block, ["train", "--no-such-option"])
+    with pytest.raises(ValueError, match="--set no_such_setting is no setting of coop"):
+        parsed(block, ["train", "--data", "demo:digits", "--output", "new", "--set", "no_such_setting=1"])
+    with pytest.raises(AssertionError, match="demo:no-such-task"):
+        parsed(block, ["evaluate", "--data", "demo:no-such-task"])
+    with pytest.raises(AssertionError, match="coop:no-such-data@DATA"):
+        parsed(block, ["benchmark", "domain", "--data", "demo:digits", "--targets", "coop:no-such-data@DATA", "..."])
+    with pytest.raises(AssertionError, match="--no-flip has no effect without --augment"):
+        parsed(block, ["train", "--data", "demo:digits", "--output", "new", "--no-flip"])
     with pytest.raises(AssertionError, match="there is no nothing"):
         is_script(block, ["nothing.py"])
     with pytest.raises(AssertionError, match="--no-such-option"):
@@ -283,6 +343,28 @@ def test_a_wrong_command_is_found(tmp_path):
     with pytest.raises(AssertionError, match="nothing"):
         is_target(block, ["nothing"])
     assert unresolved("from peft_coop import CoOpConfig, nothing") == ["peft_coop.nothing"]
+
+
+@pytest.mark.parametrize(
+    "command, missing, reason",
+    [
+        ("peft-coop predict --adapter my-prompt photo.jpg", [], ""),
+        ("peft-coop predict --adapter my-prompt photo.jpg", ["my-prompt"], "it goes on from what is not run"),
+        ("peft-coop evaluate --adapter runs/seed1/adapter --data demo:digits", ["runs"], "it goes on from"),
+        ("peft-coop evaluate --adapter runs-2 --data demo:digits", ["runs"], ""),
+        ("peft-coop train --data coop:dtd@DATA --output new", [], "it reads what the reader has"),
+        ("peft-coop benchmark few-shot --data demo:digits --output runs", [], "it takes minutes"),
+        ("peft-coop benchmark few-shot --data demo:digits --output runs --dry-run", [], ""),
+        ("peft-coop benchmark few-shot --data demo:digits ...", [], "it is cut short"),
+        ("peft-coop export --format onnx shapes shapes-onnx", [], "it takes half a minute"),
+        ("peft-coop export --format classes shapes shapes.safetensors", [], ""),
+        ("make demo", [], "it calls what"),
+    ],
+)
+def test_what_is_run_and_why_not(command, missing, reason):
+    why = why_not(split_command(command), missing)
+    assert why.startswith(reason)
+    assert bool(why) == bool(reason)
 
 
 def test_links_lead_somewhere():
