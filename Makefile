@@ -5,7 +5,7 @@ VENV ?= .venv
 # What pip installs first, before anything that depends on torch. For CUDA, and after `make clean`:
 #   make demo TORCH="torch==<version> --index-url <where PyTorch publishes it>"
 TORCH ?= $(shell sed -n '/^torch==/p' constraints.txt)
-# Passed on by `demo`, `test` and `peft-suite`: make test ARGS="tests/test_configs.py -k middle"
+# Passed on by `demo`, `test`, `test-slow` and `peft-suite`: make test ARGS="tests/test_configs.py -k middle"
 ARGS ?=
 # A clone of https://github.com/huggingface/peft, at the release that is installed or near it; for `peft-suite`.
 PEFT_CHECKOUT ?=
@@ -17,13 +17,15 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 unexport PYTHONPATH
 unexport PYTHONHOME
 
-.PHONY: help demo test peft-suite quality format docs notebooks release-check lower-bounds clean
+.PHONY: help demo test test-slow peft-suite quality format docs notebooks release-check lower-bounds clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo     learn prompts for the tiny CLIP that ships with the package"
-	@echo "make test     run the tests"
+	@echo "make test     run the tests: a few minutes"
+	@echo "make test-slow"
+	@echo "              run those that it leaves out: tests/slow_tests.py"
 	@echo "make quality  lint, formatting, types"
 	@echo "make format   apply the formatting, and the fixes that the linter can make by itself"
 	@echo "make docs     build the documentation site into site/"
@@ -41,7 +43,10 @@ demo: $(VENV)/installed-cli
 	$(PY) -m peft_coop demo $(ARGS)
 
 test: $(VENV)/installed-test
-	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/installed-test
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
 peft-suite: $(VENV)/installed-peft-suite
 	PEFT_CHECKOUT="$(PEFT_CHECKOUT)" $(PY) -m pytest tests/peft_suite.py $(ARGS)

@@ -22,8 +22,10 @@ import torch
 from hypothesis import HealthCheck, settings
 from model_copies import copies_of
 from safetensors.torch import load_file
+from slow_tests import mark_slow
+from tiny_families import FAMILIES, TinyFamily
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, MetaClip2Config, MetaClip2Model
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, MetaClip2Config, MetaClip2Model, PreTrainedTokenizerBase
 
 from peft_coop.demo import MODEL_PATH, load_task
 from peft_coop.prompts import PromptTokenizer
@@ -36,6 +38,9 @@ settings.load_profile("tests")
 
 # More workers than these wait for the longest tests.
 MOST_WORKERS = 4
+
+# Folders with a tokenizer that no test changes.
+UNCHANGED_TOKENIZERS: set[str] = set()
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -52,7 +57,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What is imported by now stays: the collections that every Trainer asks for need not look through it again."""
+    """What is imported by now stays: no collection need look through it again."""
     gc.collect()
     gc.freeze()
 
@@ -62,8 +67,12 @@ LONG_FILES = ("test_examples", "test_hub", "test_cli", "test_trainer", "test_con
 LONG_FILES += ("test_distributed", "test_plots", "test_protocols")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long files first; within a file the order stays."""
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the slow tests, and put the long files first; within a file the order stays."""
+    unknown = mark_slow(items)
+    if unknown and config.args == config.getini("testpaths"):
+        raise pytest.UsageError(f"There are no such tests as slow_tests.py has: {sorted(unknown)}.")
     place = {name: index for index, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
@@ -98,13 +107,30 @@ def tokenizer(tokenizer_path):
 @pytest.fixture(scope="session", autouse=True)
 def _tokenizers_are_loaded_once(tokenizer_path, clip_path):
     """Those in folders that no test changes: to load CLIP's takes longer than most tests."""
-    load, unchanged = PromptTokenizer.from_pretrained, {tokenizer_path, clip_path, MODEL_PATH}
+    UNCHANGED_TOKENIZERS.update({tokenizer_path, clip_path, MODEL_PATH})
+    load = PromptTokenizer.from_pretrained
     load_once = cache(load)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            PromptTokenizer, "from_pretrained", lambda path: load_once(path) if path in unchanged else load(path)
+            PromptTokenizer,
+            "from_pretrained",
+            lambda path: load_once(path) if path in UNCHANGED_TOKENIZERS else load(path),
         )
         yield
+
+
+@pytest.fixture(scope="session")
+def family_tokenizer(tmp_path_factory) -> Callable[[TinyFamily], PreTrainedTokenizerBase]:
+    """A family's tokenizer, whose `name_or_path` is a folder with it; no test changes it."""
+
+    @cache
+    def find(key: str) -> PreTrainedTokenizerBase:
+        tokenizer = FAMILIES[key].make_tokenizer(folder := tmp_path_factory.mktemp("tokenizer"))
+        tokenizer.name_or_path = str(folder)
+        UNCHANGED_TOKENIZERS.add(str(folder))
+        return tokenizer
+
+    return lambda family: find(family.key)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -113,6 +139,14 @@ def _images_of_the_demo_are_drawn_once():
     with pytest.MonkeyPatch.context() as patch:
         load_once = cache(load_task)
         patch.setattr("peft_coop.data.sources.load_task", lambda name: copy(load_once(name)))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_training_collects_garbage():
+    """Every Trainer does, when it begins and ends: a tenth of all time, and Python does it by itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("accelerate.utils.memory.gc", SimpleNamespace(collect=lambda: 0))
         yield
 
 

@@ -18,7 +18,6 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[app]'")
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
 ]
 WAIT = 30_000  # milliseconds; a busy machine takes long

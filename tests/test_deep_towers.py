@@ -168,10 +168,8 @@ def test_vectors_that_are_missing_or_have_no_layer_are_refused(clip, tokenizer_p
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tokenizers")
-    tokenizers = {key: family.make_tokenizer(folder / key) for key, family in SUPPORTED.items()}
-    return {key: str(folder / key) for key in tokenizers}
+def folders(family_tokenizer):
+    return {key: family_tokenizer(family).name_or_path for key, family in SUPPORTED.items()}
 
 
 def images_of(family, batch=2):

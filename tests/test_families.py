@@ -40,11 +40,10 @@ in_every_family = pytest.mark.parametrize("key", SUPPORTED)
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def folders(family_tokenizer):
     """Each family's tokenizer, in a folder."""
-    folder = tmp_path_factory.mktemp("tokenizers")
-    tokenizers = {key: family.make_tokenizer(folder / key) for key, family in SUPPORTED.items()}
-    return {key: (str(folder / key), tokenizer) for key, tokenizer in tokenizers.items()}
+    tokenizers = {key: family_tokenizer(family) for key, family in SUPPORTED.items()}
+    return {key: (tokenizer.name_or_path, tokenizer) for key, tokenizer in tokenizers.items()}
 
 
 @cache

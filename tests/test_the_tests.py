@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import LONG_FILES, pytest_collection_modifyitems, pytest_xdist_auto_num_workers
+from slow_tests import mark_slow
 
 FILES = sorted(Path(__file__).parent.glob("test_*.py"))
 
@@ -93,6 +94,22 @@ def test_a_worker_for_every_core_that_may_be_used(cores, given, workers, monkeyp
 def test_long_files_come_first_in_their_own_order():
     assert set(LONG_FILES) <= {file.stem for file in FILES}
     names = ["test_data", LONG_FILES[1], LONG_FILES[0], LONG_FILES[1]]
-    items = [SimpleNamespace(path=Path(f"{name}.py"), number=number) for number, name in enumerate(names)]
-    pytest_collection_modifyitems(items)
+    items = [SimpleNamespace(path=Path(f"{name}.py"), name="test", number=number) for number, name in enumerate(names)]
+    pytest_collection_modifyitems(SimpleNamespace(args=["one file"], getini=lambda name: ["tests"]), items)
     assert [item.number for item in items] == [2, 1, 3, 0]
+
+
+class Collected(SimpleNamespace):
+    """A test as pytest collects it."""
+
+    def add_marker(self, mark):
+        self.marks = [mark.name]
+
+
+def test_what_is_slow_is_a_test_and_its_first_cases_are_not(monkeypatch):
+    monkeypatch.setattr("slow_tests.QUICK", {"test_data": 0, "test_hub::test_push": 1, "test_cli::test_gone": 1})
+    names = [("test_data", "test_any"), *[("test_hub", "test_push")] * 2, ("test_hub", "test_push_again")]
+    items = [Collected(path=Path(f"{file}.py"), name=name, marks=[]) for file, name in names]
+    assert mark_slow(items) == set()  # nobody asked for the file of what is gone
+    assert [item.marks for item in items] == [["slow"], [], ["slow"], []]
+    assert mark_slow([Collected(path=Path("test_cli.py"), name="test_other")]) == {"test_cli::test_gone"}

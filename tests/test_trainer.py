@@ -439,7 +439,6 @@ def test_torch_compile_in_the_trainer(make_model, tmp_path):
     assert compiled == pytest.approx(eager, rel=1e-9)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which(CXX), reason=f"torch.compile finds no {CXX}")
 @pytest.mark.skipif(not PYTHON_H.is_file(), reason="torch.compile needs Python's headers")
 def test_inductor_in_the_trainer(make_model, tmp_path):
