@@ -50,6 +50,17 @@ def test_the_wheel_says_that_it_is_typed(wheel, metadata):
     assert "Typing :: Typed" in metadata.get_all("Classifier")
 
 
+def test_the_page_of_the_package_index_is_readme_without_links_that_lead_nowhere_there(metadata):
+    written, shown = (ROOT / "README.md").read_text(encoding="utf-8"), metadata.get_payload()
+    link = re.compile(r"\[([^\]]+)\]\(([^)]+)\)")
+    assert len([target for _, target in link.findall(written) if "://" not in target]) > 30
+    assert [target for _, target in link.findall(shown) if not target.startswith("https://")] == []
+    assert "](https://github.com/huggingface/peft)" in shown
+    assert "*`docs/images/demo-few-shot.png` in the repository: accuracy over labelled images per class.*" in shown
+    assert set(re.findall(r"\w+", link.sub(r"\1", written))) <= set(re.findall(r"\w+", shown))
+    assert metadata["Description-Content-Type"] == "text/markdown"
+
+
 def test_the_wheel_has_all_data_files_and_nothing_else(wheel):
     shipped = {name for name in wheel.namelist() if name.startswith("peft_coop/")}
     own = [path for path in (ROOT / "peft_coop").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
