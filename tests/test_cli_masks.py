@@ -3,9 +3,14 @@
 import json
 
 import numpy as np
+import onnxruntime
 import pytest
+import torch
+from peft import PeftModel
 from PIL import Image
+from transformers import AutoImageProcessor
 
+from peft_coop import demo
 from peft_coop.cli.main import main
 from peft_coop.demo import load_scene_task
 
@@ -202,3 +207,34 @@ def test_train_goes_on_where_it_was_stopped_and_with_the_same_options_only(
     assert optimizer_steps.taken == 2
     scores = [json.loads((place / "scores.json").read_text("utf-8")) for place in (trained, tmp_path / "again")]
     assert scores[0]["per_category_iou"] == scores[1]["per_category_iou"]
+
+
+def test_a_graph_gives_the_adapters_logits_and_its_miou(trained, folder, tmp_path, capsys):
+    """Of squares as large as those of the training; images are read in windows of them."""
+    place, data = tmp_path / "graph", ["--data", f"masks:{folder}", "--quiet"]
+    assert main(["export", "--format", "onnx", "--precision", "int8", str(trained), str(place), *data]) == 0
+    first, full, int8 = capsys.readouterr().out.splitlines()
+    assert first == f"Wrote {place}: 13 classes."
+    mean_iou = json.loads((trained / "scores.json").read_text(encoding="utf-8"))["mean_iou"]
+    assert full.startswith("onnx/model.onnx\tfloat32\t")
+    assert full.endswith(f"\tmIoU {100 * mean_iou:.1f}%")
+    assert int8.startswith("onnx/model_quantized.onnx\tint8\t")
+
+    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    assert (config["model_type"], config["image_size"], config["id2label"]["1"]) == (
+        "segformer",
+        48,
+        "brown background",
+    )
+    session = onnxruntime.InferenceSession(str(place / "onnx" / "model.onnx"))
+    assert session.get_inputs()[0].shape == ["batch", 3, 48, 48]
+    model = PeftModel.from_pretrained(demo.load_clip(), trained).eval()
+    for batch in (1, 3):
+        pixels = torch.randn(batch, 3, 48, 48, generator=torch.Generator().manual_seed(batch))
+        [found] = session.run(None, {"pixel_values": pixels.numpy()})
+        with torch.no_grad():
+            expected = model(pixel_values=pixels).logits
+        assert expected.shape[:2] == (batch, 13)
+        torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)
+    processor = AutoImageProcessor.from_pretrained(place)
+    assert processor(Image.new("RGB", (70, 60)), return_tensors="pt")["pixel_values"].shape == (1, 3, 48, 48)

@@ -5,8 +5,12 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
-from video_files import write_folder, write_frames, write_video
+from PIL import Image
+from transformers import AutoImageProcessor
+from video_files import levels, write_folder, write_frames, write_video
 
 from peft_coop.cli import main
 
@@ -129,3 +133,32 @@ def test_an_adapter_of_videos_does_not_take_images(adapter, videos, tmp_path, ca
     assert "holds no video, and no frame of one" in capsys.readouterr().err
     run("calibrate", adapter, "--data", f"videos:{videos}", code=2)
     assert "Adapters of images are calibrated" in capsys.readouterr().err
+
+
+def test_a_graph_answers_as_the_adapter_does(adapter, videos, tmp_path, capsys):
+    """Measured on the clips that `evaluate` draws, and run by hand on frames that are chosen as its config says."""
+    place, data = tmp_path / "graph", ["--data", f"videos:{videos}", "--clips", "2", "--quiet"]
+    run("export", "--format", "onnx", "--precision", "int8", adapter, place, *data)
+    first, full, int8 = capsys.readouterr().out.splitlines()
+    assert first == f"Wrote {place}: 2 classes."
+    run("evaluate", "--adapter", adapter, *data, "--json")
+    accuracy = json.loads(capsys.readouterr().out)["accuracy"]
+    told = rf"onnx/model\.onnx\tfloat32\t\d\.\d MB\tlogits within \d\.\de-\d\d\taccuracy {100 * accuracy:.1f}%"
+    assert re.fullmatch(told, full)
+    assert int8.startswith("onnx/model_quantized.onnx\tint8\t")
+
+    config = json.loads((place / "config.json").read_text())
+    assert (config["model_type"], config["num_frames"], config["frame_sampling"]) == ("videomae", 4, "linspace")
+    frames = write_frames(tmp_path / "frames", levels(7))
+    files = np.array(sorted(frames.iterdir()))[np.linspace(0, 6, 4).round().astype(int)]
+    pictures = [Image.open(file).convert("RGB") for file in files]
+    pixels = AutoImageProcessor.from_pretrained(place)(pictures, return_tensors="np")["pixel_values"]
+    session = onnxruntime.InferenceSession(str(place / "onnx" / "model.onnx"))
+    assert session.get_inputs()[0].shape == ["batch", 4, 3, 48, 48]
+    [logits] = session.run(None, {"pixel_values": np.stack([pixels, pixels, pixels[[0, 0, 0, 0]]])})
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    found = dict(zip(config["id2label"].values(), (powers / powers.sum(-1, keepdims=True))[1], strict=True))
+    run("predict", "--adapter", adapter, frames, "--top-k", "2", "--json", "--quiet")
+    top = json.loads(capsys.readouterr().out)["top"]
+    assert found == pytest.approx({each["label"]: each["probability"] for each in top}, abs=1e-4)
+    assert abs(logits[2] - logits[0]).max() > 1e-3  # of the first frame alone

@@ -17,7 +17,7 @@ from PIL import Image
 from tiny_families import FAMILIES
 from transformers import AutoConfig, AutoImageProcessor, CLIPImageProcessor, SiglipImageProcessor
 
-from peft_coop import CoOpConfig, VPTConfig
+from peft_coop import CoCoOpConfig, CoOpConfig, VPTConfig
 from peft_coop.export import export_onnx, onnx_folder, onnx_graph
 
 NAMES = ["cat", "犬", "dog"]
@@ -142,16 +142,21 @@ def test_the_service_of_the_examples_reads_the_folder(exported, classifier, clip
     assert (answer[0]["label"] == "other") == bool(expected[:3].max() < 0.3)
 
 
-def test_siglip(tmp_path):
-    """Another tower, pooled by attention, and a bias; of its precisions one alone."""
-    family = FAMILIES["siglip.2"]
+@pytest.mark.parametrize(("key", "position"), [("clip", "middle"), ("siglip.2", "end")])
+def test_a_prompt_that_looks_at_each_image_has_its_text_tower_in_the_graph(key, position, tmp_path):
+    """Read as a tree whose ends are frozen, or whole by another tower, with a bias; of its precisions one alone."""
+    family = FAMILIES[key]
     family.make_tokenizer(tmp_path / "tokenizer")
-    config = CoOpConfig(class_names=NAMES, n_ctx=4, tokenizer_name_or_path=str(tmp_path / "tokenizer"))
-    classifier = drawn(get_peft_model(family.make_model(), config)).to_classifier()
-    processor = SiglipImageProcessor(size={"height": 16, "width": 16})
-    [file] = export_onnx(classifier, processor, tmp_path / "onnx", ["float32"])
-    expected = torch_logits(classifier, images(3))
-    np.testing.assert_allclose(run(file.path, images(3)), expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
+    settings = {"n_ctx": 4, "ctx_init": None, "class_token_position": position, "calibration_temperature": 2.0}
+    settings |= {"meta_net_reduction": 4, "tokenizer_name_or_path": str(tmp_path / "tokenizer")}
+    model = drawn(get_peft_model(family.make_model(), CoCoOpConfig(class_names=NAMES, **settings)))
+    kind = SiglipImageProcessor if key == "siglip.2" else CLIPImageProcessor
+    processor = kind(size={"height": 16, "width": 16}, do_center_crop=False)
+    [file] = export_onnx(model, processor, tmp_path / "onnx", ["float32"])
+    for batch in (1, 3):
+        expected = torch_logits(model, images(batch)) / 2
+        most = 1e-4 * max(1, np.abs(expected).max())
+        np.testing.assert_allclose(run(file.path, images(batch)), expected, rtol=0, atol=most)
     assert {path.name for path in (tmp_path / "onnx" / "onnx").iterdir()} == {"model.onnx"}
 
 
@@ -168,7 +173,7 @@ def test_images_of_any_shape_are_refused(tmp_path):
 def put_in_place(monkeypatch, exported, change):
     """Instead of tracing again, the graph that was exported, changed by a function."""
 
-    def write_graph(classifier, example, path):
+    def write_graph(graph, example, path):
         graph = onnx.load(exported.folder / FILES[0])
         change(graph)
         onnx.save(graph, path)

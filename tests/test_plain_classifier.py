@@ -124,7 +124,7 @@ def test_every_method(kind, make_model, images):
     """Prompts in the vision tower go along; a prompt that needs the image is refused."""
     model = make_model(kind.config())
     if model.prompt_layer.prompt.needs_images:
-        with pytest.raises(ValueError, match="reads them anew for each image, so they are no fixed matrix"):
+        with pytest.raises(ValueError, match=r"reads them anew for each image, .* `peft_coop\.export\.export_onnx`"):
             model.to_classifier()
         return
     classifier = model.to_classifier()

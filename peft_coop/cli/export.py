@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..progress import stage
-from .loading import load_adapter, load_images
+from .exported_data import measure_for
+from .loading import load_adapter
+from .mask_options import MASKS, add_masks, refuse_of_masks, windows_of
 from .messages import say
-from .options import IMAGES, add_data, add_model, add_quiet, check_new, percent
+from .options import IMAGES, add_data, add_model, add_quiet, check_new
+from .video_options import VIDEOS, add_clips
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from peft import PeftModel
 
-    from ..data import ImageData
     from ..evaluation import FrozenCLIP
     from ..export import ClassMatrixForImageClassification
+    from .exported_data import Measure
 
 FORMATS = ("classes", "classifier", "onnx")
 PRECISIONS = ("float32", "float16", "int8")
-BATCH_SIZE = 32
 EXAMPLES = """\
 examples:
   peft-coop export --format classes pets pets.safetensors
   peft-coop export --format classifier pets pets-classifier
   peft-coop export --format onnx pets pets-onnx --data folder:my-images
+  peft-coop export --format onnx streets streets-onnx --crop-size 512 --data masks:my-streets
 
 The page docs/deployment.md says what each of them is, and what reads it.
 """
@@ -39,7 +42,8 @@ def add_commands(commands: Any) -> None:
         "export",
         help="a saved prompt as something that runs without this library",
         description="Write the classes as a matrix of features (classes), a classifier for transformers (classifier), "
-        "or ONNX graphs from pixels to logits (onnx). Nothing is written over.",
+        "or ONNX graphs from pixels to logits (onnx), also of prompts for videos and for masks, and of those that look "
+        "at each image. Nothing is written over.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -52,8 +56,10 @@ def add_commands(commands: Any) -> None:
         choices=PRECISIONS,
         help="of onnx: a graph beside that in float32; may be given several times (default: all)",
     )
-    add_data(parser, required=False, text=f"what to print the accuracy on: {IMAGES}")
+    add_data(parser, required=False, text=f"what to print the accuracy, or mIoU, on: {IMAGES}; {VIDEOS}; {MASKS}")
     add_model(parser, default=None)
+    add_masks(parser, learns=False)
+    add_clips(parser)
     add_quiet(parser)
     parser.set_defaults(run=run_export)
 
@@ -62,30 +68,37 @@ def run_export(options: argparse.Namespace) -> None:
     """Write it, and print what was written.
 
     Raises:
-        ValueError: if something is there already, or an option is of another format.
+        ValueError: if something is there already, or an option is of another format or task.
     """
     if options.precision and options.format != "onnx":
         raise ValueError("--precision is for --format onnx.")
     if options.data and options.format == "classes":
         raise ValueError("--data is for --format classifier and onnx: a matrix of classes reads no images.")
     check_new(options.output)
-    data = load_images(options.data, options) if options.data else None
     model, clip = load_adapter(options.adapter, options)
+    if not gives_masks(model):
+        refuse_of_masks(options, f"the adapter {options.adapter!r}")
     if options.format == "classes":
         model.export_classes(options.output)
         print(f"Wrote {options.output}: {len(model.class_names)} classes, {size_of(options.output)}.")
         return
-    classifier = model.to_classifier()
-    if data is not None:
-        check_classes(classifier, data)
-    write = write_classifier if options.format == "classifier" else write_onnx
-    write(classifier, clip, data, options)
+    classifier = model.to_classifier() if options.format == "classifier" else None
+    measure = measure_for(model, clip, options) if options.data else None
+    if classifier is not None:
+        write_classifier(classifier, clip, measure, options)
+    else:
+        write_onnx(model, clip, measure, options)
+
+
+def gives_masks(model: PeftModel) -> bool:
+    """Whether an adapter gives each pixel a class."""
+    return model.get_base_model().prompt_layer.prompt.task_head.task_type == "SEMANTIC_SEG"
 
 
 def write_classifier(
     classifier: ClassMatrixForImageClassification,
     clip: FrozenCLIP,
-    data: ImageData | None,
+    measure: Measure | None,
     options: argparse.Namespace,
 ) -> None:
     """Write a classifier for transformers, with its image processor."""
@@ -103,74 +116,36 @@ def write_classifier(
         with torch.no_grad():
             return classifier(pixel_values.to(classifier.device)).logits.cpu().numpy()
 
-    if data is not None:
-        print(f"Accuracy on {data.name}: {percent(accuracy(run, clip, data))}%.")
+    if measure is not None:
+        print(f"{measure.name.capitalize()} on {measure.data}: {measure.told(run)}.")
 
 
-def write_onnx(
-    classifier: ClassMatrixForImageClassification,
-    clip: FrozenCLIP,
-    data: ImageData | None,
-    options: argparse.Namespace,
-) -> None:
-    """Write ONNX graphs, and print of each its size, how far its logits are from torch's, and its accuracy."""
+def write_onnx(model: PeftModel, clip: FrozenCLIP, measure: Measure | None, options: argparse.Namespace) -> None:
+    """Write ONNX graphs, and print of each its size, how far its logits are from torch's, and how well it answers."""
     from ..export import OnnxClassifier, export_onnx
 
     say("tracing the graphs, comparing them with torch: about a minute")
     precisions = options.precision or PRECISIONS
-    files = export_onnx(classifier, clip.processor.image_processor, options.output, precisions)
-    print(f"Wrote {options.output}: {classifier.config.num_labels} classes.")
+    files = export_onnx(model, image_processor_for(model, clip, options), options.output, precisions)
+    labels = json.loads((options.output / "config.json").read_text(encoding="utf-8"))["id2label"]
+    print(f"Wrote {options.output}: {len(labels)} classes.")
     for file in files:
         told = [f"{file.path.relative_to(options.output)}", file.precision, size_of(file.path)]
         told.append(f"logits within {file.difference:.1e}")
-        if data is not None:
-            told.append(f"accuracy {percent(accuracy(OnnxClassifier(file.path), clip, data))}%")
+        if measure is not None:
+            told.append(f"{measure.name} {measure.told(OnnxClassifier(file.path))}")
         print("\t".join(told))
 
 
-def check_classes(classifier: ClassMatrixForImageClassification, data: ImageData) -> None:
-    """Check that images have the classes that are exported.
+def image_processor_for(model: PeftModel, clip: FrozenCLIP, options: argparse.Namespace) -> Any:
+    """What prepares images for the graph: of squares that are as large as those of the training, for masks."""
+    image_processor = clip.processor.image_processor
+    if not gives_masks(model):
+        return image_processor
+    from ..data import mask_image_processor
 
-    Raises:
-        ValueError: if they have others, there are no test images, or these have any number of classes.
-    """
-    from ..data import has_several_labels
-
-    labels = [classifier.config.id2label[index] for index in range(classifier.config.num_labels)]
-    own = labels[:-1] if classifier.config.n_others else labels
-    if own != list(data.class_names):
-        raise ValueError(
-            f"The prompt's classes are {own[:5]} (of {len(own)}), and {data.name} has {data.class_names[:5]} (of "
-            f"{len(data.class_names)}): accuracy needs the same in the same order. Leave --data out."
-        )
-    if not len(data.test):
-        raise ValueError(f"{data.name} has no test images: leave --data out.")
-    if has_several_labels(data.test):
-        raise ValueError(
-            f"{data.name} has images with any number of labels, and the accuracy that is printed is for one each: "
-            "leave --data out."
-        )
-
-
-def accuracy(run: Callable[[torch.Tensor], np.ndarray], clip: FrozenCLIP, data: ImageData) -> float:
-    """The share of test images whose class has the highest logit.
-
-    Args:
-        run: gives logits `[B, C]` of `pixel_values` `[B, 3, H, W]`.
-        clip: has the image processor.
-        data: has the images.
-    """
-    from ..data.images import ImageRows
-    from ..data.preparation import prepare_images
-
-    rows, labels, right = ImageRows(data.test), data.test["label"], 0
-    with stage("classifying", len(rows), "image") as progress:
-        for start in range(0, len(rows), BATCH_SIZE):
-            indices = range(start, min(start + BATCH_SIZE, len(rows)))
-            best = run(prepare_images([rows[index] for index in indices], clip.processor.image_processor)).argmax(-1)
-            right += sum(int(found) == labels[index] for found, index in zip(best, indices, strict=True))
-            progress.update(len(indices))
-    return right / len(rows)
+    side = windows_of(options, clip, options.adapter).crop_size
+    return mask_image_processor(image_processor, {"height": side, "width": side})
 
 
 def size_of(path: Path) -> str:

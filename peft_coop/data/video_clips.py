@@ -79,8 +79,21 @@ def clips_to_test(
         `[B, T, P]`.
     """
     rows = range(len(frames)) if rows is None else rows
-    return torch.stack([_clip_to_test(frames[row], clip_length, [seed, clip, row, OF_TESTS]) for row in rows])
+    return torch.stack([clip_to_test(frames[row], clip_length, clip, row, seed) for row in rows])
 
 
-def _clip_to_test(frames: Tensor, clip_length: int, seed: list[int]) -> Tensor:
-    return frames[draw_frames(len(frames), clip_length, np.random.default_rng(seed))]
+def clip_to_test(frames: Tensor, clip_length: int, clip: int, row: int, seed: int = 0) -> Tensor:
+    """One clip of a video, see `clips_to_test`.
+
+    Args:
+        frames: of the video, `[N, ...]`: their features or pixels.
+        clip_length: T.
+        clip: its number.
+        row: the video's number.
+        seed: of the draws.
+
+    Returns:
+        `[T, ...]`.
+    """
+    generator = np.random.default_rng([seed, clip, row, OF_TESTS])
+    return frames[draw_frames(len(frames), clip_length, generator)]

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
+from ..models import OTHER
 from ..towers import find_family, projection_dim
 from .fixed_classes import FixedClasses, fixed_classes
 from .image_side import image_side_weights
 from .modeling_class_matrix import ClassMatrixConfig, ClassMatrixForImageClassification
 
-OTHER = "other"  # the label of what is none of the classes
 # What a dual encoder's config says of its classes and of where it was loaded from.
 OF_CLASSIFIERS = ("id2label", "label2id", "problem_type", "num_labels", "_name_or_path", "architectures")
 

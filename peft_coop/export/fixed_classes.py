@@ -16,6 +16,8 @@ from ..models import prompt_in_use
 from ..models.class_texts import ClassTexts
 from ..towers import computing_dtype, cosine_logits, normalize, scale_and_bias, text_tower
 
+AS_A_GRAPH = "The whole of it can be a graph: `peft-coop export --format onnx`, or `peft_coop.export.export_onnx`."
+
 
 @dataclass(frozen=True)
 class FixedClasses:
@@ -59,12 +61,13 @@ def fixed_classes(model: nn.Module) -> FixedClasses:
             one than to classify images.
     """
     layer, name = prompt_in_use(model)
+    model._check_saved_modules()
     names, prompt, is_off = layer.texts.class_names, layer.prompt, layer.disable_adapters
     check_exportable(prompt, name, is_off)
     decision = model.decision
     others = tuple(decision["other_names"] or ())
     with in_evaluation(model):
-        features = features_with(model, others) if others else model.get_text_features().pooler_output
+        features = text_features(model, others)
     class_embeds = normalize(features)
     # A prompt may have learned its own, where an image has any number of classes.
     learned = None if is_off else prompt.scale_and_bias
@@ -122,24 +125,28 @@ def check_exportable(prompt: Prompt, adapter_name: str, is_off: bool) -> None:
     """
     if type(prompt.task_head) is not ImageClassificationHead:
         raise ValueError(
-            f"Adapter {adapter_name!r} cannot be exported: its task is {prompt.task_head.task_type}, and what can be "
-            "exported so far is a classifier of single images by their cosines with the classes (IMAGE_CLS). Serve "
-            "the model itself."
+            f"The classes of adapter {adapter_name!r} are no matrix to compare single images with: its task is "
+            f"{prompt.task_head.task_type}, and that is for IMAGE_CLS. {AS_A_GRAPH}"
         )
     if prompt.needs_images and not is_off:
         raise ValueError(
             f"The classes of adapter {adapter_name!r} cannot be exported: {type(prompt).__name__} reads them anew for "
-            "each image, so they are no fixed matrix, and the text tower is needed with every image. Serve the model "
-            "itself, or learn a prompt that does not look at the image."
+            f"each image, so they are no fixed matrix, and the text tower is needed with every image. {AS_A_GRAPH}"
         )
 
 
-def features_with(model: Any, others: Sequence[str]) -> Tensor:
+def text_features(model: Any, others: Sequence[str]) -> Tensor:
     """Text features of the classes of the adapter in use and of other names, `[C + O, P]`, not normalised.
+
+    Args:
+        model: the dual encoder with a prompt that does not look at images.
+        others: O names; none while adapters are disabled.
 
     Raises:
         ValueError: if the prompt can have no other classes than its own.
     """
+    if not others:
+        return model.get_text_features().pooler_output
     layer = model.prompt_layer
     names = layer.texts.class_names
     layer.prompt.check_classes([*names, *others], names)

@@ -28,25 +28,33 @@ def image_side_weights(model: nn.Module) -> dict[str, Tensor]:
     """
     holder = nn.Module()
     for name in find_family(model).image_parts:
-        holder.add_module(name, _settled(name, deepcopy(model.get_submodule(name))))
+        holder.add_module(name, settled(name, deepcopy(model.get_submodule(name))))
     return {name: tensor.detach() for name, tensor in holder.state_dict().items()}
 
 
 @torch.no_grad()
-def _settled(path: str, module: nn.Module) -> nn.Module:
-    """A module without the adapters in it, which is another one where it is an adapter's layer itself."""
+def settled(path: str, module: nn.Module) -> nn.Module:
+    """A module without the adapters in it, which is another one where it is an adapter's layer itself.
+
+    Args:
+        path: its name in the model, for errors.
+        module: a copy of one's own: it is changed.
+
+    Raises:
+        ValueError: if an active adapter cannot be merged.
+    """
     if isinstance(module, AuxiliaryTrainingWrapper):
         wrapper = cast(Any, module)
         if hasattr(wrapper, "token_adapter"):  # trainable tokens: of a table of embeddings
             return _merged(path, wrapper.token_adapter)
         is_used = wrapper.active_adapters and not wrapper.disable_adapters
-        return _settled(
+        return settled(
             path, wrapper.modules_to_save[wrapper.active_adapters[0]] if is_used else wrapper.original_module
         )
     if isinstance(module, BaseTunerLayer):
         return _merged(path, cast(Any, module))
     for name, child in list(module.named_children()):
-        plain = _settled(f"{path}.{name}", child)
+        plain = settled(f"{path}.{name}", child)
         if plain is not child:
             setattr(module, name, plain)
     return module
@@ -58,7 +66,7 @@ def _merged(path: str, layer: Any) -> nn.Module:
     Raises:
         ValueError: if they cannot be.
     """
-    layer.base_layer = _settled(path, layer.base_layer)  # first, since an adapter may stand in another one's layer
+    layer.base_layer = settled(path, layer.base_layer)  # first, since an adapter may stand in another one's layer
     try:
         if layer.disable_adapters:
             if layer.merged:

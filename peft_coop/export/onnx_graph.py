@@ -14,70 +14,63 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..towers import FAMILIES
-from .modeling_class_matrix import ClassMatrixForImageClassification
+from .graphs import Graph
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 # What protobuf, and so a file without further files beside it, can hold.
 MOST_BYTES = 2**31 - 2**24
-# What a graph is called of which torch names the nodes: those outside of the encoder are the head's.
-ENCODER = "classifier.encoder"
 SCOPES = "pkg.torch.onnx.name_scopes"
 # Loggers that tell of what is in order, such as that torchvision is not there.
 LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir", "onnxruntime", "root")
 
 
-class _Logits(nn.Module):
-    """The classifier with a tensor in and a tensor out, both float32, whatever its encoder computes in."""
-
-    def __init__(self, classifier: ClassMatrixForImageClassification):
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.classifier(pixel_values.to(self.classifier.dtype)).logits
-
-
-def check_for_onnx(classifier: ClassMatrixForImageClassification) -> None:
-    """Check that a classifier can become an ONNX graph, before any work is done for it.
+def check_packages() -> None:
+    """Check that what writes and runs graphs is installed.
 
     Raises:
         ImportError: if a package is missing.
-        ValueError: if its images are no plain pixels, or it is too large for a file.
     """
     from importlib.util import find_spec
 
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
         raise ImportError(f'The package {missing[0]!r} is not installed: pip install "peft-coop[onnx]" has it.')
-    family = FAMILIES.get(classifier.config.encoder_config.model_type)
+
+
+def check_graph(graph: Graph) -> None:
+    """Check that a model can become a file, before it is traced.
+
+    Raises:
+        ValueError: if its images are no plain pixels, or it is too large.
+    """
+    family = FAMILIES.get(graph.encoder_type)
     if family is not None and family.needs_image_inputs:
         raise ValueError(
             f"A classifier of {family.model_class} cannot be exported to ONNX: its images are of any shape, given with "
             f"`{'` and `'.join(family.image_inputs)}`, and how its positions are resized for each of them is no fixed "
             "graph. Checkpoints of a fixed size (SiglipModel) can be."
         )
-    size = sum(each.numel() for each in (*classifier.parameters(), *classifier.buffers())) * 4
+    size = graph.num_weights * 4
     if size > MOST_BYTES:
         raise ValueError(
             f"A classifier of {size / 2**30:.1f} GiB in float32 is too large for one ONNX file, which holds 2 GiB."
         )
 
 
-def write_graph(classifier: ClassMatrixForImageClassification, example: Tensor, path: Path) -> None:
-    """Write the graph `pixel_values` `[batch, 3, H, W]` to `logits` `[batch, C]`, both float32.
+def write_graph(graph: Graph, example: Tensor, path: Path) -> None:
+    """Write the file that maps `pixel_values` `[batch, ...]` to `logits` `[batch, C, ...]`, both float32.
 
     Args:
-        classifier: on the CPU and in evaluation mode; the graph computes in the precision of its encoder, and the few
-            nodes of the head in float32.
-        example: `[B, 3, H, W]`, two images or more, by which it is traced.
+        graph: in the precision that it is to compute in.
+        example: two inputs or more, by which it is traced: all of their axes but the first stay as they are.
         path: the file.
     """
     with quiet(), torch.no_grad():
         program: Any = torch.onnx.export(
-            _Logits(classifier).eval(),
+            graph,
             (example,),
             dynamo=True,
             input_names=["pixel_values"],
@@ -89,7 +82,7 @@ def write_graph(classifier: ClassMatrixForImageClassification, example: Tensor, 
         program.save(str(path), external_data=False)
 
 
-def write_int8(source: Path, path: Path) -> None:
+def write_int8(source: Path, path: Path, rounded: str) -> None:
     """Write a graph whose matrices are int8, by ONNX Runtime's dynamic quantiser: activations are rounded as they come.
 
     The classes stay float32, since the scale of about 100 would make logits of their rounding, and so do convolutions,
@@ -98,6 +91,7 @@ def write_int8(source: Path, path: Path) -> None:
     Args:
         source: the graph in float32.
         path: the file.
+        rounded: see `Graph`.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -111,20 +105,25 @@ def write_int8(source: Path, path: Path) -> None:
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=head_nodes(graph),
+            nodes_to_exclude=head_nodes(graph, rounded),
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
 
 
-def head_nodes(graph: Any) -> list[str]:
-    """Names of the nodes behind the encoder: the norm, the cosines and their scale.
+def head_nodes(graph: Any, rounded: str) -> list[str]:
+    """Names of the nodes that no module within a module has computed: norms of features, cosines and their scale.
+
+    Args:
+        graph: of onnx, as torch has written it.
+        rounded: the module's dotted name.
 
     Raises:
         RuntimeError: if there are none, or no others.
     """
-    head = [node.name for node in graph.graph.node if not any(ENCODER in each.value for each in _scopes(node))]
+    within = f"'{rounded}."
+    head = [node.name for node in graph.graph.node if not any(within in each.value for each in _scopes(node))]
     if not 0 < len(head) < len(graph.graph.node):
-        raise RuntimeError(f"{len(head)} of {len(graph.graph.node)} nodes stand outside of {ENCODER!r}.")
+        raise RuntimeError(f"{len(head)} of {len(graph.graph.node)} nodes stand outside of {rounded!r}.")
     return head
 
 
@@ -149,7 +148,7 @@ class OnnxClassifier:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def __call__(self, pixel_values: Tensor) -> np.ndarray:
-        """Logits `[B, C]` of `pixel_values` `[B, 3, H, W]`."""
+        """Logits `[B, C]` of `pixel_values` `[B, 3, H, W]`; of videos and of pixels, see `export_onnx`."""
         return self._session.run(None, {"pixel_values": pixel_values.float().numpy()})[0]
 
 

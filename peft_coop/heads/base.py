@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 class Head(ABC):
@@ -106,6 +109,33 @@ class Head(ABC):
         Args:
             settings: the config of the adapter.
         """
+
+    def input_shape(self, settings: Any, image: Sequence[int]) -> tuple[int, ...]:
+        """The shape of one input of an exported graph: an image's, if not overridden.
+
+        Args:
+            settings: the config of the adapter.
+            image: `[3, H, W]`, as the image processor gives it.
+        """
+        return tuple(image)
+
+    def graph_config(self, settings: Any, image: Sequence[int], **fields: Any) -> PretrainedConfig:
+        """What `config.json` beside an exported graph says: that of a model of transformers that is called like it.
+
+        Runtimes choose by it what prepares the inputs, calls the graph, and reads its logits.
+
+        Args:
+            settings: the config of the adapter.
+            image: `[3, H, W]`, as the image processor gives it.
+            **fields: of the config: the labels, and what is decided by.
+
+        Raises:
+            ValueError: if the head does not say.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not say which model of transformers a graph of it is called like "
+            "(`graph_config`): it cannot be exported."
+        )
 
     def loss_name(self, settings: Any) -> str:
         """What the loss is called among the parts that are logged.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from .base import Head
 from .given_images import features_of
 from .losses import LOSS_NAMES, classification_loss, several_labels_loss
 from .outputs import PromptClassifierOutput
+
+if TYPE_CHECKING:
+    from transformers import ViTConfig
 
 READ = """\
 image = Image.open("image.jpg").convert("RGB")  # any picture of yours
@@ -32,6 +35,16 @@ n_classes = len(model.class_names)
 is_other = peft_coop.models.answers_other(probabilities, n_classes, model.decision["min_probability"])
 print("other" if is_other else model.class_names[probabilities[:n_classes].argmax().item()])"""
 LEAST = 0.5  # probability of a class of several, where the settings say nothing else
+
+
+def sizes(image: Sequence[int]) -> dict[str, Any]:
+    """How configs of vision towers say which images they take.
+
+    Args:
+        image: the shape of one, `[3, H, W]`.
+    """
+    channels, height, width = image
+    return {"num_channels": channels, "image_size": height if height == width else [height, width]}
 
 
 def answer_of(settings: Any) -> str:
@@ -86,6 +99,12 @@ class ImageClassificationHead(Head):
             outputs.loss = several_labels_loss(logits, labels, num_items)
         else:
             outputs.loss = classification_loss(logits, labels, num_items, settings.loss_type)
+
+    def graph_config(self, settings: Any, image: Sequence[int], **fields: Any) -> ViTConfig:
+        """See `Head.graph_config`: logits `[B, C]` of pixels, as a ViT gives them."""
+        from transformers import ViTConfig
+
+        return ViTConfig(architectures=["ViTForImageClassification"], **sizes(image), **fields)
 
     def example(self, settings: Any) -> str:
         """See `Head.example`."""

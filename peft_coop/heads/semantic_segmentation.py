@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,11 @@ from ..towers import PlaceFeatures, computing_dtype, features_of_places, open_pl
 from .base import Head
 from .dense.pixel_losses import checked_labels, pixel_cross_entropy
 from .dense.score_map import score_map
+from .image_classification import sizes
 from .outputs import PromptSegmenterOutput
+
+if TYPE_CHECKING:
+    from transformers import SegformerConfig
 
 # What the Trainer leaves out where it counts labels.
 NOT_COUNTED = -100
@@ -109,7 +113,7 @@ class SemanticSegmentationHead(Head):
         scale, bias = scale_and_bias(model, scores)
         logits = scores * scale if bias is None else scores * scale + bias
         return PromptSegmenterOutput(
-            logits=logits, score_map=scores, text_embeds=text_features.expand(len(places), -1, -1)
+            logits=logits, score_map=scores, text_embeds=text_features.expand(places.shape[0], -1, -1)
         )
 
     def add_loss(self, outputs: ModelOutput, labels: Any, num_items: Tensor | int | None, settings: Any) -> None:
@@ -147,6 +151,13 @@ class SemanticSegmentationHead(Head):
     def parts_beside(self, outputs: ModelOutput, settings: Any) -> tuple[str, ...]:
         """See `Head.parts_beside`."""
         return ("auxiliary",) if has_own_head(outputs) and settings.aux_loss_weight else ()
+
+    def graph_config(self, settings: Any, image: Sequence[int], **fields: Any) -> SegformerConfig:
+        """See `Head.graph_config`: logits `[B, K, h, w]` of pixels, to be enlarged, as SegFormer gives them."""
+        from transformers import SegformerConfig
+
+        fields |= {"semantic_loss_ignore_index": settings.ignore_index}
+        return SegformerConfig(architectures=["SegformerForSemanticSegmentation"], **sizes(image), **fields)
 
     def example(self, settings: Any) -> str:
         """See `Head.example`."""

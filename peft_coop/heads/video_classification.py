@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
@@ -11,9 +11,12 @@ from transformers.utils import ModelOutput
 from ..towers import computing_dtype, cosine_logits, find_family, image_features, normalize, scale_and_bias
 from .base import Head
 from .given_images import check_one_is_given, given_features
-from .image_classification import answer_of
+from .image_classification import answer_of, sizes
 from .losses import LOSS_NAMES, classification_loss
 from .outputs import VideoClassifierOutput
+
+if TYPE_CHECKING:
+    from transformers import VideoMAEConfig
 
 EXAMPLE = """\
 frames = [Image.open(f"frame_{index}.jpg").convert("RGB") for index in range(NUM_FRAMES)]  # of a video of yours
@@ -100,6 +103,20 @@ class VideoClassificationHead(Head):
     def loss_name(self, settings: Any) -> str:
         """See `Head.loss_name`."""
         return LOSS_NAMES[settings.loss_type]
+
+    def input_shape(self, settings: Any, image: Sequence[int]) -> tuple[int, ...]:
+        """See `Head.input_shape`: `[T, 3, H, W]`."""
+        return (settings.num_frames, *image)
+
+    def graph_config(self, settings: Any, image: Sequence[int], **fields: Any) -> VideoMAEConfig:
+        """See `Head.graph_config`: logits `[B, C]` of frames `[B, T, 3, H, W]`, as VideoMAE gives them.
+
+        Its `frame_sampling` says which frames: "linspace", those at the rounded `linspace(0, N - 1, T)` of N.
+        """
+        from transformers import VideoMAEConfig
+
+        fields |= {"num_frames": settings.num_frames, "frame_sampling": "linspace"}
+        return VideoMAEConfig(architectures=["VideoMAEForVideoClassification"], **sizes(image), **fields)
 
     def example(self, settings: Any) -> str:
         """See `Head.example`."""

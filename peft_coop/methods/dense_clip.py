@@ -291,7 +291,7 @@ class DenseCLIPPrompt(Prompt):
             The logits: `[B, K, 4h, 4w]`, or without a head the score map divided by `tau`; the score map
             `[B, K, h, w]`; and the texts that it was made with, `[B, K, P]`, not normalised.
         """
-        texts = text_features.to(self.gamma.dtype).expand(len(places.image), -1, -1)
+        texts = text_features.to(self.gamma.dtype).expand(places.image.shape[0], -1, -1)
         texts = texts + self.gamma * self.decoder(texts, places.tokens.to(self.gamma.dtype))
         scores = score_map(places.places, texts)
         if self.pyramid is None or self.head is None:

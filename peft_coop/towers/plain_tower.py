@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..prompts import PromptSequences
 from .embeddings import Splice, SplicedEmbeddings
@@ -16,7 +15,7 @@ from .mixed_classes import close
 from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, PreparedPrompts, one_table
 from .states_between import ReplacedRows, changing, open_up
 from .text_cache import TextState, text_state
-from .text_memory import MAX_POSITIONS, bytes_per_position, is_trained, part_size
+from .text_memory import MAX_POSITIONS, bytes_per_position, in_parts, is_trained, part_size
 
 
 class PlainPrompts(PreparedPrompts):
@@ -115,7 +114,7 @@ class PlainTower:
         prompts.check_vectors(vectors, deep, len(text_layers(self.model)))
         prompts = prompts.to(self.device)
         per_image = vectors is not None and vectors.ndim == 3
-        n_images = len(vectors) if vectors is not None and per_image else 1
+        n_images = vectors.shape[0] if vectors is not None and per_image else 1
         n_vectors = 0 if vectors is None else vectors.shape[-2]
         table = vectors.flatten(0, -2) if vectors is not None and n_vectors else None  # [B*V, D]
         n_prompts, length = prompts.token_ids.shape
@@ -135,10 +134,7 @@ class PlainTower:
                 return self._own_features(prompts.token_ids[row], prompts.mask[row], splice)
 
         size, again = self._part_size(length, n_images * n_prompts, (table, *deep.values()), memory)
-        parts = []
-        for start in range(0, n_images * n_prompts, size):
-            stop = min(start + size, n_images * n_prompts)
-            parts.append(checkpoint(encode, start, stop, use_reentrant=False) if again else encode(start, stop))
+        parts = in_parts(encode, n_images * n_prompts, size, again)
         features = parts[0] if len(parts) == 1 else torch.cat(parts)
         return features.unflatten(0, (n_images, n_prompts)) if per_image else features
 

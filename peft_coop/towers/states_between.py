@@ -151,7 +151,7 @@ class RowsAtTheEnd:
 
     def _with(self, index: int, states: Tensor) -> Tensor:
         rows = self.tables[index].to(states)
-        return torch.cat([states, rows.expand(len(states), -1, -1)], dim=1)
+        return torch.cat([states, rows.expand(states.shape[0], -1, -1)], dim=1)
 
     def check(self) -> None:
         """See `States`."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 # Positions encoded at once where no gradient is needed.
 MAX_POSITIONS = 32768
@@ -54,6 +55,26 @@ def part_size(
         return n_rows, False
     part = min(memory, total // CHECKPOINTED_PARTS) if recomputes else memory
     return max(1, part // per_row), True
+
+
+def in_parts(encode: Callable[[int, int], Tensor], n_rows: int, size: int, again: bool) -> list[Tensor]:
+    """What `encode` makes of rows, of all at once or in parts.
+
+    While a graph is traced for any number of images, they are one part: how many there will be is not known.
+
+    Args:
+        encode: encodes the rows from a first up to, and without, a last one.
+        n_rows: rows of all images.
+        size: rows of a part.
+        again: whether the backward pass is to compute them again.
+    """
+    if isinstance(n_rows, torch.SymInt):
+        return [encode(0, n_rows)]
+    parts = []
+    for start in range(0, n_rows, size):
+        stop = min(start + size, n_rows)
+        parts.append(checkpoint(encode, start, stop, use_reentrant=False) if again else encode(start, stop))
+    return parts
 
 
 def default_memory(device: torch.device) -> int:

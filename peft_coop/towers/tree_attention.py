@@ -54,7 +54,7 @@ class TrunksAndRows:
             value: as `query`.
             mask: `[N, 1, L, T + A + L]`, as the attention in use takes it.
         """
-        queries, keys, values = (self._split(each, len(mask)) for each in (query, key, value))
+        queries, keys, values = (self._split(each, mask.shape[0]) for each in (query, key, value))
         keys, values = self._with_aside(keys, values)
         of_trunks = attend(queries[0], keys[0], values[0], self.trunk_mask)
         of_rows = attend(queries[1], self._behind_trunks(*keys), self._behind_trunks(*values), mask)
@@ -69,7 +69,8 @@ class TrunksAndRows:
 
     def _behind_trunks(self, of_trunks: Tensor, of_rows: Tensor) -> Tensor:
         """Of `[I, H, T, E]` and `[N, H, L, E]` each row behind its trunk, `[N, H, T + L, E]`."""
-        one_each = of_trunks.expand(len(of_rows), -1, -1, -1) if self.n_trunks == 1 else of_trunks[self.trunk_of_row]
+        n_rows, is_one = of_rows.shape[0], self.n_trunks == 1
+        one_each = of_trunks.expand(n_rows, -1, -1, -1) if is_one else of_trunks[self.trunk_of_row]
         return torch.cat([one_each, of_rows], dim=2)
 
     def _split(self, packed: Tensor, n_rows: int) -> OfBoth:
@@ -97,8 +98,8 @@ class RowsBehindKeys:
 
     def attend(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """The packed output, see `TrunksAndRows.attend`; the mask is `[N, 1, L, S + L]`."""
-        keys, values = self.seen_by_rows(key, value, len(mask))
-        return attend(_cut(query, len(mask)), keys, values, mask).flatten(0, 1)[None]
+        keys, values = self.seen_by_rows(key, value, mask.shape[0])
+        return attend(_cut(query, mask.shape[0]), keys, values, mask).flatten(0, 1)[None]
 
     def seen_by_rows(self, key: Tensor, value: Tensor, n_rows: int) -> KeysAndValues:
         """All that rows attend to, each `[N, H, S + L, E]`."""
@@ -120,7 +121,7 @@ class LeavesOnly:
 
     def attend(self, attend: Attend, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """The packed output, see `TrunksAndRows.attend`; the mask is `[N, 1, Q, S]`, `key` and `value` are not read."""
-        return attend(_cut(query, len(mask)), self.keys, self.values, mask).flatten(0, 1)[None]
+        return attend(_cut(query, mask.shape[0]), self.keys, self.values, mask).flatten(0, 1)[None]
 
 
 PackedTree = TrunksAndRows | RowsBehindKeys | LeavesOnly

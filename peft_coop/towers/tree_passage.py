@@ -97,7 +97,7 @@ class Passage:
             self._replace_in_rows(table)
         if self.trunks is None or (table is None and are_kept and self.aside is None):
             return
-        n_trunks, n_nodes = len(self.trunks.images), self.trunks.nodes.token_ids.shape[1]
+        n_trunks, n_nodes = self.trunks.images.shape[0], self.trunks.nodes.token_ids.shape[1]
         n_tokens = n_nodes - self.trunks.n_vectors
         n_inside = n_nodes if self.aside is None else n_tokens
         first, of_rows = self.states[0, : n_trunks * n_inside], self.states[0, n_trunks * n_inside :]
@@ -119,6 +119,6 @@ class Passage:
             return
         is_learned = nodes.is_learned[self.rows.row].flatten()
         new = table[nodes.vector_rows[self.rows.row].flatten()].to(self.states)
-        before = self.states.shape[1] - len(is_learned)
+        before = self.states.shape[1] - is_learned.shape[0]
         of_rows = torch.where(is_learned[:, None], new, self.states[0, before:])
         self.states = torch.cat([self.states[0, :before], of_rows])[None]

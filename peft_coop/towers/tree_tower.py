@@ -11,7 +11,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers.activations import QuickGELUActivation
 
 from ..prompts import PromptSequences
@@ -19,7 +18,7 @@ from .families import Family
 from .prepared_prompts import NO_DEEP_VECTORS, DeepVectors, one_table
 from .quick_gelu import LeanQuickGELU
 from .text_cache import TextState, text_state
-from .text_memory import MAX_POSITIONS, bytes_per_position, is_trained, part_size
+from .text_memory import MAX_POSITIONS, bytes_per_position, in_parts, is_trained, part_size
 from .tree_attention import KeysAndValues, LeavesOnly, RowsBehindKeys, TreeAttentionConfig, TrunksAndRows
 from .tree_passage import Passage, Rows, Trunks
 from .tree_prompts import Nodes, TreePrompts
@@ -103,7 +102,7 @@ class TreeTower:
 
     def _encode_live(self, prompts: TreePrompts, table: Tensor | None, deep: DeepVectors, memory: int | None) -> Tensor:
         """Hidden states `[B, R*Q, D]` of all rows' leaves: the rows of all images in one batch, or in parts."""
-        n_images = 1 if table is None else len(table)
+        n_images = 1 if table is None else table.shape[0]
         n_rows = len(prompts.live.token_ids)
         rows = torch.arange(n_rows, device=self.device)
         images = torch.arange(n_images, device=self.device)
@@ -181,12 +180,7 @@ class TreeTower:
     ) -> list[Tensor]:
         """What `encode` makes of the rows from a first to a last one, of all rows at once or in parts."""
         size, again = self._part_size(nodes, n_images, tables, memory)
-        n_rows = n_images * len(nodes.token_ids)
-        parts = []
-        for start in range(0, n_rows, size):
-            stop = min(start + size, n_rows)
-            parts.append(checkpoint(encode, start, stop, use_reentrant=False) if again else encode(start, stop))
-        return parts
+        return in_parts(encode, n_images * len(nodes.token_ids), size, again)
 
     def run(
         self,
@@ -209,7 +203,7 @@ class TreeTower:
 
     def _to_leaves(self, passage: Passage, first: int, deep: DeepVectors, leaf_columns: Tensor) -> Tensor:
         """Hidden states `[N, Q, D]` of rows' leaves behind the last layer, of rows in front of the layer `first`."""
-        n_rows, length = len(passage.rows.row), passage.rows.nodes.token_ids.shape[1]
+        n_rows, length = passage.rows.row.shape[0], passage.rows.nodes.token_ids.shape[1]
         last = len(self.layers) - 1
         with self._without_checkpointing():
             self._pass(passage, last, deep, first)
@@ -237,7 +231,7 @@ class TreeTower:
         with self._without_checkpointing():
             for number, layer in enumerate(self.layers):
                 tree = passage.tree(number)
-                kept.append(tree.seen_by_rows(*self._keys_of(layer, passage.states), len(rows.row)))
+                kept.append(tree.seen_by_rows(*self._keys_of(layer, passage.states), rows.row.shape[0]))
                 passage.states = layer(passage.states, passage.mask, tree=tree)
         return kept
 
@@ -254,7 +248,7 @@ class TreeTower:
         """Hidden states `[1, ., D]` of trunks and the rows behind them, as layers take them."""
         mask = self._as_layers_take_it(rows.nodes.mask[rows.row], states.dtype)
         trunk_mask = self._as_layers_take_it(before.nodes.mask, states.dtype)
-        return Passage(states, mask, rows, TrunksAndRows(trunk_mask, len(before.images), before.of_row), before)
+        return Passage(states, mask, rows, TrunksAndRows(trunk_mask, before.images.shape[0], before.of_row), before)
 
     def _embed(self, rows: Rows, table: Tensor | None) -> Tensor:
         """Hidden states `[N, L, D]` before the first layer."""
@@ -262,7 +256,7 @@ class TreeTower:
         states = self.embeddings.token_embedding(nodes.token_ids[rows.row])
         if nodes.has_vectors and table is not None:
             index = nodes.vector_rows[rows.row]
-            learned = table[0][index] if len(table) == 1 else table[rows.image[:, None], index]
+            learned = table[0][index] if table.shape[0] == 1 else table[rows.image[:, None], index]
             states = torch.where(nodes.is_learned[rows.row][..., None], learned.to(states), states)
         return states + self.embeddings.position_embedding(nodes.position_ids[rows.row])
 

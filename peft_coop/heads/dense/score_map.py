@@ -19,5 +19,5 @@ def score_map(places: Tensor, texts: Tensor) -> Tensor:
     Reference: DenseCLIP (arXiv:2112.01518).
     """
     with maybe_autocast(places.device.type, enabled=False):
-        places, texts = normalize(places.movedim(1, -1)), normalize(texts).expand(len(places), -1, -1)
+        places, texts = normalize(places.movedim(1, -1)), normalize(texts).expand(places.shape[0], -1, -1)
         return torch.einsum("bhwp,bkp->bkhw", places, texts.to(places))
