@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..heads import ImageClassificationHead
 from ..methods import Prompt
 from ..models import prompt_in_use
+from ..models.class_features import encode_classes
 from ..models.class_texts import ClassTexts
 from ..towers import computing_dtype, cosine_logits, normalize, scale_and_bias, text_tower
 
@@ -151,7 +152,7 @@ def text_features(model: Any, others: Sequence[str]) -> Tensor:
     names = layer.texts.class_names
     layer.prompt.check_classes([*names, *others], names)
     texts = ClassTexts([*names, *others], layer.prompt, text_tower(model))
-    return model._encode_classes(texts, layer.prompt, layer.prompt.vectors())
+    return encode_classes(model, texts, layer.prompt, layer.prompt.vectors())
 
 
 @contextmanager

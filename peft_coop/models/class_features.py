@@ -1,8 +1,8 @@
-"""Text features of more classes than are wanted at once."""
+"""Text features of classes: kept where nothing has changed, and in parts where there are more than fit at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,45 @@ from ..methods import Prompt
 from ..progress import stage
 from ..prompts import PromptSequences
 from ..towers import NO_DEEP_VECTORS, DeepVectors, average, normalize, text_tower
+from .class_texts import ClassTexts
+from .training_step import zero_shot_text_embeds
 
 if TYPE_CHECKING:
     from .classifier import PromptClassifierMixin
+
+
+def encode_classes(model: PromptClassifierMixin, texts: ClassTexts, prompt: Prompt, vectors: Tensor) -> Tensor:
+    """Text features of classes: from the cache in evaluation, if no gradient must reach the vectors.
+
+    Args:
+        model: the classifier.
+        texts: the classes.
+        prompt: the one that they are read with.
+        vectors: what `Prompt.vectors` gave.
+
+    Returns:
+        `[C, P]`, or `[B, C, P]` where the vectors depend on the image; not normalised.
+    """
+    tower, memory = text_tower(model), model.prompt_layer.memory
+    if not prompt.changes_text:
+        return texts.zero_shot_features(tower)
+    deep = deep_vectors(prompt, lambda: zero_shot_text_embeds(model, texts))
+    every = (vectors, *deep.values())
+    learns = any(each.requires_grad for each in every) and torch.is_grad_enabled()
+    if model.training or prompt.needs_images or learns:
+        return tower.encode(texts.learned, vectors, memory, deep)
+    return texts.learned_features(tower, every, lambda: tower.encode(texts.learned, vectors, memory, deep))
+
+
+def deep_vectors(prompt: Prompt, zero_shot: Callable[[], Tensor]) -> DeepVectors:
+    """A prompt's vectors at deeper layers, those of each class included.
+
+    Args:
+        prompt: the prompt.
+        zero_shot: computes the classes' features in the frozen model, `[C, P]`, L2-normalised.
+    """
+    of_classes = prompt.class_vectors(zero_shot()) if prompt.has_class_vectors else NO_DEEP_VECTORS
+    return {**prompt.deep_vectors(), **of_classes}
 
 
 def encode_in_parts(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -16,10 +15,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from ..heads import contrastive_loss
-from ..methods import METHODS, Prompt
 from ..towers import (
-    NO_DEEP_VECTORS,
-    DeepVectors,
     Family,
     check_image_inputs,
     cosine_logits,
@@ -32,14 +28,16 @@ from ..towers import (
     vision_prompts,
 )
 from .adapter_files import AdapterFilesMixin
-from .class_features import encode_in_parts
+from .call_arguments import classes_of_call, is_base_models_call, take_class_arguments
+from .class_features import deep_vectors, encode_classes, encode_in_parts
 from .class_texts import ClassTexts
 from .decisions import DecisionsMixin, checked_decision, chosen_decision
 from .loss_terms import warn_of_evaluation_mode, with_terms
 from .mixed_batch import classify_mixed
+from .modules_to_save import check_used_together
 from .parameter_groups import param_groups
-from .prompt_embeddings import CLASS_NAMES, PromptEmbeddings
-from .training_step import one_thread_at_a_time, training_step, zero_shot_embeds_of_given, zero_shot_text_embeds
+from .prompt_embeddings import PromptEmbeddings
+from .training_step import one_thread_at_a_time, training_step, zero_shot_embeds_of_given
 
 
 class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
@@ -116,22 +114,24 @@ class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
             "pixel_attention_mask": pixel_attention_mask,
             "spatial_shapes": spatial_shapes,
         }
-        of_call = self._arguments_of_call(kwargs, input_ids=input_ids, adapter_names=adapter_names)
+        of_call = take_class_arguments(self.prompt_layer, kwargs, input_ids=input_ids, adapter_names=adapter_names)
         of_images = {name: value for name, value in of_images.items() if value is not None} | kwargs
         check_image_inputs(self, of_images)
         image_embeds = getattr(image_embeds, "pooler_output", image_embeds)  # what `get_image_features` returns
-        if self._is_its_own_call(input_ids, image_embeds, adapter_names):
+        if is_base_models_call(self.prompt_layer, input_ids, image_embeds, adapter_names):
             of_texts: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids}
             of_texts |= {"token_type_ids": token_type_ids, "return_loss": return_loss}
             of_texts = {name: value for name, value in of_texts.items() if value is not None}
             return super().forward(input_ids=input_ids, pixel_values=pixel_values, **of_texts, **of_images)
-        self._check_saved_modules()
+        name = self.prompt_layer.current_adapter
+        if name is not None and self.prompt_layer.prompt.settings.modules_to_save:
+            check_used_together(self, name)
         if input_ids is not None:
             image_embeds = self._embed_images(pixel_values, image_embeds, of_images)
             return self._compare_with_texts(image_embeds, input_ids, attention_mask, labels, return_loss)
         images = {"pixel_values": pixel_values, "image_embeds": image_embeds, **of_images}
         if adapter_names is None:
-            texts, labels = self._classes_of_call(labels, of_call)
+            texts, labels = classes_of_call(self, labels, of_call)
             outputs = self._classify(labels, num_items_in_batch, texts, **images)
         else:
             outputs = classify_mixed(self, self.prompt_layer, adapter_names, images, self._classify)
@@ -176,12 +176,12 @@ class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
         if input_ids is not None:
             tower = text_tower(self)
             prompts = tower.prepare(layer.prompt.given_texts(input_ids))
-            deep = self._deep_vectors(layer.prompt, lambda: zero_shot_embeds_of_given(self, input_ids))
+            deep = deep_vectors(layer.prompt, lambda: zero_shot_embeds_of_given(self, input_ids))
             features = tower.encode(prompts, layer.prompt.vectors(image_embeds), layer.memory, deep)
         elif layer.disable_adapters:
             features = layer.texts.zero_shot_features(text_tower(self))
         else:
-            features = self._encode_classes(layer.texts, layer.prompt, layer.prompt.vectors(image_embeds))
+            features = encode_classes(self, layer.texts, layer.prompt, layer.prompt.vectors(image_embeds))
         return BaseModelOutputWithPooling(pooler_output=features)
 
     @one_thread_at_a_time
@@ -357,75 +357,6 @@ class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
             weight.requires_grad for part in parts for weight in part.parameters() if id(weight) not in prompts
         )
 
-    def _is_its_own_call(
-        self, input_ids: Tensor | None, image_embeds: Tensor | None, adapter_names: Sequence[str] | None
-    ) -> bool:
-        """Whether a call is the base model's own: without an adapter, or with texts and all adapters disabled.
-
-        Raises:
-            ValueError: if there are adapters, none is active, and no texts are given.
-        """
-        layer = self.prompt_layer
-        if adapter_names is not None:
-            if input_ids is not None:
-                raise ValueError("`adapter_names` choose classes, and `input_ids` name other ones: give one of them.")
-            return False
-        if layer.current_adapter is None:
-            if input_ids is None and layer.learned_prompts:
-                raise ValueError(
-                    f"No adapter is active: choose one of {list(layer.learned_prompts)} with `set_adapter`, or give "
-                    "`input_ids` for the base model's own call."
-                )
-            return True
-        return input_ids is not None and layer.disable_adapters and image_embeds is None
-
-    def _arguments_of_call(self, kwargs: dict[str, Any], **others: Any) -> dict[str, Any]:
-        """Take what chooses the classes of a call out of its arguments.
-
-        Args:
-            kwargs: the arguments.
-            **others: those that choose classes whatever the method is.
-
-        Raises:
-            ValueError: if something else chooses them, too.
-        """
-        layer = self.prompt_layer
-        known = (CLASS_NAMES, *layer.prompt.call_arguments) if layer.current_adapter is not None else ()
-        others_have = {name for method in METHODS.values() for name in method.prompt.call_arguments}
-        foreign = {CLASS_NAMES, *others_have} - set(known)
-        unread = sorted(name for name in foreign if kwargs.get(name) is not None)
-        if unread:
-            raise ValueError(f"The adapter's method has no classes to choose by `{'`, `'.join(unread)}`.")
-        given = {name: kwargs.pop(name) for name in known if name in kwargs}
-        given = {name: value for name, value in given.items() if value is not None}
-        choosing = [*given, *(name for name, value in others.items() if value is not None)]
-        if given and len(choosing) > 1:
-            raise ValueError(f"`{choosing[0]}` and `{choosing[1]}` both choose the classes: give one of them.")
-        return given
-
-    def _classes_of_call(self, labels: Tensor | None, of_call: Mapping[str, Any]) -> tuple[ClassTexts, Tensor | None]:
-        """The texts of the classes that a call, or a training step by itself, is about; and its labels among them."""
-        layer = self.prompt_layer
-        learns = labels is not None or torch.is_grad_enabled()
-        if not of_call and learns and self.training and not layer.disable_adapters:
-            of_call = layer.prompt.arguments_of_step(labels)
-        texts = layer.texts_of_call(text_tower(self), of_call)
-        if labels is None or not of_call or CLASS_NAMES in of_call:
-            return texts, labels
-        return texts, layer.prompt.labels_of_call(labels, **of_call)
-
-    def _check_saved_modules(self) -> None:
-        """Adapters that PEFT's own functions put in switch off the modules that others have: not without a word."""
-        name = self.prompt_layer.current_adapter
-        if name is None or not self.prompt_layer.prompt.settings.modules_to_save:
-            return
-        for path, module in self.named_modules():
-            if isinstance(module, AuxiliaryTrainingWrapper) and name in module._adapters - set(module.active_adapters):
-                raise ValueError(
-                    f"Adapter {name!r} is active, and what it has trained of {path!r} is not, since another adapter "
-                    f"was put in: call `set_adapter({name!r})`. `model.add_adapter` puts one in without that."
-                )
-
     def _classify(
         self,
         labels: Tensor | None = None,
@@ -444,7 +375,7 @@ class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
             vectors, text_features = None, texts.zero_shot_features(text_tower(self))
         else:
             vectors = prompt.vectors(images if prompt.needs_images else None)
-            text_features = self._encode_classes(texts, prompt, vectors)
+            text_features = encode_classes(self, texts, prompt, vectors)
         outputs = head.compare(self, None if vectors is None else prompt, images, text_features)
         if labels is not None:
             head.add_loss(outputs, labels, num_items, prompt.settings)
@@ -459,31 +390,6 @@ class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
         elif outputs.loss is not None and vectors is not None and outputs.loss.requires_grad:
             warn_of_evaluation_mode(prompt)
         return outputs
-
-    def _encode_classes(self, texts: ClassTexts, prompt: Prompt, vectors: Tensor) -> Tensor:
-        """Text features of the classes: from the cache in evaluation, if no gradient must reach the vectors."""
-        tower = text_tower(self)
-        if not prompt.changes_text:
-            return texts.zero_shot_features(tower)
-        deep = self._deep_vectors(prompt, lambda: zero_shot_text_embeds(self, texts))
-        every = (vectors, *deep.values())
-        learns = any(each.requires_grad for each in every) and torch.is_grad_enabled()
-        if self.training or prompt.needs_images or learns:
-            return tower.encode(texts.learned, vectors, self.prompt_layer.memory, deep)
-        return texts.learned_features(
-            tower, every, lambda: tower.encode(texts.learned, vectors, self.prompt_layer.memory, deep)
-        )
-
-    @staticmethod
-    def _deep_vectors(prompt: Prompt, zero_shot: Callable[[], Tensor]) -> DeepVectors:
-        """A prompt's vectors at deeper layers, those of each class included.
-
-        Args:
-            prompt: the prompt.
-            zero_shot: computes the classes' features in the frozen model, `[C, P]`, L2-normalised.
-        """
-        of_classes = prompt.class_vectors(zero_shot()) if prompt.has_class_vectors else NO_DEEP_VECTORS
-        return {**prompt.deep_vectors(), **of_classes}
 
     def _compare_with_texts(
         self,

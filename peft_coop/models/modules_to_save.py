@@ -106,3 +106,25 @@ def check_nothing_inside(model: nn.Module, embeddings_path: str) -> None:
             f"Another adapter stands at {', '.join(f'{embeddings_path}.{path}' for path in inside)}, inside of the "
             "layer that a prompt needs: leave it out of `target_modules`, or `unload()` the adapter."
         )
+
+
+def check_used_together(model: nn.Module, adapter_name: str) -> None:
+    """Check that the modules that an active prompt has trained are in use with it.
+
+    Adapters that PEFT's own functions put in switch off those that others have: not without a word.
+
+    Args:
+        model: the model.
+        adapter_name: the prompt's.
+
+    Raises:
+        ValueError: if one is not.
+    """
+    for path, module in model.named_modules():
+        is_a_part = isinstance(module, AuxiliaryTrainingWrapper) and adapter_name in module._adapters
+        if is_a_part and adapter_name not in module.active_adapters:
+            raise ValueError(
+                f"Adapter {adapter_name!r} is active, and what it has trained of {path!r} is not, since another "
+                f"adapter was put in: call `set_adapter({adapter_name!r})`. `model.add_adapter` puts one in without "
+                "that."
+            )
