@@ -1,5 +1,6 @@
 """The command line loads what was saved with a prompt: without its LoRA, a prompt gives other numbers."""
 
+import argparse
 import json
 
 import pytest
@@ -8,7 +9,9 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 
 from peft_coop import CoOpConfig, demo
+from peft_coop.cli.loading import load_adapter
 from peft_coop.cli.main import main
+from peft_coop.evaluation import pretrained
 
 
 @pytest.fixture
@@ -64,3 +67,24 @@ def test_two_loras_are_not_guessed(make_saved, tmp_path, capsys):
     Image.new("RGB", (48, 48), "white").save(tmp_path / "0.png")
     assert main(["predict", str(tmp_path / "0.png"), "--adapter", str(folder)]) != 0
     assert "both are of one method" in capsys.readouterr().err
+
+
+def test_the_base_model_is_of_the_revision_that_the_adapter_was_learned_for(make_saved, monkeypatch):
+    """Unless another model is given."""
+    _, folder, _ = make_saved()
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"revision": "v2"}))
+    asked = []
+    for each in (pretrained.AutoModel, pretrained.AutoProcessor):
+
+        def from_pretrained(name, revision, load=each.from_pretrained, **settings):
+            asked.append(revision)
+            return load(name, **settings)
+
+        monkeypatch.setattr(each, "from_pretrained", from_pretrained)
+    options = argparse.Namespace(model=None, device="cpu", dtype=None, eval_batch_size=None)
+    load_adapter(str(folder), options)
+    assert asked == ["v2", "v2"]
+    options.model = "demo"
+    load_adapter(str(folder), options)
+    assert asked[2:] == [None, None]

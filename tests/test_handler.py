@@ -6,14 +6,16 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
+from transformers import AutoImageProcessor
 
 from peft_coop import CoOpConfig, demo, endpoint_handler
-from peft_coop.endpoint_handler import EndpointHandler, read_picture
+from peft_coop.endpoint_handler import EndpointHandler, PictureError, read_picture
 from peft_coop.hub import write_handler
 
 NAMES = ["zero", "one", "犬"]
@@ -82,14 +84,25 @@ def test_a_fresh_process_answers_as_the_model(make_adapter, picture, tmp_path):
 
 def test_base64_and_the_number_of_labels(make_adapter, picture):
     handler = EndpointHandler(str(make_adapter()[0]))
-    text = base64.b64encode(file_of(picture, "JPEG")).decode()
+    content = file_of(picture, "JPEG")
+    text = base64.b64encode(content).decode()
     plain = handler({"inputs": text})
     assert handler({"inputs": f"data:image/jpeg;base64,{text}", "parameters": None}) == plain
+    assert handler({"inputs": f"DATA:image/jpeg;charset=x;base64,{text}", "parameters": {"top_k": None}}) == plain
+    assert "\n" in base64.encodebytes(content).decode()  # as the program `base64` writes it
+    assert handler({"inputs": base64.encodebytes(content).decode()}) == plain
+    assert {"-", "_"} & set(base64.urlsafe_b64encode(content).decode())
+    assert handler({"inputs": base64.urlsafe_b64encode(content).decode()}) == plain
     assert len(plain) == 3
     assert handler({"inputs": text, "parameters": {"top_k": 1}}) == plain[:1]
-    for wrong in (0, -1, "2", True):
+    for wrong in (0, -1, "2", True, float("nan")):
         with pytest.raises(ValueError, match=f"`top_k` must be a whole number of 1 or more, got {wrong!r}"):
             handler({"inputs": text, "parameters": {"top_k": wrong}})
+    for parameters, told in (({"topk": 1}, "`top_k` and nothing else, got 'topk'"), ([1], "a dict, .*, got list")):
+        with pytest.raises(ValueError, match=told):
+            handler({"inputs": text, "parameters": parameters})
+    with pytest.raises(ValueError, match="A request must be a dict with `inputs`, got bytes"):
+        handler(content)
 
 
 def test_what_the_prompt_decides_by(make_adapter, picture):
@@ -126,13 +139,73 @@ def test_a_picture_is_turned_and_made_rgb(picture):
         assert read_picture(file_of(picture.convert(mode), kind)).mode == "RGB"
 
 
+def test_a_picture_of_16_bits_is_no_white_one():
+    """As the library reads images that it evaluates on."""
+    grey = Image.fromarray(np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16))
+    for given in (file_of(grey), grey):
+        found = np.asarray(read_picture(given))
+        np.testing.assert_array_equal(found, np.arange(256).reshape(16, 16, 1).repeat(3, axis=2))
+
+
+def test_of_a_photograph_with_a_preview_the_photograph_is_taken(picture):
+    """Cameras write JPEGs with further pictures: what Pillow calls MPO does not move."""
+    content = file_of(picture, "MPO", save_all=True, append_images=[picture.resize((6, 5))])
+    with Image.open(io.BytesIO(content)) as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)
+    assert read_picture(content).size == picture.size
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged EXIF data
+def test_of_damaged_files_nothing_else_than_a_refusal_is_raised(picture):
+    """Pillow's decoders raise nearly everything."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    bases = [file_of(picture, kind, exif=exif.tobytes()) for kind in ("JPEG", "PNG", "WEBP")]
+    random, found = np.random.default_rng(0), set()
+    for index in range(300):
+        damaged = bytearray(bases[index % 3])
+        for _ in range(3):
+            damaged[random.integers(2, min(200, len(damaged)))] = random.integers(0, 256)
+        try:
+            found.add(read_picture(bytes(damaged)).mode)
+        except PictureError as error:
+            found.add(str(error).partition(":")[0])
+    assert found == {"RGB", "The picture cannot be read", "The picture is none of JPEG, PNG, WEBP."}
+    with pytest.raises(PictureError, match="The picture cannot be read: image file is truncated"):
+        read_picture(Image.open(io.BytesIO(file_of(picture)[:-40])))
+
+
+def test_which_of_two_loras_was_active_is_not_guessed(make_adapter):
+    folder, model = make_adapter(lora=True)
+    model.add_adapter("other", LoraConfig(target_modules=["visual_projection"]))
+    model.save_pretrained(folder)
+    with pytest.raises(ValueError, match="both are of one method"):
+        EndpointHandler(str(folder))
+
+
+def test_images_are_prepared_as_the_base_models_revision_says(make_adapter, monkeypatch):
+    folder, _ = make_adapter()
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"revision": "v2"}))
+    loaded = AutoImageProcessor.from_pretrained
+    asked = []
+
+    def from_pretrained(name, **settings):
+        asked.append((name, settings["revision"]))
+        return loaded(name, **settings)
+
+    monkeypatch.setattr(AutoImageProcessor, "from_pretrained", from_pretrained)
+    handler = EndpointHandler(str(folder))
+    assert asked == [(handler.model.get_base_model().name_or_path, "v2")]
+
+
 def hostile(picture) -> dict[str, tuple[object, str]]:
     moving = file_of(picture, "PNG", save_all=True, append_images=[picture.rotate(90)])
     return {
-        "nothing": (None, "got NoneType"),
-        "no bytes": (b"", "got bytes without any"),
-        "an address": ("https://example.com/a.png", "must be a picture, or its bytes in base64"),
-        "a path": ("/etc/passwd", "must be a picture, or its bytes in base64"),
+        "nothing": (None, "got nothing"),
+        "no bytes": (b"", "got nothing"),
+        "an address": ("https://example.com/a.png", "must be one picture, or its bytes in base64"),
+        "a path": ("/etc/passwd", "must be one picture, or its bytes in base64"),
         "a list": ([1, 2], "got list"),
         "text": (b"hello, this is a text", "none of JPEG, PNG, WEBP"),
         "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "none of JPEG, PNG, WEBP"),

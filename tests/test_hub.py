@@ -222,10 +222,15 @@ model.eval().push_to_hub("me/coop-and-lora")
 loaded = PeftModel.from_pretrained(base_model(), "me/coop-and-lora")
 prompt_alone = logits(loaded)
 loaded.load_adapter("me/coop-and-lora", "style", subfolder="style")
+from argparse import Namespace
+from peft_coop.cli.loading import load_adapter
+options = Namespace(model=None, device="cpu", dtype=None, eval_batch_size=None)
+by_command, _ = load_adapter("me/coop-and-lora", options)
 result = {"pushed": logits(model), "prompt_alone": prompt_alone, "loaded": logits(loaded)}
+result["by_command"] = logits(by_command)
 """
     result = client.run(script)
-    assert result["loaded"] == result["pushed"] != result["prompt_alone"]
+    assert result["loaded"] == result["by_command"] == result["pushed"] != result["prompt_alone"]
     files = {"adapter_config.json", "adapter_model.safetensors"}
     assert set(hub.files("me/coop-and-lora")) == {"README.md", *files, *(f"style/{name}" for name in files)}
     assert len(hub.repos["me/coop-and-lora"].commits) == 1

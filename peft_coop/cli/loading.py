@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,13 +25,13 @@ WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 TEMPLATE_WITH_ADAPTER = "--template is for zero-shot CLIP, and --adapter has a prompt of its own: leave one out."
 
 
-def load_clip(name: str, options: argparse.Namespace) -> FrozenCLIP:
+def load_clip(name: str, options: argparse.Namespace, revision: str | None = None) -> FrozenCLIP:
     """See `FrozenCLIP.from_pretrained`; the tiny CLIP gets one thread."""
     import torch
 
     from ..evaluation import FrozenCLIP
 
-    clip = FrozenCLIP.from_pretrained(name, options.device, options.dtype, options.eval_batch_size)
+    clip = FrozenCLIP.from_pretrained(name, options.device, options.dtype, options.eval_batch_size, revision)
     if clip.name == DEMO:
         torch.set_num_threads(1)  # it is too small to share out: threads that wait for each other cost more
     return clip
@@ -48,6 +47,7 @@ def load_adapter(adapter: str, options: argparse.Namespace) -> tuple[PeftModel, 
 
     from ..methods import PromptConfig
     from ..methods.config import raise_if_unregistered
+    from ..peft_model import adapters_beside
 
     model, folder = options.model, Path(adapter)
     if folder.is_dir() and not any((folder / name).exists() for name in WEIGHTS):
@@ -70,44 +70,12 @@ def load_adapter(adapter: str, options: argparse.Namespace) -> tuple[PeftModel, 
         raise ValueError(f"The adapter {adapter!r} does not say which model it is for: give --model.")
     if model is None and Path(name).is_absolute() and not Path(name).exists():
         raise ValueError(f"The adapter {adapter!r} is for {name!r}, which is not on this machine: give --model.")
-    clip = load_clip(name, options)
+    clip = load_clip(name, options, config.revision if model is None else None)
     loaded = PeftModel.from_pretrained(clip.model, adapter)
-    for name, place in adapters_beside(folder).items():
+    for name, place in adapters_beside(adapter).items():
         loaded.load_adapter(place, name)
         say(f"with the adapter in {place}, which was saved with the prompt")
     return loaded.eval(), clip
-
-
-def adapters_beside(folder: Path) -> dict[str, Path]:
-    """Adapters of other methods that were saved with a prompt, by a name: without them it gives other numbers.
-
-    `save_pretrained` puts the adapter called "default" into the folder, and the others into folders within it.
-
-    Raises:
-        ValueError: if there are several of one method, of which one was active.
-    """
-    within = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))}
-    above = {"above": folder.parent} if (folder.parent / CONFIG).is_file() else {}
-    found: dict[str, tuple[str, Path]] = {}
-    for name, place in (within | above).items():
-        method = json.loads((place / CONFIG).read_text(encoding="utf-8")).get("peft_type")
-        if method is None or is_prompt(method):
-            continue
-        if method in found:
-            raise ValueError(
-                f"Which of {str(found[method][1])!r} and {str(place)!r} works with the prompt in {str(folder)!r} is "
-                "not known: both are of one method. Move the other one away."
-            )
-        found[method] = name, place
-    return dict(found.values())
-
-
-def is_prompt(peft_type: str) -> bool:
-    """Whether PEFT's name of a method is one of `METHODS`."""
-    from ..methods import METHODS
-    from ..registration import peft_name
-
-    return any(peft_type == peft_name(method) for method in METHODS.values())
 
 
 def load_images(source: str, options: argparse.Namespace) -> ImageData:

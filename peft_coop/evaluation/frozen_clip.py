@@ -49,6 +49,7 @@ class FrozenCLIP:
         device: str | torch.device | None = None,
         dtype: str | None = None,
         batch_size: int | None = None,
+        revision: str | None = None,
     ) -> FrozenCLIP:
         """Load a CLIP and its processor; see `load_dual_encoder` for the errors.
 
@@ -57,8 +58,9 @@ class FrozenCLIP:
             device: where to; None: the GPU if there is one.
             dtype: of its weights, such as "bfloat16"; None: as they were saved.
             batch_size: images that go through it at once where it is not trained.
+            revision: the branch, tag or commit on the Hub; None: the main branch.
         """
-        model, processor = load_dual_encoder(name, device, dtype)
+        model, processor = load_dual_encoder(name, device, dtype, revision)
         return cls(model, processor, DEMO if model.name_or_path == MODEL_PATH else name, batch_size)
 
     @property

@@ -20,7 +20,7 @@ ACCEPTED = f"the Hub name of a CLIP, such as openai/clip-vit-base-patch16, a fol
 
 
 def load_dual_encoder(
-    name: str, device: str | torch.device | None = None, dtype: str | None = None
+    name: str, device: str | torch.device | None = None, dtype: str | None = None, revision: str | None = None
 ) -> tuple[nn.Module, CLIPProcessor]:
     """Load a CLIP and its processor.
 
@@ -28,6 +28,7 @@ def load_dual_encoder(
         name: a Hub name or a folder; "demo" is the tiny one that ships with the package.
         device: where to; None: the GPU if there is one.
         dtype: of its weights, one of `DTYPES`; None: as they were saved.
+        revision: the branch, tag or commit on the Hub; None: the main branch.
 
     Raises:
         OSError: if there is no such model.
@@ -39,9 +40,9 @@ def load_dual_encoder(
         raise ValueError(f"`dtype` must be one of {DTYPES}, got {dtype!r}.")
     path = find_model(name)
     try:
-        model = AutoModel.from_pretrained(path, **({"dtype": dtype} if dtype else {}))
+        model = AutoModel.from_pretrained(path, revision=revision, **({"dtype": dtype} if dtype else {}))
         find_family(model)
-        processor = AutoProcessor.from_pretrained(path)
+        processor = AutoProcessor.from_pretrained(path, revision=revision)
     except OSError as error:
         raise OSError(f"The model {name!r} cannot be loaded{_hint(path)}: {error}") from error
     return model.to(target), processor

@@ -6,6 +6,7 @@ from .auto import (
     AutoPeftModelForSemanticSegmentation,
     AutoPeftModelForVideoClassification,
 )
+from .saved_beside import adapters_beside
 from .sliding_window import slide_inference
 from .tasks import PeftModelForImageClassification, PeftModelForSemanticSegmentation, PeftModelForVideoClassification
 
@@ -17,5 +18,6 @@ __all__ = [
     "PeftModelForSemanticSegmentation",
     "PeftModelForVideoClassification",
     "PeftModelWithPrompts",
+    "adapters_beside",
     "slide_inference",
 ]
