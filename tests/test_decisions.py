@@ -18,6 +18,7 @@ from peft_coop.evaluation import (
     reliability_figure,
     risk_coverage,
 )
+from peft_coop.models import answers_other
 
 
 def random_task(num_images=300, num_classes=6, seed=0):
@@ -211,6 +212,23 @@ def test_what_is_answered():
     assert decided.scores(0.99)["accuracy"] is None
     with pytest.raises(ValueError, match="Images of none of the classes have no right answer"):
         Decided(logits, 2).scores(None)
+
+
+@pytest.mark.parametrize("width", [3, 4])
+def test_other_is_looked_for_along_the_classes(width):
+    """Of pixels they are the second axis, and not the last."""
+    pixels = torch.rand(2, width, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = [
+        [[bool(p[:3].max() < 0.8 or (width > 3 and p[3] > p[:3].max())) for p in row] for row in image.permute(1, 2, 0)]
+        for image in pixels
+    ]
+    assert answers_other(pixels, 3, 0.8).tolist() == expected
+    rows = pixels.permute(0, 2, 3, 1).reshape(-1, width)
+    assert answers_other(rows, 3, 0.8).tolist() == torch.tensor(expected).flatten().tolist()
+    assert answers_other(rows[0], 3, 0.8).item() == expected[0][0][0]
+    for wrong in (pixels[0], pixels.permute(0, 2, 3, 1), rows[:, :2]):
+        with pytest.raises(ValueError, match=r"with 3 classes, and perhaps 'other'; got \("):
+            answers_other(wrong, 3)
 
 
 def test_pictures_show_what_was_computed():

@@ -6,7 +6,7 @@ import torch
 from peft import get_peft_model
 from transformers import Trainer, TrainingArguments
 
-from peft_coop import DenseCLIPConfig
+from peft_coop import DenseCLIPConfig, LossPartsCallback
 from peft_coop.data import AugmentationCallback, AugmentedMasks, PreparedMasks, load_masks, mask_image_processor
 from peft_coop.demo import load_clip, load_processor
 from peft_coop.evaluation.segmentation import PixelCounts, TrainerPixelMetrics, predicted_classes
@@ -76,3 +76,28 @@ def test_masks_keep_their_classes_when_they_are_resized(data, processor):
     assert np.isfinite(item["pixel_values"].numpy()).all()
     with pytest.raises(ValueError, match="must have a height and a width as its size, got"):
         PreparedMasks(data.test, data.values, mask_image_processor(load_processor().image_processor, 48))
+
+
+@pytest.mark.filterwarnings("ignore:The model is trained without `labels`")
+def test_smoothed_labels_are_refused_in_words(data, processor, tmp_path):
+    """The Trainer would look for classes in the last axis of logits, and say something of shapes."""
+    names = {"class_names": data.class_names, "max_class_tokens": 8, "head_channels": 8, "decoder_width": 8}
+    model = get_peft_model(load_clip(), DenseCLIPConfig(out_indices=(0, 1, 2, 3), **names))
+    train = AugmentedMasks(data.train.select(range(2)), data.values, processor, 48, seed=1)
+    settings = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "use_cpu": True, "max_steps": 1}
+    smoothed = TrainingArguments(str(tmp_path), label_smoothing_factor=0.1, **settings)
+    words = r"`label_smoothing_factor` takes the last axis of logits .* give the Trainer a `compute_loss_func`"
+    with pytest.raises(ValueError, match=words):
+        Trainer(model, smoothed, train_dataset=train, callbacks=[LossPartsCallback()]).train()
+    with pytest.warns(UserWarning, match=words), pytest.raises(RuntimeError, match="Size does not match"):
+        Trainer(model, smoothed, train_dataset=train).train()
+
+    def of_size(outputs, labels, num_items_in_batch):
+        logits = torch.nn.functional.interpolate(outputs.logits, labels.shape[-2:], mode="bilinear")
+        ignored = {"ignore_index": 255, "label_smoothing": 0.1}
+        return torch.nn.functional.cross_entropy(logits, labels, **ignored)
+
+    with pytest.warns(UserWarning, match=words):
+        Trainer(
+            model, TrainingArguments(str(tmp_path), **settings), train_dataset=train, compute_loss_func=of_size
+        ).train()

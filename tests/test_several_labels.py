@@ -174,6 +174,13 @@ def test_the_trainer_gives_the_gradients_of_the_whole_batch(tokenizer_path, pixe
     assert gradients[0][1] == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_trainer_smooths_no_rows_of_labels(tokenizer_path, tmp_path):
+    """It reads the model's problem type; of rows of 0 and 1 it would make a softmax over the classes."""
+    arguments = TrainingArguments(tmp_path, label_smoothing_factor=0.1, report_to=[], use_cpu=True)
+    with pytest.warns(UserWarning, match="Label smoothing is not compatible with multi-label classification"):
+        assert Trainer(make_model(tokenizer_path), arguments).label_smoother is None
+
+
 def test_scores_agree_with_scikit_learn_and_name_what_is_left_out():
     generator = np.random.default_rng(0)
     labels = (generator.random((50, 4)) < 0.3).astype(int)

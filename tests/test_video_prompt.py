@@ -8,6 +8,7 @@ from conftest import make_clip
 from golden_cases import AFTER_STEPS, LOGITS, assert_first_gradient, golden_case, golden_inputs, golden_model
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
+from transformers import Trainer, TrainingArguments
 
 from peft_coop import (
     AutoPeftModelForVideoClassification,
@@ -261,6 +262,36 @@ def test_a_training_step_compares_with_as_many_classes_as_it_should(make, frames
     assert model.eval()(image_embeds=frames, labels=labels).logits.shape == (3, 4)
     assert make(num_contrast=4).prompt_layer.prompt.arguments_of_step(labels) == {}
     assert make(num_contrast=1).prompt_layer.prompt.arguments_of_step(labels) == {"class_ids": [1, 3]}
+
+
+def test_the_output_says_what_its_columns_are(make, frames, tmp_path):
+    """A loss of one's own would take the columns of a training step for those of the adapter's classes."""
+    model, labels = make(num_contrast=3).train(), torch.tensor([3, 1, 3])
+    for _ in range(4):
+        outputs = model(image_embeds=frames, labels=labels)
+        assert len(outputs.class_names) == 3
+        columns = torch.tensor([outputs.class_names.index(model.class_names[label]) for label in labels])
+        own = torch.nn.functional.cross_entropy(outputs.logits, columns)
+        torch.testing.assert_close(own, outputs.loss, atol=1e-9, rtol=0)
+    model.eval()
+    assert model(image_embeds=frames, labels=labels).class_names is None
+    every = model(image_embeds=frames).logits
+    for chosen in ({"class_ids": [2, 0]}, {"class_names": [model.class_names[2], model.class_names[0]]}):
+        outputs = model(image_embeds=frames, **chosen)
+        assert outputs.class_names == [model.class_names[2], model.class_names[0]]
+        torch.testing.assert_close(outputs.logits, every[:, [2, 0]], atol=1e-9, rtol=0)
+    assert model(image_embeds=frames, class_names=model.class_names).class_names is None
+    rows = [{"image_embeds": each, "labels": 0} for each in frames.float()]
+    arguments = TrainingArguments(tmp_path, report_to=[], use_cpu=True, disable_tqdm=True)
+    given = Choosing(model.float(), arguments).predict(rows).predictions
+    assert given == pytest.approx(every[:, [2, 0]].detach().numpy(), abs=1e-3)
+
+
+class Choosing(Trainer):
+    """A Trainer that classifies into two of the classes."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        return super().compute_loss(model, {**inputs, "class_ids": [2, 0]}, return_outputs)
 
 
 def test_labels_of_a_step_that_are_refused(make, frames):

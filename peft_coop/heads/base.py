@@ -25,11 +25,13 @@ class Head(ABC):
         task_type: PEFT's name of the task, such as "IMAGE_CLS".
         pipeline_tag: the Hub's name of the task.
         beside_logits: fields of its output that `Trainer.predict` must not collect.
+        no_smoothing: why `label_smoothing_factor` of the Trainer cannot be used, and what can; empty where it can.
     """
 
     task_type: ClassVar[str]
     pipeline_tag: ClassVar[str]
     beside_logits: ClassVar[tuple[str, ...]] = ()
+    no_smoothing: ClassVar[str] = ""
 
     def prepare(self, model: nn.Module) -> None:  # noqa: B027  most need nothing
         """Make a model ready for the head, when a prompt is put in; nothing by default.

@@ -24,6 +24,8 @@ class PromptClassifierOutput(ModelOutput):
             L2-normalised.
         loss_parts: in training, the loss's terms by name, before weighting, and what the method reports beside them;
             detached scalars.
+        class_names: the classes that the columns of `logits` and the rows of `text_embeds` are, where a call or a
+            training step (`num_contrast`) has chosen them; None where they are the adapter's own, in their order.
     """
 
     loss: Tensor | None = None
@@ -31,6 +33,7 @@ class PromptClassifierOutput(ModelOutput):
     image_embeds: Tensor | None = None
     text_embeds: Tensor | None = None
     loss_parts: dict[str, Tensor] | None = None
+    class_names: list[str] | None = None
 
 
 @dataclass
@@ -45,6 +48,7 @@ class VideoClassifierOutput(ModelOutput):
         video_embeds: `[B, P]`, L2-normalised unless the prompt compares features as they are.
         text_embeds: `[C, P]`, likewise.
         loss_parts: see `PromptClassifierOutput`.
+        class_names: likewise.
     """
 
     loss: Tensor | None = None
@@ -52,6 +56,7 @@ class VideoClassifierOutput(ModelOutput):
     video_embeds: Tensor | None = None
     text_embeds: Tensor | None = None
     loss_parts: dict[str, Tensor] | None = None
+    class_names: list[str] | None = None
 
 
 @dataclass
@@ -69,9 +74,11 @@ class PromptSegmenterOutput(SemanticSegmenterOutput):
         score_map: `[B, K, h, w]`, cosines of places and classes.
         text_embeds: `[B, K, P]`, what the places were compared with, not normalised: of each class in each image.
         loss_parts: see `PromptClassifierOutput`.
+        class_names: likewise.
     """
 
     loss_aux: Tensor | None = None
     score_map: Tensor | None = None
     text_embeds: Tensor | None = None
     loss_parts: dict[str, Tensor] | None = None
+    class_names: list[str] | None = None

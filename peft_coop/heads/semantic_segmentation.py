@@ -71,6 +71,12 @@ class SemanticSegmentationHead(Head):
     task_type = "SEMANTIC_SEG"
     pipeline_tag = "image-segmentation"
     beside_logits = ("loss_aux", "score_map", "text_embeds", "loss_parts")
+    no_smoothing = (
+        "The Trainer's `label_smoothing_factor` takes the last axis of logits for the classes, and of pixels they are "
+        "(images, classes, height, width): leave it out. Where labels are to be smoothed, give the Trainer a "
+        "`compute_loss_func` with `torch.nn.functional.cross_entropy(..., label_smoothing=…)` of logits in the labels' "
+        "size."
+    )
 
     def prepare(self, model: nn.Module) -> None:
         """See `Head.prepare`: the vision tower must have features of places."""

@@ -39,7 +39,7 @@ class VideoPromptConfig(PromptConfig):
         normalize: compare by the cosine; False compares by the product of the features, without a temperature.
         init_std: standard deviation of the vectors, and of the frames' positions, before training.
         num_contrast: how many classes a training step compares with: those of its videos, and others at random; None
-            for all.
+            for all. The step's output has them as `class_names`.
 
     Others as `PromptConfig`.
 

@@ -32,7 +32,7 @@ from .call_arguments import classes_of_call, is_base_models_call, take_class_arg
 from .class_features import deep_vectors, encode_classes, encode_in_parts
 from .class_texts import ClassTexts
 from .decisions import DecisionsMixin, checked_decision, chosen_decision
-from .loss_terms import warn_of_evaluation_mode, with_terms
+from .loss_terms import warn_of_evaluation_mode, warn_of_smoothing, with_terms
 from .mixed_batch import classify_mixed
 from .modules_to_save import check_used_together
 from .parameter_groups import param_groups
@@ -103,7 +103,8 @@ class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
                 which `labels` then count: `class_names`, or what the adapter's method takes, such as `pair_ids` of CSP.
 
         Returns:
-            The output of the method's task, a `PromptClassifierOutput` for images; a `CLIPOutput` with `input_ids`.
+            The output of the method's task, a `PromptClassifierOutput` for images; a `CLIPOutput` with `input_ids`. Its
+            `class_names` say what the columns are where they are not the adapter's own classes.
 
         Raises:
             ValueError: if there is not exactly one of `pixel_values` and `image_embeds`, a label is out of range, the
@@ -133,6 +134,8 @@ class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
         if adapter_names is None:
             texts, labels = classes_of_call(self, labels, of_call)
             outputs = self._classify(labels, num_items_in_batch, texts, **images)
+            if texts is not self.prompt_layer.class_texts.get(self.prompt_layer.required_adapter):
+                outputs.class_names = list(texts.class_names)
         else:
             outputs = classify_mixed(self, self.prompt_layer, adapter_names, images, self._classify)
             if labels is not None:
@@ -383,6 +386,8 @@ class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
             step = training_step(
                 self, outputs, images, labels, vectors, text_features.dtype, pixel_values, of_images, texts
             )
+            if labels is None and num_items is not None:  # which only the Trainer gives
+                warn_of_smoothing(head.no_smoothing)
             share = head.share_of_items(outputs, labels, num_items)
             name, beside = head.loss_name(prompt.settings), head.parts_beside(outputs, prompt.settings)
             outputs.loss, parts = with_terms(outputs.loss, name, prompt.extra_losses(step), share, beside)

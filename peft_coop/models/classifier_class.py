@@ -29,7 +29,8 @@ def become_classifier(model: nn.Module) -> None:
 
 def beside_logits() -> list[str]:
     """Outputs of all methods that `Trainer.predict` must not collect beside the logits."""
-    return list(dict.fromkeys(name for method in METHODS.values() for name in method.prompt.task_head.beside_logits))
+    of_heads = (name for method in METHODS.values() for name in method.prompt.task_head.beside_logits)
+    return list(dict.fromkeys([*of_heads, "class_names"]))
 
 
 def cease_to_be_classifier(model: nn.Module) -> None:

@@ -173,17 +173,27 @@ def answers_other(probabilities: Tensor, n_cls: int, min_probability: float | No
     """Whether each image is answered with "other": it is likelier than any class, or no class is likely enough.
 
     Args:
-        probabilities: `[B, C]` or `[B, C + 1]`, as `probabilities` of a classifier gives them.
+        probabilities: `[B, C]` or `[B, C + 1]`, as `probabilities` of a classifier gives them; of pixels
+            `[B, C, h, w]`; or of a single image `[C]`.
         n_cls: C.
         min_probability: of the best class; None: any.
 
     Returns:
-        `[B]` of bool.
+        Of bool, without the axis of the classes: `[B]`, `[B, h, w]` or a scalar.
+
+    Raises:
+        ValueError: if there are not C or C + 1 classes in that axis.
     """
-    best = probabilities[..., :n_cls].amax(-1)
+    axis = min(probabilities.ndim - 1, 1)
+    if probabilities.ndim not in (1, 2, 4) or probabilities.shape[axis] not in (n_cls, n_cls + 1):
+        raise ValueError(
+            "`probabilities` must be (images, classes), (classes,) or, of pixels, (images, classes, height, width), "
+            f"with {n_cls} classes, and perhaps 'other'; got {tuple(probabilities.shape)}."
+        )
+    best = probabilities.narrow(axis, 0, n_cls).amax(axis)
     is_other = best < (min_probability or 0.0)
-    if probabilities.shape[-1] > n_cls:
-        is_other = is_other | (probabilities[..., n_cls] > best)
+    if probabilities.shape[axis] > n_cls:
+        is_other = is_other | (probabilities.select(axis, n_cls) > best)
     return is_other
 
 

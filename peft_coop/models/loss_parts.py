@@ -34,7 +34,14 @@ class LossPartsCallback(TrainerCallback):
         trainer.callback_handler.callbacks.insert(0, self)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: nn.Module, **kwargs: Any) -> None:
-        """See `TrainerCallback`."""
+        """See `TrainerCallback`.
+
+        Raises:
+            ValueError: if labels are to be smoothed that cannot be.
+        """
+        head = getattr(getattr(model, "prompt_layer", None), "prompt", None)
+        if args.label_smoothing_factor and head is not None and head.task_head.no_smoothing:
+            raise ValueError(head.task_head.no_smoothing)
         self.on_train_end(args, state, control)  # of a training that was interrupted
         self._hook = model.register_forward_hook(lambda module, given, outputs: self._note(outputs))
 

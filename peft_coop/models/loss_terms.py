@@ -74,6 +74,16 @@ def warn_of_a_loss_outside(names: Sequence[str]) -> None:
         )
 
 
+def warn_of_smoothing(no_smoothing: str) -> None:
+    """Say what the Trainer will fail at in its own words, where it has kept the labels of a step to itself.
+
+    Args:
+        no_smoothing: see `Head`; empty for nothing.
+    """
+    if no_smoothing and not torch.compiler.is_compiling():
+        warnings.warn(no_smoothing, stacklevel=2)
+
+
 def warn_of_evaluation_mode(prompt: Prompt) -> None:
     """Warn if a loss that can be trained lacks what its method adds in training mode."""
     if type(prompt).extra_losses is not Prompt.extra_losses and not torch.compiler.is_compiling():
