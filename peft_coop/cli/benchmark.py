@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..progress import stage
+from .compared_methods import all_keys, asked_methods, make_methods
 from .composition import add_composition, check_composition, word_vectors
 from .loading import load_clip, load_images, load_pairs, tell_shots
 from .mask_options import BASELINES as MASK_BASELINES
@@ -24,7 +25,7 @@ from .mask_options import (
     windows_of,
 )
 from .messages import say
-from .method_options import make_prompt_learning, tell_unused
+from .method_options import tell_unused
 from .offered_methods import default_method, method_titles
 from .options import (
     COMPOSITIONS,
@@ -45,29 +46,7 @@ if TYPE_CHECKING:
     from ..evaluation import ComparedMethod
 
 Data = TypeVar("Data", "ImageData", "CompositionData")
-BASELINES = (
-    "zero-shot",
-    "prompt-ensemble",
-    "prompt-ensemble-80",
-    "linear-probe",
-    "image-encoder",
-    "text-transform",
-    "text-bias",
-    "tip-adapter",
-    "tip-adapter-f",
-    "clip-adapter",
-    "gda",
-    "layer-norm",
-    "two-stage",
-    "lora",
-)
 SEEDS = [1, 2, 3]
-# Protocols that every method is asked for classes that it was not learned from in.
-OF_OTHER_CLASSES = ("cross-dataset", "composition")
-WHY_APART = {
-    "composition": ": no way is known to learn unseen pairs with them",
-    "several-labels-few-shot": ": they learn which one class an image has",
-}
 EXAMPLES = """\
 examples:
   peft-coop benchmark few-shot --data demo:digits --output runs
@@ -85,11 +64,6 @@ examples:
 Every finished run is a folder below --output and is not done again: stop with Ctrl-C, go on with the same command.
 `peft-coop report runs` prints the tables again and draws the figures.
 """
-
-
-def all_keys() -> tuple[str, ...]:
-    """The keys of all methods."""
-    return (*BASELINES, *method_titles())
 
 
 def add_commands(commands: Any) -> None:
@@ -358,91 +332,6 @@ def check_names(loaded: Sequence[ImageData] | Sequence[CompositionData] | Sequen
     names = [data.name for data in loaded]
     if len(set(names)) < len(names):
         raise ValueError(f"Every dataset must have a name of its own, got {names}: results are filed under it.")
-
-
-def make_methods(options: argparse.Namespace, data: ImageData | CompositionData) -> list[Any]:
-    """The methods that `--methods` names, in the order of the help."""
-    from .. import demo
-    from ..evaluation import all_baselines
-    from ..recipes import LEARNING_RATE
-
-    rate = demo.learning_rate() if options.model == DEMO else LEARNING_RATE
-    baselines = all_baselines(
-        rate if options.learning_rate is None else options.learning_rate,
-        data=data.name,
-        num_epochs=options.epochs,
-        batch_size=options.batch_size,
-        augment=options.augment,
-        flip=data.flip and not options.no_flip,
-        views=options.views,
-        num_workers=options.workers,
-    )
-    by_key = {method.key: method for method in baselines}
-    asked = _that_can_use_views(_in_protocol(options, by_key), options, data, by_key)
-    methods = [make_prompt_learning(key, options, data) if key in method_titles() else by_key[key] for key in asked]
-    if "all" not in options.methods or options.protocol not in OF_OTHER_CLASSES:
-        return methods
-    unable = [method.name for method in methods if not method.takes_new_classes]
-    if unable:
-        say(f"left out {', '.join(unable)}: what they learn is for the classes of {data.name} only")
-    return [method for method in methods if method.takes_new_classes]
-
-
-def _in_protocol(options: argparse.Namespace, baselines: Mapping[str, ComparedMethod]) -> list[str]:
-    """The keys of the methods that `--methods` names, without those of `all` that take no part in the protocol."""
-    from ..methods import METHODS
-
-    asked = asked_methods(options)
-    if "all" not in options.methods:
-        return asked
-    apart = [
-        key
-        for key in asked
-        if not (
-            baselines[key].takes_part_in(options.protocol)
-            if key in baselines
-            else METHODS[key].takes_part_in(options.protocol)
-        )
-    ]
-    if apart:
-        names = ", ".join(baselines[key].name if key in baselines else METHODS[key].title for key in apart)
-        say(f"left out {names}{WHY_APART.get(options.protocol, ', which are not made for it')}")
-    return [key for key in asked if key not in apart]
-
-
-def _that_can_use_views(
-    asked: Sequence[str],
-    options: argparse.Namespace,
-    data: ImageData | CompositionData,
-    baselines: Mapping[str, ComparedMethod],
-) -> list[str]:
-    """The keys of the methods that are asked for, without those of `all` that cannot do with `--views`.
-
-    Args:
-        asked: the keys.
-        options: with those of `add_recipe`.
-        data: what is learned from.
-        baselines: the baselines by their keys.
-
-    Raises:
-        ValueError: if one cannot that was named.
-    """
-    if not options.views:
-        return list(asked)
-    without = argparse.Namespace(**{**vars(options), "views": None})
-    methods = {key: baselines.get(key) or make_prompt_learning(key, without, data) for key in asked}
-    unable = [key for key, method in methods.items() if method.changes_vision]
-    why = f"--views {options.views} computes image features once, and {', '.join(unable)} would change the vision tower"
-    if unable and "all" not in options.methods:
-        raise ValueError(f"{why}: give --augment in its place, or leave out one of them.")
-    if unable:
-        say(f"left out {', '.join(unable)}: {why}")
-    return [key for key in asked if key not in unable]
-
-
-def asked_methods(options: argparse.Namespace) -> list[str]:
-    """The keys of the methods that `--methods` names, in the order of the help."""
-    return [key for key in all_keys() if key in options.methods or "all" in options.methods]
 
 
 def _report(folder: Path) -> None:
