@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ from PIL import Image
 from peft_coop.demo import load_task
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[app]'")
-pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
 pytestmark = [
+    pytest.mark.skipif(not find_spec("gradio"), reason="gradio is not installed: pip install '.[app]'"),
+    pytest.mark.skipif(not find_spec("playwright"), reason="playwright, which drives the browser, is not installed"),
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
 ]
 WAIT = 30_000  # milliseconds; a busy machine takes long
