@@ -16,6 +16,8 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 # The environment is its own: nothing of the one around it may be imported.
 unexport PYTHONPATH
 unexport PYTHONHOME
+# The tests start many processes: each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-slow peft-suite quality format docs notebooks release-check lower-bounds clean
 .NOTPARALLEL:
