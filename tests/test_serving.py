@@ -4,10 +4,12 @@ The graph is made by hand, of the mean of each colour: what stands in a folder o
 `test_onnx_folder.py`'s.
 """
 
+import asyncio
 import http.client
 import importlib
 import io
 import json
+import shutil
 import socket
 import struct
 import subprocess
@@ -25,6 +27,7 @@ import pytest
 import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from starlette.requests import Request
 from transformers import CLIPImageProcessor, SiglipImageProcessor
 
 from peft_coop.data.preparation import prepare_images
@@ -39,7 +42,8 @@ def example():
     """The modules of the example."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "examples" / "serving")
-        yield {name: importlib.import_module(name) for name in ("app", "batching", "pictures")}
+        names = ("app", "batching", "connections", "pictures", "uploads")
+        yield {name: importlib.import_module(name) for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +75,10 @@ def classifier(example, folder):
 @contextmanager
 def served(example, classifier, batcher=None, **limits):
     """The port of a server that runs."""
-    app = example["app"].make_app(classifier, example["app"].Limits(**limits), batcher)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
+    limits = example["uploads"].Limits(**limits)
+    app = example["app"].make_app(classifier, limits, batcher)
+    connections = example["connections"].of_connections(limits.head_seconds)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", **connections))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -174,8 +180,8 @@ def test_some_labels_and_other(port):
     _, answer = ask(port, file_of(picture("grey")))
     assert answer["labels"][0]["label"] == "other"  # no class is as likely as 0.6
     assert sorted(each["label"] for each in answer["labels"]) == sorted(LABELS)
-    for wrong in ("0", "-1", "x", "1001"):
-        assert ask(port, file_of(picture()), path=f"/classify?top_k={wrong}")[0] == 422
+    for wrong in ("top_k=0", "top_k=-1", "top_k=x", "top_k=1001", "top_k=1e9", "top_k=NaN", "topk=1"):
+        assert ask(port, file_of(picture()), path=f"/classify?{wrong}")[0] == 422
 
 
 def test_no_class_is_likely_enough(classifier, folder, example):
@@ -208,7 +214,7 @@ def test_any_number_of_labels(folder, example):
     ],
     ids=["clip", "siglip"],
 )
-@pytest.mark.parametrize("size", [(31, 20), (20, 31), (16, 16), (200, 30), (47, 64)])
+@pytest.mark.parametrize("size", [(31, 20), (20, 31), (16, 16), (200, 30), (47, 64), (500_000, 4), (3, 400_000)])
 def test_pixels_are_those_that_the_library_measures_with(example, tmp_path, processor, size):
     random = np.random.default_rng(0)
     image = Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
@@ -216,6 +222,42 @@ def test_pixels_are_those_that_the_library_measures_with(example, tmp_path, proc
     prepare = example["pictures"].Preparation.from_file(tmp_path / "preprocessor_config.json")
     [expected] = prepare_images([image], processor).numpy()
     np.testing.assert_allclose(prepare(image), expected, rtol=0, atol=1e-5)
+
+
+def test_a_picture_of_16_bits_is_no_white_one(example):
+    grey = Image.fromarray(np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16))
+    found = np.asarray(example["pictures"].read_picture(file_of(grey), 1000))
+    np.testing.assert_array_equal(found, np.arange(256).reshape(16, 16, 1).repeat(3, axis=2))
+
+
+def test_of_a_photograph_with_a_preview_the_photograph_is_taken(port):
+    """Cameras write JPEGs with further pictures: what Pillow calls MPO does not move."""
+    content = file_of(picture("lime"), "MPO", save_all=True, append_images=[picture("red", (6, 5))])
+    status, answer = ask(port, content, "image/jpeg")
+    assert (status, answer["labels"][0]["label"]) == (200, "grün")
+
+
+def test_files_that_do_not_belong_together_are_refused_at_the_start(example, folder, tmp_path, capsys):
+    start = example["app"].Classifier
+    with pytest.raises(ValueError, match=r"There is no config\.json in '.*': it is not what `peft-coop export` wrote"):
+        start(tmp_path)
+    shutil.copytree(folder, tmp_path / "copy")
+    with pytest.raises(ValueError, match=r"There is no onnx/model_fp16\.onnx in "):
+        start(tmp_path / "copy", "onnx/model_fp16.onnx")
+    path = tmp_path / "copy" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": {"0": "a", "1": "b"}}))
+    with pytest.raises(ValueError, match=r"is for so many classes: \[4\], and the files beside it for \[2\]"):
+        start(tmp_path / "copy")
+    shutil.copy(folder / "config.json", path)
+    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 18, "width": 16}).save_pretrained(path.parent)
+    with pytest.raises(ValueError, match=r"is for images of this size: \[16, 16\], and .* for \[18, 16\]"):
+        start(tmp_path / "copy")
+    path = tmp_path / "copy" / "preprocessor_config.json"
+    path.write_text(
+        json.dumps({name: value for name, value in json.loads(path.read_text()).items() if "std" not in name})
+    )
+    with pytest.raises(ValueError, match="does not say 'image_std'"):
+        start(tmp_path / "copy")
 
 
 def test_an_image_processor_of_another_kind_is_refused(example, tmp_path):
@@ -287,6 +329,63 @@ def test_a_client_that_goes_away_does_no_harm(port):
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(sent)
     assert healthy(port)
+
+
+def test_an_upload_that_ends_before_its_end_is_an_answer_and_no_error(example):
+    """The server would log each of them with all that it was called by."""
+
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    request = Request({"type": "http", "headers": [(b"content-type", b"image/png")]}, gone)
+    uploads = example["uploads"]
+    with pytest.raises(example["pictures"].RefusedError, match="The upload ended before its end"):
+        asyncio.run(uploads.read_body(request, uploads.Limits()))
+
+
+HEAD = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+
+
+def test_connections_that_bring_no_request_are_closed(example, classifier):
+    """Nothing, half of a head, and half of the second head."""
+    with served(example, classifier, head_seconds=0.2) as port:
+        for sent in (b"", HEAD):
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+                connection.sendall(sent)
+                assert connection.recv(1000) == b""
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.sendall(HEAD + b"Content-Length: 0\r\n\r\n")
+            assert connection.recv(1000).startswith(b"HTTP/1.1 400")
+            connection.sendall(HEAD)
+            wait_until(lambda: not connection.recv(1000))
+        assert healthy(port)
+
+
+def test_an_upload_may_take_longer_than_a_head(example, classifier):
+    content = file_of(picture("blue"))
+    with (
+        served(example, classifier, head_seconds=0.2) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=60) as connection,
+    ):
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(content) + content[:20])
+        time.sleep(0.5)
+        connection.sendall(content[20:])
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_more_requests_at_once_than_accepted_are_told_to_come_back(example, classifier):
+    with served(example, classifier, most_requests=1) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.sendall(HEAD + b"Content-Length: 99\r\n\r\nx")
+            wait_until(lambda: ask(port, file_of(picture()))[0] == 503)
+            asked = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            asked.request("POST", "/classify", file_of(picture()), {"content-type": "image/png"})
+            answer = asked.getresponse()
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+            assert json.loads(answer.read()) == {"error": "Too many requests at once: try again later."}
+            asked.close()
+            assert healthy(port)
+        wait_until(lambda: ask(port, file_of(picture()))[0] == 200)
 
 
 def test_a_slow_upload_is_ended(example, classifier):

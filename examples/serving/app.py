@@ -8,35 +8,19 @@ import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import onnxruntime
 import uvicorn
 from batching import Batcher, BusyError
+from connections import of_connections
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse
-from pictures import KINDS, Preparation, RefusedError, read_picture
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a request may cost.
-
-    Attributes:
-        most_bytes: of an upload.
-        most_pixels: of a picture.
-        upload_seconds: in which an upload must be there.
-        answer_seconds: in which it must be answered then.
-        decoders: pictures that are decoded at once, three bytes a pixel each.
-    """
-
-    most_bytes: int = 10_000_000
-    most_pixels: int = 25_000_000
-    upload_seconds: float = 10.0
-    answer_seconds: float = 10.0
-    decoders: int = 2
+from pictures import Preparation, RefusedError, read_picture
+from pydantic import BaseModel, Field
+from uploads import Limits, Places, read_body, within
 
 
 class Classifier:
@@ -46,9 +30,15 @@ class Classifier:
         folder: what `peft-coop export --format onnx` wrote.
         graph: the graph in it.
         threads: that it computes with; 0 for as many as there are cores.
+
+    Raises:
+        ValueError: if a file is missing, or they do not belong together.
     """
 
     def __init__(self, folder: Path, graph: str = "onnx/model.onnx", threads: int = 0):
+        missing = [name for name in ("config.json", "preprocessor_config.json", graph) if not (folder / name).is_file()]
+        if missing:
+            raise ValueError(f"There is no {missing[0]} in {str(folder)!r}: it is not what `peft-coop export` wrote.")
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self.labels = [config["id2label"][str(index)] for index in range(len(config["id2label"]))]
         self.min_probability = config.get("min_probability")
@@ -58,6 +48,16 @@ class Classifier:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(folder / graph, options, providers=["CPUExecutionProvider"])
+        self._check(graph)
+
+    def _check(self, graph: str) -> None:
+        [given], [result] = self._session.get_inputs(), self._session.get_outputs()
+        for what, of_graph, own in (
+            ("images of this size", given.shape[2:], list(self.prepare.size[::-1])),
+            ("so many classes", result.shape[1:], [len(self.labels)]),
+        ):
+            if of_graph != own:
+                raise ValueError(f"{graph} is for {what}: {of_graph}, and the files beside it for {own}.")
 
     def run(self, pixel_values: np.ndarray) -> np.ndarray:
         """Probabilities `[B, C]` of `pixel_values` `[B, 3, H, W]`."""
@@ -85,6 +85,13 @@ class Classifier:
         return [{"label": "other", "score": score}, *others][:top_k]
 
 
+class Parameters(BaseModel):
+    """What an address may have behind its question mark; anything else is refused."""
+
+    model_config = {"extra": "forbid"}
+    top_k: int = Field(5, ge=1, le=1000)
+
+
 def make_app(classifier: Classifier, limits: Limits | None = None, batcher: Batcher | None = None) -> FastAPI:
     """The application.
 
@@ -95,7 +102,7 @@ def make_app(classifier: Classifier, limits: Limits | None = None, batcher: Batc
     """
     limits = limits or Limits()
     batcher = batcher or Batcher(classifier.run)
-    decoders = ThreadPoolExecutor(limits.decoders, "decoder")
+    decoders, places = ThreadPoolExecutor(limits.decoders, "decoder"), Places(limits.most_requests)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI):
@@ -120,9 +127,11 @@ def make_app(classifier: Classifier, limits: Limits | None = None, batcher: Batc
         return {"status": "ok", "classes": len(classifier.labels)}
 
     @app.post("/classify")
-    async def classify(request: Request, top_k: int = Query(5, ge=1, le=1000)) -> dict:
-        content = await within(limits.upload_seconds, 408, "The upload took too long.", read_body(request, limits))
-        return await within(limits.answer_seconds, 504, "The answer took too long.", labels_of(content, top_k))
+    async def classify(request: Request, parameters: Annotated[Parameters, Query()]) -> dict:
+        with places.one():
+            content = await within(limits.upload_seconds, 408, "The upload took too long.", read_body(request, limits))
+            answer = labels_of(content, parameters.top_k)
+            return await within(limits.answer_seconds, 504, "The answer took too long.", answer)
 
     def prepared(content: bytes) -> np.ndarray:
         return classifier.prepare(read_picture(content, limits.most_pixels))
@@ -135,39 +144,6 @@ def make_app(classifier: Classifier, limits: Limits | None = None, batcher: Batc
     return app
 
 
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """The upload, of which no more is kept than it may have.
-
-    Raises:
-        RefusedError: if it is of another kind, or too large.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in KINDS:
-        raise RefusedError(415, f"The content type must be one of {', '.join(KINDS)}, got {kind or 'none'!r}.")
-    too_large = RefusedError(413, f"The upload has more than {limits.most_bytes:,} bytes.")
-    told = request.headers.get("content-length", "0")
-    if told.isdecimal() and int(told) > limits.most_bytes:
-        raise too_large
-    content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > limits.most_bytes:
-            raise too_large
-    return bytes(content)
-
-
-async def within(seconds: float, status: int, reason: str, work):
-    """Await something for so long.
-
-    Raises:
-        RefusedError: if it takes longer.
-    """
-    try:
-        return await asyncio.wait_for(work, seconds)
-    except asyncio.TimeoutError:
-        raise RefusedError(status, reason) from None
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="what `peft-coop export --format onnx` wrote")
@@ -177,14 +153,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="that the model computes with (default: all cores)")
     parser.add_argument("--smoke", action="store_true", help="load the folder, classify a grey picture and end")
     options = parser.parse_args()
-    classifier = Classifier(options.folder, options.graph, options.threads)
+    try:
+        classifier = Classifier(options.folder, options.graph, options.threads)
+    except ValueError as error:
+        parser.error(str(error))
     if options.smoke:
         from PIL import Image
 
         pixels = classifier.prepare(Image.new("RGB", (64, 64), "grey"))
         print(json.dumps(classifier.answer(classifier.run(pixels[None])[0], 3), ensure_ascii=False))
         return
-    uvicorn.run(make_app(classifier), host=options.host, port=options.port, limit_concurrency=64, timeout_keep_alive=5)
+    limits = Limits()
+    app = make_app(classifier, limits)
+    uvicorn.run(app, host=options.host, port=options.port, **of_connections(limits.head_seconds))
 
 
 if __name__ == "__main__":

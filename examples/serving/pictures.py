@@ -12,6 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 # By the content type that a client names: what Pillow may try. Nothing else is opened, whatever a file claims to be.
 KINDS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
 
+# Of a picture whose resized form would have more pixels, as of one of 20,000 x 1, only what the crop keeps is resized.
+MOST_RESIZED = 2**24
+
 
 class RefusedError(ValueError):
     """A request that is not answered with labels.
@@ -43,10 +46,11 @@ def read_picture(content: bytes, most_pixels: int) -> Image.Image:
                 if image.width * image.height > most_pixels:
                     size = f"{image.width} x {image.height}"
                     raise RefusedError(413, f"The picture has {size} pixels, accepted are {most_pixels:,}.")
-                if getattr(image, "n_frames", 1) > 1:
+                # A JPEG with further pictures, such as previews that cameras write, does not move.
+                if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                     raise RefusedError(415, "The picture is moving: send one of its frames.")
                 image.load()
-                return ImageOps.exif_transpose(image).convert("RGB")
+                return in_rgb(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RefusedError(413, f"The picture has too many pixels, accepted are {most_pixels:,}.") from error
     except UnidentifiedImageError as error:
@@ -55,6 +59,13 @@ def read_picture(content: bytes, most_pixels: int) -> Image.Image:
         raise
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
         raise RefusedError(400, f"The picture cannot be read: {error or type(error).__name__}.") from error
+
+
+def in_rgb(image: Image.Image) -> Image.Image:
+    """A picture in RGB; one of 16 bits, which Pillow would cut off at 255, scaled to bytes."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = Image.fromarray(((np.asarray(image).astype(np.int64).clip(0, 65535) + 128) // 257).astype(np.uint8))
+    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -95,8 +106,11 @@ class Preparation:
                 f"{path} prepares images as CLIP's or SigLIP's processor does not: known are a shortest edge with a "
                 f"crop, and a size without one; got {told}."
             )
-        mean, std = (np.array(told[name], np.float32)[:, None, None] for name in ("image_mean", "image_std"))
-        return cls(edge, (target["width"], target["height"]), told["resample"], told["rescale_factor"], mean, std)
+        try:
+            mean, std = (np.array(told[name], np.float32)[:, None, None] for name in ("image_mean", "image_std"))
+            return cls(edge, (target["width"], target["height"]), told["resample"], told["rescale_factor"], mean, std)
+        except KeyError as error:
+            raise ValueError(f"{path} does not say {error}.") from error
 
     def __call__(self, picture: Image.Image) -> np.ndarray:
         """`[3, H, W]`, float32, of a picture in RGB."""
@@ -106,11 +120,30 @@ class Preparation:
         else:
             edge = self.shortest_edge
             size = (edge, int(edge * height / width)) if width <= height else (int(edge * width / height), edge)
-            left, upper = (_offset(one - wanted) for one, wanted in zip(size, self.size, strict=True))
-            picture = picture.resize(size, self.resample)
-            picture = picture.crop((left, upper, left + self.size[0], upper + self.size[1]))
+            if size[0] * size[1] > MOST_RESIZED:
+                picture = self._middle(picture, size)
+            else:
+                picture = _cropped(picture.resize(size, self.resample), self.size)
         pixels = np.asarray(picture, np.float32).transpose(2, 0, 1) * np.float32(self.factor)
         return (pixels - self.mean) / self.std
+
+    def _middle(self, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """What the crop keeps of a very long picture, all of which would be resized to `size`."""
+        left, upper, right, lower = _box(size, self.size)
+        left, upper, right, lower = max(left, 0), max(upper, 0), min(right, size[0]), min(lower, size[1])
+        across, down = picture.width / size[0], picture.height / size[1]
+        box = left * across, upper * down, right * across, lower * down
+        return _cropped(picture.resize((right - left, lower - upper), self.resample, box), self.size)
+
+
+def _cropped(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return picture.crop(_box(picture.size, size))
+
+
+def _box(whole: tuple[int, int], part: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The central part: left, upper, right and lower edge."""
+    left, upper = (_offset(one - wanted) for one, wanted in zip(whole, part, strict=True))
+    return left, upper, left + part[0], upper + part[1]
 
 
 def _offset(room: int) -> int:
