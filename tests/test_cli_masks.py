@@ -131,6 +131,14 @@ WRONG = {
         ["train", "--method", "dense_clip", "--data", "demo:scenes", "--output", "X", "--shots", "4"],
         "--shots 4 are images of each class, and these show several: give --num-images",
     ),
+    "the default, asked for": (
+        ["train", "--data", "demo:scenes", "--output", "X", "--shots", "16"],
+        "--shots 16 are images of each class, and these show several: give --num-images, or nothing for all",
+    ),
+    "all shots": (
+        ["train", "--data", "demo:scenes", "--output", "X", "--shots", "all"],
+        "--shots all are images of each class, and these show several: give --num-images, or nothing for all",
+    ),
     "crop of images": (
         ["train", "--data", "demo:digits", "--output", "X", "--crop-size", "48"],
         "--crop-size is for images with masks (masks:PATH or demo:scenes), and not for demo:digits",

@@ -33,20 +33,21 @@ if TYPE_CHECKING:
     from ..evaluation.segmentation import MaskedImages
 
 TEMPLATE = "a photo of a {}."
-DEFAULT_SHOTS = 16  # of `train`
 # What `predict` writes, by the ending of an image's name.
 MASK, OVERLAY = ".mask.png", ".overlay.png"
 
 
-def train_masks(options: argparse.Namespace, same: tuple[str, ...]) -> None:
+def train_masks(options: argparse.Namespace, same: tuple[str, ...], default_shots: int) -> None:
     """Train, measure and save.
 
     Args:
         options: of `train`.
         same: what a training that goes on must have in common with the one that was stopped.
+        default_shots: what a training with masks, which has no shots, has been noted down with.
 
     Raises:
-        ValueError: if the method classifies no pixels, or the output folder holds something else.
+        ValueError: if the method classifies no pixels, so many images of each class are asked for, or the output folder
+            holds something else.
     """
     from ..evaluation.segmentation import DenseZeroShot, draw_masks, pixel_scores, segmentation_methods
     from ..evaluation.segmentation.protocol import ALL
@@ -54,10 +55,12 @@ def train_masks(options: argparse.Namespace, same: tuple[str, ...]) -> None:
     options.method = options.method or segmentation_methods()[0].key
     check_method(options.method)
     refuse(options, OF_WHOLE_IMAGES)
-    if options.shots not in (None, DEFAULT_SHOTS):
+    if hasattr(options, "shots"):
+        given = "all" if options.shots is None else options.shots
         raise ValueError(
-            f"--shots {options.shots} are images of each class, and these show several: give --num-images."
+            f"--shots {given} are images of each class, and these show several: give --num-images, or nothing for all."
         )
+    options.shots = default_shots
     TrainingFolder(options.output, {}).check()  # before anybody waits for the images
     data = _with_template(load_mask_images(options.data, options), options)
     clip = load_clip(options.model, options)

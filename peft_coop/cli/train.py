@@ -39,6 +39,7 @@ examples:
   peft-coop train --data folder:my-images --model openai/clip-vit-base-patch16 --shots 16 --output my-prompt
   peft-coop train --method {method} --data hub:timm/oxford-iiit-pet --model openai/clip-vit-base-patch16 --output pets
 """
+DEFAULT_SHOTS = 16
 # What a training that goes on must have in common with the one that was stopped.
 SAME = (
     *("data", "model", "method", "shots", "seed", "n_ctx", "ctx_init", "position", "class_specific", "set"),
@@ -66,7 +67,10 @@ def add_commands(commands: Any) -> None:
         help=f"of {', '.join(method_titles())} (default: {default_method()}, and with videos or masks what reads them)",
     )
     parser.add_argument(
-        "--shots", type=_shots, default=16, help="images per class, or 'all' (default: 16); with masks, --num-images"
+        "--shots",
+        type=_shots,
+        default=argparse.SUPPRESS,
+        help=f"images per class, or 'all' (default: {DEFAULT_SHOTS}); with masks, --num-images",
     )
     parser.add_argument("--seed", type=int, default=1, help="of the drawn images and of the training (default: 1)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the adapter")
@@ -89,7 +93,8 @@ def run_train(options: argparse.Namespace) -> None:
     if has_masks(options.data):
         from .segment import train_masks
 
-        return train_masks(options, SAME)
+        return train_masks(options, SAME, DEFAULT_SHOTS)
+    options.shots = getattr(options, "shots", DEFAULT_SHOTS)
     options.method = options.method or default_method_for(options.data)
     check_learns_from_images(options.method, options.data)
     refuse_of_masks(options, options.data)
