@@ -15,6 +15,7 @@ from ..methods import Prompt
 from ..models import prompt_in_use
 from ..models.class_features import encode_classes
 from ..models.class_texts import ClassTexts
+from ..models.modules_to_save import check_used_together
 from ..towers import computing_dtype, cosine_logits, normalize, scale_and_bias, text_tower
 
 AS_A_GRAPH = "The whole of it can be a graph: `peft-coop export --format onnx`, or `peft_coop.export.export_onnx`."
@@ -62,7 +63,7 @@ def fixed_classes(model: nn.Module) -> FixedClasses:
             one than to classify images.
     """
     layer, name = prompt_in_use(model)
-    model._check_saved_modules()
+    check_used_together(model, name)
     names, prompt, is_off = layer.texts.class_names, layer.prompt, layer.disable_adapters
     check_exportable(prompt, name, is_off)
     decision = model.decision

@@ -12,6 +12,7 @@ from transformers import PretrainedConfig
 
 from ..models import OTHER, decided_logits, prompt_in_use
 from ..models.class_texts import ClassTexts
+from ..models.modules_to_save import check_used_together
 from ..towers import find_family, open_vision_tower, text_tower, vision_parts
 from .fixed_classes import in_evaluation, text_features
 from .graphs import Graph, labels_for_config, num_weights
@@ -40,8 +41,8 @@ class WholeGraph(Graph):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        layer, _ = prompt_in_use(model)
-        model._check_saved_modules()
+        layer, name = prompt_in_use(model)
+        check_used_together(model, name)
         decision, names = model.decision, layer.texts.class_names
         others = tuple(decision["other_names"] or ())
         self.labels = [*names, *([OTHER] if others else [])]
