@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from ..models import OTHER, decided_logits, prompt_in_use
+from ..models.class_features import encode_classes
 from ..models.class_texts import ClassTexts
 from ..models.modules_to_save import check_used_together
 from ..towers import find_family, open_vision_tower, text_tower, vision_parts
@@ -71,7 +72,7 @@ class WholeGraph(Graph):
         images = model._embed_images(pixel_values.to(dtype), None, {})
         features = self.text_features
         if self.texts is not None:
-            features = model._encode_classes(self.texts, prompt, prompt.vectors(images))
+            features = encode_classes(model, self.texts, prompt, prompt.vectors(images))
         logits = layer.prompt.task_head.compare(model, prompt, images, features).logits
         return decided_logits(logits, self.n_cls, self.temperature)
 
