@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import inspect
 import json
 import re
 from dataclasses import fields
@@ -14,6 +15,7 @@ from pages import DOCS, ROOT, blocks_of
 
 import peft_coop
 from peft_coop.methods import METHODS
+from peft_coop.models.classifier import PromptClassifierMixin
 
 SCRIPTS = ROOT / "docs" / "scripts"
 PUBLIC = ("peft_coop", "peft_coop.data", "peft_coop.evaluation", "peft_coop.hub", "peft_coop.demo", "peft_coop.export")
@@ -109,6 +111,20 @@ def test_the_reference_has_what_exists_once():
     for name in entries:
         described = look_up(name)
         assert not callable(described) or described.__doc__, name
+
+
+def test_the_reference_has_what_classes_inherit():
+    """An entry shows what a class has of its own; a class of the package that it has more from has an entry, too."""
+    classes = {look_up(name) for name in documented() if inspect.isclass(look_up(name))}
+    assert PromptClassifierMixin in classes  # the methods of the model inside, which are reached from outside
+    bases = {base for one in classes | {PromptClassifierMixin} for base in one.__mro__} - classes
+    ours = [base for base in bases if base.__module__.startswith("peft_coop.") and not base.__name__.startswith("_")]
+    assert [base.__qualname__ for base in ours if own_public(base)] == [], "write `::: MODULE.NAME`"
+
+
+def own_public(one: type) -> list[str]:
+    """What a class has that its bases have not."""
+    return [name for name, value in vars(one).items() if not name.startswith("_") and not inspect.ismodule(value)]
 
 
 def test_the_page_of_commands_has_every_option():

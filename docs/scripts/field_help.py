@@ -1,4 +1,7 @@
-"""An extension of Griffe: what a config's field says of itself in `help` is its description in the reference."""
+"""An extension of Griffe: what a config's field says of itself in `help` is its description in the reference.
+
+Its value there is the default, and not the call of `field` that has both.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,13 @@ class FieldHelp(griffe.Extension):
         """
         if attr.docstring is None and isinstance(node, ast.AnnAssign) and (text := help_of(node.value)):
             attr.docstring = griffe.Docstring(text, lineno=node.lineno, endlineno=node.end_lineno, parent=attr)
+            attr.value = default_of(attr.value)
+
+
+def default_of(value: Any) -> Any:
+    """What `field(default=…)` gives; the call itself where it has none, as with a `default_factory`."""
+    given = {argument.name: argument.value for argument in value.arguments if isinstance(argument, griffe.ExprKeyword)}
+    return given.get("default", value)
 
 
 def help_of(value: ast.expr | None) -> str | None:

@@ -85,7 +85,8 @@ class PromptClassifierMixin(DecisionsMixin, AdapterFilesMixin):
 
         Args:
             pixel_values: `[B, 3, H, W]`, as the model's image processor gives them; videos are `[B, T, 3, H, W]`.
-            labels: `[B]`, integers from 0 to C-1; of pixels `[B, H, W]`.
+            labels: `[B]`, integers from 0 to C-1; where an image has any number of classes `[B, C]`, 1 and 0; of pixels
+                `[B, H, W]`.
             image_embeds: `[B, P]`, instead of `pixel_values`: features computed before, normalised or not; or what
                 `get_image_features` returned. Of videos `[B, T, P]`, as `get_image_features` gives them for frames.
             input_ids: `[N, L]`, texts as the model's tokenizer gives them.

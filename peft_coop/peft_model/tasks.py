@@ -35,7 +35,7 @@ class PeftModelForImageClassification(PeftModelWithPrompts):
 
         Args:
             pixel_values: `[B, 3, H, W]`.
-            labels: `[B]`, integers from 0 to C-1.
+            labels: `[B]`, integers from 0 to C-1; where an image has any number of classes `[B, C]`, 1 and 0.
             image_embeds: `[B, P]`, instead of `pixel_values`; normalised or not.
             input_ids: `[N, L]`: compare the images with these texts, the learned context put into them.
             attention_mask: `[N, L]`, accepted with `input_ids`.
