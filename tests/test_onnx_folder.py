@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoImageProcessor, CLIPImageProcessor, Sig
 
 from peft_coop import CoCoOpConfig, CoOpConfig, VPTConfig
 from peft_coop.export import export_onnx, onnx_folder, onnx_graph
+from peft_coop.export.graphs import ClassMatrixGraph
 
 NAMES = ["cat", "犬", "dog"]
 FILES = ["onnx/model.onnx", "onnx/model_fp16.onnx", "onnx/model_quantized.onnx"]
@@ -211,6 +212,20 @@ def test_one_batch_size_alone_is_noticed(exported, classifier, clip_processor, m
     put_in_place(monkeypatch, exported, fixed)
     with pytest.raises(Exception, match=r"Got: 1 Expected: 2"):  # ONNX Runtime's own
         export_onnx(classifier, clip_processor, tmp_path / "onnx", ["float32"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("forward", "told"),
+    [
+        (lambda self, pixels: pixels.mean((2, 3)).expand(len(pixels), -1), "for batches of 2 alone: something in it"),
+        (lambda self, pixels: pixels.mean((2, 3)) if pixels.sum() > 0 else -pixels, "so that it is no graph: Could n"),
+    ],
+)
+def test_what_cannot_be_traced_for_any_batch_size_is_told(classifier, monkeypatch, forward, told, tmp_path):
+    monkeypatch.setattr(ClassMatrixGraph, "forward", lambda self, pixel_values: forward(self, pixel_values))
+    with pytest.raises(RuntimeError, match=f"torch .* ClassMatrixForImageClassification.* {told}"):
+        onnx_graph.write_graph(ClassMatrixGraph(classifier), images(2), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
 

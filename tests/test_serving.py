@@ -260,6 +260,23 @@ def test_files_that_do_not_belong_together_are_refused_at_the_start(example, fol
         start(tmp_path / "copy")
 
 
+@pytest.mark.parametrize(
+    ("given", "result"), [(["batch", 4, 3, 16, 16], ["batch", 4]), (["batch", 3, 16, 16], ["batch", 3, 16, 16])]
+)
+def test_a_graph_for_videos_or_for_pixels_is_refused(folder, example, tmp_path, given, result):
+    """Those that the library exports lie in folders that look the same."""
+    shutil.copytree(folder, tmp_path / "served")
+    shapes = {"pixel_values": given, "logits": result}
+    told = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    axes = numpy_helper.from_array(np.arange(len(result), len(given)), "axes")
+    node = helper.make_node("ReduceMean", ["pixel_values", "axes"], ["logits"], keepdims=0, noop_with_empty_axes=1)
+    graph = helper.make_graph([node], "other", told[:1], told[1:], [axes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, tmp_path / "served" / "onnx" / "model.onnx")
+    with pytest.raises(ValueError, match=r"of pixel_values \['batch', .*, and what is served gives single images"):
+        example["app"].Classifier(tmp_path / "served")
+
+
 def test_an_image_processor_of_another_kind_is_refused(example, tmp_path):
     CLIPImageProcessor(do_center_crop=False).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="prepares images as CLIP's or SigLIP's processor does not"):

@@ -32,7 +32,8 @@ class Classifier:
         threads: that it computes with; 0 for as many as there are cores.
 
     Raises:
-        ValueError: if a file is missing, or they do not belong together.
+        ValueError: if a file is missing, they do not belong together, or the graph classifies something else than
+            single images.
     """
 
     def __init__(self, folder: Path, graph: str = "onnx/model.onnx", threads: int = 0):
@@ -52,6 +53,11 @@ class Classifier:
 
     def _check(self, graph: str) -> None:
         [given], [result] = self._session.get_inputs(), self._session.get_outputs()
+        if (len(given.shape), len(result.shape)) != (4, 2):
+            raise ValueError(
+                f"{graph} makes {result.name} {result.shape} of {given.name} {given.shape}, and what is "
+                "served gives single images, (batch, 3, height, width), one label each, (batch, classes)."
+            )
         for what, of_graph, own in (
             ("images of this size", given.shape[2:], list(self.prepare.size[::-1])),
             ("so many classes", result.shape[1:], [len(self.labels)]),

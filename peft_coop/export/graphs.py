@@ -59,6 +59,11 @@ class Graph(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def made_of(self) -> str:
+        """What is to be a graph, for errors."""
+
+    @property
+    @abstractmethod
     def num_weights(self) -> int:
         """How many numbers the graph holds, about."""
 
@@ -99,6 +104,11 @@ class ClassMatrixGraph(Graph):
     def encoder_type(self) -> str:
         """See `Graph.encoder_type`."""
         return self.classifier.config.encoder_config.model_type
+
+    @property
+    def made_of(self) -> str:
+        """See `Graph.made_of`."""
+        return type(self.classifier).__name__
 
     @property
     def num_weights(self) -> int:

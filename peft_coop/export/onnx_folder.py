@@ -80,7 +80,8 @@ def export_onnx(
         FileExistsError: if there is something in the folder.
         TypeError: if the model has no prompt.
         ValueError: if it cannot be a graph, or there is no such precision.
-        RuntimeError: if ONNX Runtime's logits differ from torch's by more than 1e-4, or are not finite.
+        RuntimeError: if torch cannot trace it for any number of inputs; if ONNX Runtime's logits differ from torch's by
+            more than 1e-4, or are not finite.
     """
     folder = Path(folder)
     unknown = sorted(set(precisions) - set(FILES))

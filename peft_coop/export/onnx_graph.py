@@ -67,19 +67,37 @@ def write_graph(graph: Graph, example: Tensor, path: Path) -> None:
         graph: in the precision that it is to compute in.
         example: two inputs or more, by which it is traced: all of their axes but the first stay as they are.
         path: the file.
+
+    Raises:
+        RuntimeError: if torch cannot trace it, or not for any number of inputs.
     """
     with quiet(), torch.no_grad():
-        program: Any = torch.onnx.export(
-            graph,
-            (example,),
-            dynamo=True,
-            input_names=["pixel_values"],
-            output_names=["logits"],
-            dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            program = traced(graph, example)
+        except torch.onnx.OnnxExporterError as error:
+            told = str(error.__cause__ or error).strip().splitlines()[0]
+            raise RuntimeError(f"torch cannot trace {graph.made_of}, so that it is no graph: {told}") from error
+        size = program.model.graph.inputs[0].shape[0]
+        if isinstance(size, int):
+            raise RuntimeError(
+                f"torch has traced {graph.made_of} for batches of {size} alone: something in it depends on the number "
+                "of inputs, such as a loop over them, or `len(tensor)` for `tensor.shape[0]`."
+            )
         program.save(str(path), external_data=False)
+
+
+def traced(graph: Graph, example: Tensor) -> Any:
+    """See `write_graph`: the program before it is written."""
+    return torch.onnx.export(
+        graph,
+        (example,),
+        dynamo=True,
+        input_names=["pixel_values"],
+        output_names=["logits"],
+        dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
+        external_data=False,
+        verbose=False,
+    )
 
 
 def write_int8(source: Path, path: Path, rounded: str) -> None:

@@ -103,6 +103,11 @@ class WholeGraph(Graph):
         return self.model.config.model_type
 
     @property
+    def made_of(self) -> str:
+        """See `Graph.made_of`."""
+        return type(self.model.prompt_layer.prompt).__name__
+
+    @property
     def num_weights(self) -> int:
         """See `Graph.num_weights`."""
         if self.texts is not None:
