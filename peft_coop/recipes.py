@@ -165,7 +165,13 @@ class Recipe:
 
 
 def trainer_steps(arguments: TrainingArguments, num_images: int) -> int:
-    """How many optimizer steps the Trainer takes in an epoch over `num_images`."""
+    """How many optimizer steps the Trainer takes in an epoch.
+
+    Args:
+        arguments: with the batch size of a process, how many processes there are, and over how many batches gradients
+            are added.
+        num_images: in an epoch.
+    """
     batch_size = arguments.train_batch_size * arguments.world_size
     batches = num_images // batch_size if arguments.dataloader_drop_last else math.ceil(num_images / batch_size)
     return max(1, math.ceil(batches / arguments.gradient_accumulation_steps))
@@ -261,7 +267,14 @@ def make_optimizer(
 
 
 def cosine_schedule(optimizer: Optimizer, steps_per_epoch: int, num_epochs: int, base: float) -> LambdaLR:
-    """The schedule of `learning_rate`, for an optimizer that is stepped once per optimizer step."""
+    """The schedule of `learning_rate`, as one that is stepped with the optimizer.
+
+    Args:
+        optimizer: its groups keep their ratios.
+        steps_per_epoch: optimizer steps in an epoch: the rate changes between epochs only.
+        num_epochs: of the whole training.
+        base: the learning rate at which the cosine starts.
+    """
 
     def factor(step: int) -> float:
         return learning_rate(min(step // steps_per_epoch, num_epochs - 1), num_epochs, base) / base

@@ -14,7 +14,18 @@ MOST_RESIZED = 2**24
 
 
 def prepare_images(images: Sequence[Picture], image_processor: Any) -> torch.Tensor:
-    """`pixel_values` of images, `[N, 3, H, W]`, see `prepare_inputs`."""
+    """Resize, crop at the centre, rescale and normalise, as the original implementation does.
+
+    Args:
+        images: in RGB.
+        image_processor: the model's. One that comes with transformers, resizes the shorter edge and crops at the centre
+            (CLIP's) gives the numbers for that, and Pillow resizes; any other one is called as it is.
+
+    Returns:
+        `pixel_values`, `[N, 3, H, W]`.
+
+    Reference: CoOp's code, whose crop's offset is rounded to the nearest pixel, half to even; transformers' is down.
+    """
     return prepare_inputs(images, image_processor)["pixel_values"]
 
 

@@ -99,6 +99,10 @@ class ContextPrompt(Prompt):
 
     Shapes: C classes, M context vectors, D text width.
 
+    Args:
+        config: the adapter's settings.
+        model: the dual encoder, without the adapter.
+
     Attributes:
         ctx: `[M, D]`, or `[C, M, D]` when class-specific.
 

@@ -50,7 +50,16 @@ class Calibration:
 
 
 def decided_logits(logits: ArrayLike, n_cls: int, temperature: float | None = None) -> NDArray:
-    """Logits `[N, C]` or `[N, C + 1]` whose softmax is what is decided by, see `peft_coop.models.decided_logits`."""
+    """Logits whose softmax is what is decided by: at a temperature, and those of other names as one.
+
+    Args:
+        logits: `[N, C + O]`, of C classes and O other names.
+        n_cls: C.
+        temperature: what they are divided by; None: 1.
+
+    Returns:
+        `[N, C]`, or `[N, C + 1]` with "other" last where there are other names; float64.
+    """
     return decided(torch.from_numpy(np.asarray(logits, dtype=np.float64)), n_cls, temperature).numpy()
 
 

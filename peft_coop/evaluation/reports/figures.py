@@ -48,27 +48,71 @@ FIGURES: dict[str, Callable[[Sequence[Run], str], Figure]] = {
 
 
 def plot_few_shot(runs: Sequence[Run], path: str | os.PathLike, metric: str = "accuracy") -> None:
-    """Write `few_shot_figure` to a file; its ending says which kind, such as ".png" or ".pdf"."""
+    """Draw a metric over training images per class: a panel for each dataset, with the average if there are several.
+
+    Args:
+        runs: of the few-shot protocol, and of one model.
+        path: the file; its ending says which kind, such as ".png" or ".pdf".
+        metric: "accuracy", "macro_accuracy" or "ece".
+
+    Raises:
+        ValueError: if there is no such run or metric.
+    """
     save_figure(few_shot_figure(runs, metric), path)
 
 
 def plot_base_to_new(runs: Sequence[Run], path: str | os.PathLike, metric: str = "accuracy") -> None:
-    """Write `base_to_new_figure` to a file; its ending says which kind, such as ".png" or ".pdf"."""
+    """Draw a pair of bars for each method, base and new classes, with their harmonic mean.
+
+    Args:
+        runs: of the base-to-new protocol, and of one model.
+        path: the file; its ending says which kind, such as ".png" or ".pdf".
+        metric: "accuracy", "macro_accuracy" or "ece".
+
+    Raises:
+        ValueError: if there is no such run or metric.
+    """
     save_figure(base_to_new_figure(runs, metric), path)
 
 
 def plot_transfer(runs: Sequence[Run], path: str | os.PathLike, metric: str = "accuracy") -> None:
-    """Write `transfer_figure` to a file; its ending says which kind, such as ".png" or ".pdf"."""
+    """Draw a bar for each method, on what was learned from and on each target.
+
+    Args:
+        runs: of the cross-dataset or domain protocol, of one model and one source.
+        path: the file; its ending says which kind, such as ".png" or ".pdf".
+        metric: "accuracy", "macro_accuracy" or "ece".
+
+    Raises:
+        ValueError: if there is no such run or metric.
+    """
     save_figure(transfer_figure(runs, metric), path)
 
 
 def plot_ablation(runs: Sequence[Run], path: str | os.PathLike, metric: str = "accuracy") -> None:
-    """Write `ablation_figure` to a file; its ending says which kind, such as ".png" or ".pdf"."""
+    """Draw a dot for each combination of settings, a panel for each dataset.
+
+    Args:
+        runs: of the ablation protocol, of any models.
+        path: the file; its ending says which kind, such as ".png" or ".pdf".
+        metric: "accuracy", "macro_accuracy" or "ece".
+
+    Raises:
+        ValueError: if there is no such run or metric.
+    """
     save_figure(ablation_figure(runs, metric), path)
 
 
 def plot_composition(runs: Sequence[Run], path: str | os.PathLike) -> None:
-    """Write `composition_figure` to a file; its ending says which kind, such as ".png" or ".pdf"."""
+    """Draw the accuracy on seen pairs over that on unseen pairs, a panel for each world.
+
+    Args:
+        runs: of the composition protocol, of one model and one dataset.
+        path: the file; its ending says which kind, such as ".png" or ".pdf".
+
+    Raises:
+        ValueError: if there is no such run, or they are of several datasets.
+    """
     save_figure(composition_figure(runs), path)
 
 
