@@ -18,8 +18,11 @@ def written_whole(path: Path) -> Iterator[Path]:
         path: the file; its folder is made if need be. The draft is beside it, with ".draft" behind its name.
 
     Raises:
-        OSError: if the draft cannot be written or put into its place, such as a folder's.
+        IsADirectoryError: if the path is a folder.
+        OSError: if the draft cannot be written or put into its place.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder: give the name of a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.draft")
     try:
@@ -38,11 +41,13 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         path: a new folder, or an empty one. The draft is beside it, with "." before its name.
 
     Raises:
-        FileExistsError: if there is something in the folder, or it is a file.
+        FileExistsError: if there is something in the folder, it is a file, or where the process is.
         OSError: if the draft cannot be made or put into its place.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(f"{path} is there already: give another name, or remove it.")
+    if path.exists() and path.samefile(Path.cwd()):  # who stands in it would stand in what is removed
+        raise FileExistsError(f"{str(path)!r} is the folder that this process is in: give the name of a new one.")
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:

@@ -11,6 +11,7 @@ from transformers import AutoModelForImageClassification
 from peft_coop import CoCoOpConfig, CoOpConfig, demo
 from peft_coop.cli.main import main
 from peft_coop.demo import load_task
+from peft_coop.evaluation.exported import image_accuracy
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,34 @@ def test_a_classifier_has_the_prompts_accuracy(adapter, names, tmp_path, capsys)
     assert (tmp_path / "plain" / "preprocessor_config.json").is_file()
     assert main(["evaluate", "--adapter", adapter[0], *data]) == 0
     assert accuracy in capsys.readouterr().out
+
+
+def test_other_is_none_of_the_classes_that_are_counted(tmp_path, capsys):
+    config = CoOpConfig(n_ctx=4, class_names=["cat", "dog"], other_names=["car", "ship"])
+    get_peft_model(demo.load_clip(), config).save_pretrained(tmp_path / "adapter")
+    for kind in ("classes", "classifier"):
+        assert ": 2 classes, " in run(capsys, "--format", kind, tmp_path / "adapter", tmp_path / kind).out
+
+
+def test_accuracy_is_measured_with_all_that_the_image_processor_gives():
+    """In batches of the size that was asked for."""
+    test = load_task("digits").test.select(range(7))
+    processor = demo.load_processor().image_processor
+    given = []
+
+    class Masked(type(processor)):
+        def __call__(self, images, **settings):
+            return {**super().__call__(images, **settings), "pixel_attention_mask": torch.ones(len(images), 4)}
+
+    def answers(pixel_values, pixel_attention_mask):
+        given.append(len(pixel_attention_mask))
+        best = torch.zeros(len(pixel_values), 10)
+        best[:, test["label"][0]] = 1
+        return best.numpy()
+
+    found = image_accuracy(answers, test, Masked(**processor.to_dict()), batch_size=3)
+    assert found == pytest.approx(test["label"].count(test["label"][0]) / 7)
+    assert given == [3, 3, 1]
 
 
 def test_what_is_there_stays(adapter, tmp_path, capsys):

@@ -25,7 +25,7 @@ from transformers import (
 from transformers.utils import logging
 
 from peft_coop import CoOpConfig, VPTConfig
-from peft_coop.export import ClassMatrixForImageClassification
+from peft_coop.export import ClassMatrixForImageClassification, image_fingerprint
 from peft_coop.methods import METHODS
 from peft_coop.towers import FAMILIES as ROWS
 
@@ -315,6 +315,24 @@ def test_what_cannot_be_merged_is_refused(make_model, monkeypatch):
 
     monkeypatch.setattr(LoraLinear, "merge", merge)
     with pytest.raises(ValueError, match="The adapter at 'visual_projection' cannot be merged into the image side: th"):
+        model.to_classifier()
+
+
+def test_a_vision_tower_that_is_compiled_in_its_place(make_model, images):
+    """What stands around it is left out, and its fingerprint is the tower's."""
+    model = make_model()
+    expected, fingerprint = logits(model, pixel_values=images), image_fingerprint(model)
+    clip = model.get_base_model()
+    clip.vision_model = torch.compile(clip.vision_model, backend="eager")
+    torch.testing.assert_close(logits(model.to_classifier(), images), expected, atol=1e-9, rtol=0)
+    assert image_fingerprint(model) == fingerprint
+
+
+def test_weights_that_are_not_in_memory_are_refused(make_model):
+    """As accelerate leaves them where they are on a disk."""
+    model = make_model()
+    model.get_base_model().visual_projection.to("meta")
+    with pytest.raises(ValueError, match=r"weights of Linear are not in memory \('weight' is on the device 'meta'\)"):
         model.to_classifier()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import peft_coop
-from peft_coop.whole_files import written_whole
+from peft_coop.whole_files import folder_written_whole, written_whole
 
 
 def names_in(folder):
@@ -36,6 +36,20 @@ def test_a_write_that_fails_leaves_the_file_before(tmp_path, error):
         write_half()
     assert path.read_text() == "before"
     assert names_in(tmp_path) == ["result.json"]
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder: give the name of a file"), written_whole(tmp_path):
+        pytest.fail("there is something to write")
+    assert not list(tmp_path.parent.glob("*.draft"))
+
+
+def test_the_folder_that_a_process_is_in_is_not_exchanged(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("."), tmp_path):
+        with pytest.raises(FileExistsError, match="is the folder that this process is in"), folder_written_whole(path):
+            pytest.fail("there is something to write")
+    assert not names_in(tmp_path)
 
 
 def test_one_place_puts_drafts_into_place():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,12 +108,14 @@ def write_classifier(
     with folder_written_whole(options.output) as draft:
         classifier.save_pretrained(draft)
         clip.processor.image_processor.save_pretrained(draft)
-    size = size_of(options.output / "model.safetensors")
-    print(f"Wrote {options.output}: {classifier.config.num_labels} classes, {size}.")
+    size = size_of(*options.output.glob("*.safetensors"))
+    own = classifier.config.num_labels - bool(classifier.config.n_others)
+    print(f"Wrote {options.output}: {own} classes, {size}.")
 
-    def run(pixel_values: torch.Tensor) -> np.ndarray:
+    def run(pixel_values: torch.Tensor, **others: torch.Tensor) -> np.ndarray:
+        others = {name: each.to(classifier.device) for name, each in others.items()}
         with torch.no_grad():
-            return classifier(pixel_values.to(classifier.device)).logits.cpu().numpy()
+            return classifier(pixel_values.to(classifier.device, classifier.dtype), **others).logits.cpu().numpy()
 
     if measure is not None:
         print(f"{measure.name.capitalize()} on {measure.data}: {measure.told(run)}.")
@@ -127,8 +128,7 @@ def write_onnx(model: PeftModel, clip: FrozenCLIP, measure: Measure | None, opti
     say("tracing the graphs, comparing them with torch: about a minute")
     precisions = options.precision or PRECISIONS
     files = export_onnx(model, image_processor_for(model, clip, options), options.output, precisions)
-    labels = json.loads((options.output / "config.json").read_text(encoding="utf-8"))["id2label"]
-    print(f"Wrote {options.output}: {len(labels)} classes.")
+    print(f"Wrote {options.output}: {len(model.class_names)} classes.")
     for file in files:
         told = [f"{file.path.relative_to(options.output)}", file.precision, size_of(file.path)]
         told.append(f"logits within {file.difference:.1e}")
@@ -148,9 +148,9 @@ def image_processor_for(model: PeftModel, clip: FrozenCLIP, options: argparse.Na
     return mask_image_processor(image_processor, {"height": side, "width": side})
 
 
-def size_of(path: Path) -> str:
-    """A file's size, for people: in units of 1,000 bytes."""
-    size = float(path.stat().st_size)
+def size_of(*paths: Path) -> str:
+    """The size of files together, for people: in units of 1,000 bytes."""
+    size = float(sum(path.stat().st_size for path in paths))
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -84,7 +84,7 @@ def _whole(model: PeftModel, clip: FrozenCLIP, options: argparse.Namespace) -> M
             f"{data.name} has images with any number of labels, and the accuracy that is printed is for one each: "
             "leave --data out."
         )
-    return Measure("accuracy", data.name, lambda run: image_accuracy(run, data.test, image_processor))
+    return Measure("accuracy", data.name, lambda run: image_accuracy(run, data.test, image_processor, clip.batch_size))
 
 
 def _masks(model: PeftModel, clip: FrozenCLIP, options: argparse.Namespace) -> Measure:

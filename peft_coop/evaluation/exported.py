@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from ..data.images import ImageRows
-from ..data.preparation import prepare_images
+from ..data.preparation import prepare_images, prepare_inputs
 from ..data.video_clips import clip_to_test
 from ..data.videos import VideoRows
 from ..progress import stage
@@ -21,24 +21,26 @@ from .video_classification import NUM_CLIPS
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Gives logits, a first axis of B and then the classes, of `pixel_values`, float32 and on the CPU.
-Run = Callable[[Tensor], np.ndarray]
+# Gives logits, a first axis of B and then the classes, of `pixel_values`, float32 and on the CPU, and of what else the
+# image processor gives, by its names.
+Run = Callable[..., np.ndarray]
 BATCH_SIZE = 32
 
 
-def image_accuracy(run: Run, images: Dataset, image_processor: Any) -> float:
+def image_accuracy(run: Run, images: Dataset, image_processor: Any, batch_size: int | None = None) -> float:
     """The share of images whose class has the highest logit.
 
     Args:
         run: gives logits `[B, C]` of `pixel_values` `[B, 3, H, W]`.
         images: with columns `image` and `label`.
         image_processor: the model's.
+        batch_size: images at once; None: 32.
     """
-    rows, labels, right = ImageRows(images), images["label"], 0
+    rows, labels, right, at_once = ImageRows(images), images["label"], 0, batch_size or BATCH_SIZE
     with stage("classifying", len(rows), "image") as progress:
-        for start in range(0, len(rows), BATCH_SIZE):
-            indices = range(start, min(start + BATCH_SIZE, len(rows)))
-            best = run(prepare_images([rows[index] for index in indices], image_processor)).argmax(-1)
+        for start in range(0, len(rows), at_once):
+            indices = range(start, min(start + at_once, len(rows)))
+            best = run(**prepare_inputs([rows[index] for index in indices], image_processor)).argmax(-1)
             right += sum(int(found) == labels[index] for found, index in zip(best, indices, strict=True))
             progress.update(len(indices))
     return right / len(rows)

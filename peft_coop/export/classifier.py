@@ -54,9 +54,10 @@ def to_classifier(model: nn.Module) -> ClassMatrixForImageClassification:
         classifier, told = ClassMatrixForImageClassification.from_pretrained(
             None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
         )
-    unfit = {kind: sorted(names) for kind, names in told.items() if names}
+    unfit = {kind: sorted(map(str, names)) for kind, names in told.items() if names}
     if unfit:
-        raise ValueError(f"The image side of {type(model).__name__} is not made as its config says: {unfit}.")
+        found = "; ".join(f"{kind} {', '.join(names[:3])} (of {len(names)})" for kind, names in unfit.items())
+        raise ValueError(f"The image side of {type(model).__name__} is not made as its config says: {found}.")
     return classifier.to(device).eval()
 
 

@@ -16,7 +16,8 @@ from ..models import prompt_in_use
 from ..models.class_features import encode_classes
 from ..models.class_texts import ClassTexts
 from ..models.modules_to_save import check_used_together
-from ..towers import computing_dtype, cosine_logits, normalize, scale_and_bias, text_tower
+from ..towers import computing_dtype, cosine_logits, normalize, scale_and_bias, text_tower, vision_parts
+from .image_side import check_in_memory
 
 AS_A_GRAPH = "The whole of it can be a graph: `peft-coop export --format onnx`, or `peft_coop.export.export_onnx`."
 
@@ -59,13 +60,14 @@ def fixed_classes(model: nn.Module) -> FixedClasses:
         model: the dual encoder with a prompt, inside of a `PeftModel`.
 
     Raises:
-        ValueError: if no adapter is active, it has no classes, its texts depend on the image, or its task is another
-            one than to classify images.
+        ValueError: if no adapter is active, it has no classes, its texts depend on the image, its task is another one
+            than to classify images, or the weights are not in memory.
     """
     layer, name = prompt_in_use(model)
     check_used_together(model, name)
     names, prompt, is_off = layer.texts.class_names, layer.prompt, layer.disable_adapters
     check_exportable(prompt, name, is_off)
+    check_in_memory(*vision_parts(model))
     decision = model.decision
     others = tuple(decision["other_names"] or ())
     with in_evaluation(model):

@@ -24,12 +24,28 @@ def image_side_weights(model: nn.Module) -> dict[str, Tensor]:
         model: the dual encoder.
 
     Raises:
-        ValueError: if an active adapter cannot be merged.
+        ValueError: if an active adapter cannot be merged, or the weights are not in memory.
     """
+    check_in_memory(*vision_parts(model))
     holder = nn.Module()
     for name in find_family(model).image_parts:
         holder.add_module(name, settled(name, deepcopy(model.get_submodule(name))))
     return {name: tensor.detach() for name, tensor in holder.state_dict().items()}
+
+
+def check_in_memory(*modules: nn.Module) -> None:
+    """Check that the weights of modules are there to be copied.
+
+    Raises:
+        ValueError: if one is on no device.
+    """
+    for module in modules:
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            if tensor.is_meta:
+                raise ValueError(
+                    f"The weights of {type(module).__name__} are not in memory ({name!r} is on the device 'meta'), so "
+                    "that there is nothing to export: load the model without offloading, on one device."
+                )
 
 
 @torch.no_grad()
@@ -43,6 +59,8 @@ def settled(path: str, module: nn.Module) -> nn.Module:
     Raises:
         ValueError: if an active adapter cannot be merged.
     """
+    if "_orig_mod" in module._modules:  # around what `torch.compile` was given
+        return settled(path, module.get_submodule("_orig_mod"))
     if isinstance(module, AuxiliaryTrainingWrapper):
         wrapper = cast(Any, module)
         if hasattr(wrapper, "token_adapter"):  # trainable tokens: of a table of embeddings

@@ -17,7 +17,7 @@ from ..models.modules_to_save import check_used_together
 from ..towers import find_family, open_vision_tower, text_tower, vision_parts
 from .fixed_classes import in_evaluation, text_features
 from .graphs import Graph, labels_for_config, num_weights
-from .image_side import settled
+from .image_side import check_in_memory, settled
 
 
 class WholeGraph(Graph):
@@ -119,8 +119,9 @@ def copied(model: nn.Module) -> nn.Module:
     """A copy of a model, with other adapters merged into its image side.
 
     Raises:
-        ValueError: if one cannot be merged.
+        ValueError: if one cannot be merged, or the weights are not in memory.
     """
+    check_in_memory(model)
     own = deepcopy(model).requires_grad_(False)
     for name in find_family(own).image_parts:
         setattr(own, name, settled(name, own.get_submodule(name)))
