@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,15 @@ from torch.nn.functional import cross_entropy
 from transformers import CLIPModel, Trainer, TrainingArguments
 
 import peft_coop
-from peft_coop import AutoPeftModelForImageClassification, CoOpConfig, LossTerm, PromptConfig, register_method
+from peft_coop import (
+    AutoPeftModelForImageClassification,
+    CoOpConfig,
+    LossTerm,
+    Method,
+    Prompt,
+    PromptConfig,
+    register_method,
+)
 from peft_coop.cli import main
 from peft_coop.cli.main import make_parser
 from peft_coop.evaluation import load_runs
@@ -107,6 +115,14 @@ def test_the_page_is_short_and_runs(rescoop, tmp_path, monkeypatch, capsys):
     assert "ResCoOp" in legend(figure)
     drawn = {patch.get_facecolor()[:3] for axes in figure.axes for patch in axes.patches}
     assert (0xCC / 255, 0x33 / 255, 0x11 / 255) in drawn
+
+
+def test_the_page_has_everything_that_a_method_answers():
+    table = PAGE.read_text(encoding="utf-8").partition("## What a method answers")[2]
+    named = set(re.findall(r"`(\w+)[`( ]", table))
+    answers = {name for name in vars(Prompt) if not name.startswith("_")} | {one.name for one in fields(Method)}
+    assert len(answers) > 30
+    assert answers - named == set()
 
 
 def test_no_file_of_the_package_knows_of_it():

@@ -9,9 +9,10 @@ from dataclasses import fields
 from fnmatch import fnmatch
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
-from pages import DOCS, ROOT, blocks_of
+from pages import DOCS, PAGES, ROOT, blocks_of
 
 import peft_coop
 from peft_coop.methods import METHODS
@@ -176,13 +177,24 @@ def test_migration_has_every_setting_argument_and_file_of_the_original():
     assert len(words) > 60
 
 
+def validation_error(notebook) -> str:
+    """What Jupyter would say of a notebook's form; "" for nothing."""
+    try:
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        return str(error)
+    return ""
+
+
 def test_a_notebook_is_its_page(tmp_path, capsys):
     """Cell by cell the code that `test_pages.py` runs, and no mark of the tests among the words."""
     made = script("notebooks")
     made.main(tmp_path)
     assert len(capsys.readouterr().out.splitlines()) == len(made.PAGES) == 2
     for page in made.PAGES:
-        cells = json.loads((tmp_path / f"{Path(page).stem}.ipynb").read_text(encoding="utf-8"))["cells"]
+        notebook = json.loads((tmp_path / f"{Path(page).stem}.ipynb").read_text(encoding="utf-8"))
+        assert validation_error(notebook) == ""
+        cells = notebook["cells"]
         code = ["".join(cell["source"]).strip() for cell in cells if cell["cell_type"] == "code"]
         words = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
         blocks = blocks_of(ROOT / "docs" / page)
@@ -191,3 +203,15 @@ def test_a_notebook_is_its_page(tmp_path, capsys):
         assert {block.mark for block in blocks if block.language == "python"} == {""}  # each of them runs
         assert "<!--" not in words
         assert not re.search(r"\]\((?!https?:)", words)
+
+
+def test_every_page_with_figures_is_in_the_list_of_results():
+    """Of the methods' pages the overview is, which has the same figures."""
+    results = ROOT / "docs" / "results.md"
+    linked = {(results.parent / link).resolve() for link in re.findall(r"\]\(([^)#]+)", results.read_text("utf-8"))}
+    linked |= {page for link in linked if link.is_dir() for page in link.glob("*.md")}
+    measured = re.compile(r"^\|.*\| *\d+\.\d+(?: ± \d+\.\d+)?%? *\|", flags=re.MULTILINE)
+    pages = [page for page in PAGES if measured.search(page.read_text("utf-8")) and page != ROOT / "README.md"]
+    assert len(pages) > 15
+    of_methods = {ROOT / "docs" / "methods" / f"{key}.md" for key in METHODS}
+    assert [page.relative_to(ROOT).as_posix() for page in pages if page not in linked | of_methods] == []
