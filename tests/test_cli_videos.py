@@ -114,6 +114,12 @@ def test_a_benchmark_on_videos_reports_as_one_on_images(videos, tmp_path, capsys
             "benchmark domain --data VIDEOS --targets VIDEOS",
             "benchmark domain is for images, and 'videos:.*' has videos",
         ),
+        (
+            "train --data demo:digits --clips 3",
+            "--clips is for videos .*demo:motion.*, and not for demo:digits",
+        ),
+        ("train --data demo:scenes --clips 3", "and not for demo:scenes"),
+        ("benchmark few-shot --data demo:digits --clips 3", "--clips is for videos .* and not for demo:digits"),
         ("train --data VIDEOS --views 2", "Video prompting reads videos, and has another clip of each in every epoch"),
     ],
 )
@@ -124,6 +130,8 @@ def test_videos_and_images_are_not_confused(arguments, message, videos, tmp_path
 
 
 def test_an_adapter_of_videos_does_not_take_images(adapter, videos, tmp_path, capsys):
+    run("evaluate", "--data", "demo:digits", "--clips", "2", code=2)
+    assert "--clips is for videos (videos:PATH or demo:motion), and not for demo:digits" in capsys.readouterr().err
     run("evaluate", "--adapter", adapter, "--data", "demo:digits", code=2)
     assert "is for videos, and not for whole images" in capsys.readouterr().err
     run("predict", "--adapter", adapter, code=2)

@@ -6,7 +6,8 @@ import pytest
 from conftest import GOLDEN
 from datasets import ClassLabel, Dataset, Features, Value
 
-from peft_coop.data import base_and_new_names, few_shot_indices, select_classes
+from peft_coop.data import base_and_new_names, few_shot_indices, select_classes, with_pair_labels
+from peft_coop.evaluation import by_known_classes
 
 FEW_SHOT = json.loads((GOLDEN / "few_shot.json").read_text())
 
@@ -35,3 +36,20 @@ def test_selected_classes_are_relabelled():
     assert list(kept["label"]) == [0, 1, 0]
     assert list(kept["x"]) == [11, 12, 13]
     assert kept.features["label"].names == ["b", "c"]
+
+
+@pytest.mark.parametrize("emptied", [lambda rows: rows.select([]), lambda rows: rows.filter(lambda row: False)])
+def test_classes_of_rows_that_were_all_taken_out(emptied):
+    """`datasets` adds no column to what is left of two that were put side by side."""
+    features = Features({"image": Value("int64"), "label": ClassLabel(names=["cat", "dog", "bird"])})
+    rows = Dataset.from_dict({"image": [0, 1, 2], "label": [0, 1, 2]}, features=features, split="test")
+    left = emptied(select_classes(rows, 0, 2))
+    kept = select_classes(left, 1, 1)
+    assert (len(kept), kept.features["label"].names, kept.split) == (0, ["dog"], "test")
+    assert kept.features["image"] == features["image"]
+    parts = by_known_classes(left, ["cat", "dog"], ["dog", "fish"])
+    assert (len(parts.known), parts.known.features["label"].names) == (0, ["dog", "fish"])
+    words = Features({"attribute": ClassLabel(names=["old", "wet"]), "object": ClassLabel(names=["car", "dog"])})
+    pairs = Dataset.from_dict({"attribute": [0], "object": [0]}, features=words)
+    again = with_pair_labels(emptied(with_pair_labels(pairs, [("old", "car")])), [("old", "car"), ("wet", "dog")])
+    assert (len(again), set(again.column_names)) == (0, {"attribute", "object", "label"})

@@ -6,7 +6,7 @@ from conftest import make_clip
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 
-from peft_coop import CoOpConfig, CSPConfig
+from peft_coop import CoOpConfig, CSPConfig, DenseCLIPConfig, VideoPromptConfig
 from peft_coop.evaluation import interpretation
 from peft_coop.evaluation.interpretation import ContextWords, NearWord, nearest_rows, nearest_words, readable
 from peft_coop.evaluation.word_tables import drawable, format_words, plot_words
@@ -269,3 +269,65 @@ def test_tables_of_words_that_vectors_stand_for(csp, tmp_path):
     plot_words(words, tmp_path / "words.png")
     with Image.open(tmp_path / "words.png") as image:
         assert len(image.convert("L").getcolors()) > 50
+
+
+@pytest.fixture
+def video(tokenizer_path):
+    def make(**fields):
+        settings = {"num_frames": 2, "temporal_layers": 1, "n_prefix": 2, "n_suffix": 3} | fields
+        names = {"class_names": ["cat", "dog"], "tokenizer_name_or_path": tokenizer_path}
+        return get_peft_model(make_clip(), VideoPromptConfig(**names, **settings))
+
+    return make
+
+
+def test_vectors_on_both_sides_of_a_name_are_counted_on_each(video, tmp_path):
+    model = video()
+    table = model.prompt_layer.prompt.ctx.data
+    table[:] = model.prompt_layer.token_embedding.weight.data[300:305]
+    found = nearest_words(model, top_k=1)
+    assert [(each.place, each.index, each.words[0].token_id) for each in found] == [
+        ("before the name", 0, 300),
+        ("before the name", 1, 301),
+        ("behind the name", 0, 302),
+        ("behind the name", 1, 303),
+        ("behind the name", 2, 304),
+    ]
+    lines = format_words(found).splitlines()
+    assert [lines[0], lines[4]] == ["before the name", "behind the name"]
+    assert [line.split()[0] for line in (*lines[1:3], *lines[5:8])] == ["1", "2", "1", "2", "3"]
+    assert format_words(found, markdown=True).splitlines()[0].startswith("| place | vector |")
+    plot_words(found, tmp_path / "words.png")
+    with Image.open(tmp_path / "words.png") as image:
+        assert len(image.convert("L").getcolors()) > 50
+    with pytest.raises(ValueError, match="has one context for all classes"):
+        nearest_words(model, class_names=["cat"])
+    absolute = nearest_words(video(suffix_indexing="absolute"))
+    assert [(each.place, each.index) for each in absolute][:3] == [
+        ("before the name", 1),
+        ("before the name", 2),
+        ("behind the name", 4),
+    ]
+
+
+def test_what_has_learned_no_words_says_so(video):
+    with pytest.raises(
+        ValueError, match="no vectors among words: what it learned is in the vision tower, or behind it"
+    ):
+        nearest_words(video(n_prefix=0, n_suffix=0))
+
+
+def test_chosen_words_of_two_kinds_have_two_titles(csp):
+    lines = format_words(nearest_words(csp, class_names=["dog", "wet"])).splitlines()
+    assert [lines[0], lines[3]] == ["object", "attribute"]
+
+
+def test_vectors_of_pixels(tokenizer_path):
+    names = {"class_names": ["cat", "dog"], "tokenizer_name_or_path": tokenizer_path}
+    model = get_peft_model(make_clip(), DenseCLIPConfig(head="none", n_ctx=3, max_class_tokens=4, **names))
+    prompt = model.prompt_layer.prompt
+    prompt.ctx.data[:] = model.prompt_layer.token_embedding.weight.data[300:303]
+    found = nearest_words(model, top_k=1)
+    assert [(each.title, each.index, each.words[0].token_id) for each in found] == [
+        (None, index, 300 + index) for index in range(3)
+    ]

@@ -44,11 +44,11 @@ def answer_table(answer: Answer, learned_title: str | None) -> str:
 
 def words_table(vectors: Sequence[ContextWords]) -> str:
     """The nearest words of each vector, with their distances."""
-    has_owner = any(vector.class_name or vector.stands_for for vector in vectors)
+    has_owner = any(vector.title or vector.stands_for for vector in vectors)
     head = ["Vector", *(["Of"] if has_owner else []), "Nearest words, with distance"]
     body = []
     for vector in vectors[:SHOWN]:
-        owner = f"<td>{escape(vector.stands_for or vector.class_name or '')}</td>" if has_owner else ""
+        owner = f"<td>{escape(vector.stands_for or vector.title or '')}</td>" if has_owner else ""
         words = " ".join(
             f'<span class="pc-word">{escape(word.text)}{"*" if word.is_whole_word else ""}'
             f"<small>{word.distance:.3f}</small></span>"

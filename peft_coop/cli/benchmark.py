@@ -39,7 +39,7 @@ from .options import (
     add_recipe,
     add_set,
 )
-from .video_options import OF_TRIALS, VIDEOS, add_clips, add_ways, default_method_for, protocol_of
+from .video_options import OF_TRIALS, VIDEOS, add_clips, add_ways, default_method_for, protocol_of, refuse_of_videos
 
 if TYPE_CHECKING:
     from ..data import CompositionData, ImageData, MaskData
@@ -153,6 +153,7 @@ def _add_protocol(protocols: Any, name: str, text: str, run: Callable, data: str
 
 def run_protocol(options: argparse.Namespace) -> None:
     """Do a protocol's runs and report, or list them."""
+    refuse_of_videos(options, options.data[0])
     options.protocol = protocol_of(options.protocol, [*options.data, *getattr(options, "targets", ())])
     options.methods = options.methods or ["zero-shot", default_method_for(options.data[0])]
     if not options.dry_run:

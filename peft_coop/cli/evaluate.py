@@ -11,7 +11,7 @@ from .loading import TEMPLATE_WITH_ADAPTER, check_task, load_adapter, load_clip,
 from .mask_options import MASKS, add_masks, has_masks, refuse_of_masks
 from .messages import say
 from .options import DEMO, IMAGES, add_data, add_model, add_quiet, add_template, check_new, percent
-from .video_options import VIDEOS, add_clips, num_clips, task_of
+from .video_options import VIDEOS, add_clips, num_clips, refuse_of_videos, task_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,6 +70,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     Raises:
         ValueError: if the data has no such images, or a file is there or has an unknown ending.
     """
+    refuse_of_videos(options, options.data)
     if has_masks(options.data):
         from .segment import evaluate_masks
 

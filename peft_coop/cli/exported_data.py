@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .loading import CLASSIFIED, load_images
 from .mask_options import MASKS, has_masks, load_mask_images, refuse_of_masks, windows_of
 from .options import IMAGES, percent
-from .video_options import VIDEOS, num_clips, task_of
+from .video_options import VIDEOS, num_clips, refuse_of_videos, task_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -67,6 +67,7 @@ def _whole(model: PeftModel, clip: FrozenCLIP, options: argparse.Namespace) -> M
     from ..evaluation.exported import image_accuracy, video_accuracy
 
     refuse_of_masks(options, options.data)
+    refuse_of_videos(options, options.data)
     data = load_images(options.data, options)
     check_classes(model, data.name, data.class_names)
     if not len(data.test):

@@ -27,7 +27,15 @@ from .options import (
 )
 from .saved_scores import DRAWN, dataset_name, write_scores
 from .training_folder import TrainingFolder
-from .video_options import VIDEOS, add_clips, check_learns_from, default_method_for, has_videos, protocol_of
+from .video_options import (
+    VIDEOS,
+    add_clips,
+    check_learns_from,
+    default_method_for,
+    has_videos,
+    protocol_of,
+    refuse_of_videos,
+)
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -90,6 +98,7 @@ def run_train(options: argparse.Namespace) -> None:
     Raises:
         ValueError: if the output folder holds something else, or the data has no training images.
     """
+    refuse_of_videos(options, options.data)
     if has_masks(options.data):
         from .segment import train_masks
 

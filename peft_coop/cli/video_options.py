@@ -55,6 +55,20 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=whole_number, default=200, help="with --ways: so many tasks (default: 200)")
 
 
+def refuse_of_videos(options: argparse.Namespace, source: str) -> None:
+    """Refuse `--clips` where nothing is a video.
+
+    Args:
+        options: with that of `add_clips`.
+        source: a `--data` argument.
+
+    Raises:
+        ValueError: if it is given, and these are no videos.
+    """
+    if getattr(options, "clips", None) is not None and not has_videos(source):
+        raise ValueError(f"--clips is for videos ({VIDEOS}), and not for {source}.")
+
+
 def num_clips(options: argparse.Namespace) -> int:
     """Clips of each video, as `--clips` says."""
     from ..evaluation.video_classification import NUM_CLIPS

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from .columns import with_column
 from .composition_summary import CompositionSummary, summarise_compositions
 from .summary import LeftOut
 
@@ -125,9 +126,7 @@ def with_pair_labels(dataset: Dataset, pairs: Sequence[Pair]) -> Dataset:
             f"{len(foreign):,} of the pairs that the images show are not among the {len(labels):,} candidates: "
             f"{', '.join(map(str, foreign[:NAMED_PAIRS]))}{more}. Give all pairs, or take these images out."
         )
-    before = [column for column in dataset.column_names if column == "label"]
-    column = [labels[pair] for pair in shown]
-    return dataset.remove_columns(before).add_column("label", column, feature=Value("int64"))
+    return with_column(dataset, "label", [labels[pair] for pair in shown], Value("int64"))
 
 
 def _shown_pairs(dataset: Dataset) -> list[Pair]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..prompts import check_class_names
+from .columns import with_column
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -81,4 +82,4 @@ def select_classes(dataset: Dataset, first: int, count: int, label_column: str =
     kept = dataset.select([index for index, label in enumerate(labels) if first <= label < first + count])
     names = dataset.features[label_column].names[first : first + count]
     relabelled = [label - first for label in kept[label_column]]
-    return kept.remove_columns(label_column).add_column(label_column, relabelled, feature=ClassLabel(names=names))
+    return with_column(kept, label_column, relabelled, ClassLabel(names=names))

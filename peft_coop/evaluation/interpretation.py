@@ -56,12 +56,19 @@ class ContextWords:
         index: which of the M vectors, from 0.
         words: the nearest first.
         stands_for: the word that it was put in the place of, an attribute of CSP for example; None for others.
+        place: where in the prompt it stands, where vectors stand in more than one place; None otherwise.
     """
 
     class_name: str | None
     index: int
     words: list[NearWord]
     stands_for: str | None = None
+    place: str | None = None
+
+    @property
+    def title(self) -> str | None:
+        """What stands above its group in a table."""
+        return self.class_name or self.place
 
 
 @torch.no_grad()
@@ -91,7 +98,9 @@ def nearest_words(
     tokenizer = layer.prompt.reader.tokenizer.tokenizer
     names, vectors = _chosen_vectors(layer, adapter, class_names)
     if not names:
-        raise ValueError(f"Adapter {adapter!r} has no vectors among words: what it learned stands in the vision tower.")
+        raise ValueError(
+            f"Adapter {adapter!r} has no vectors among words: what it learned is in the vision tower, or behind it."
+        )
     weight = token_embedding(model.get_base_model()).weight
     vocabulary = _vocabulary(tokenizer, len(weight), whole_words)
     if isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= len(vocabulary):
@@ -110,6 +119,7 @@ def nearest_words(
                 for token, distance in zip(tokens, far, strict=True)
             ],
             name.word,
+            name.place,
         )
         for name, tokens, far in rows
     ]

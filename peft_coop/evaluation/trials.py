@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data import ImageData, has_several_labels
+from ..data.columns import with_column
 from ..progress import without_datasets_bars
 from .compared_methods import ComparedMethod, LabelledImages
 from .frozen_clip import FrozenCLIP
@@ -168,4 +169,4 @@ def _relabelled(dataset: Dataset, classes: Sequence[int], names: list[str]) -> D
 
     labels = [classes.index(label) for label in dataset["label"]]
     with without_datasets_bars():
-        return dataset.remove_columns("label").add_column("label", labels, feature=ClassLabel(names=names))
+        return with_column(dataset, "label", labels, ClassLabel(names=names))

@@ -51,11 +51,11 @@ def format_words(words: Sequence[ContextWords], markdown: bool = False) -> str:
 
 
 def by_class(words: Sequence[ContextWords]) -> list[tuple[str | None, list[ContextWords]]]:
-    """The entries of each class together; a new class begins where the index does, since names may be equal."""
+    """The entries of each class, or place, together; one begins where counting does, since names may be equal."""
     groups: list[tuple[str | None, list[ContextWords]]] = []
     for each in words:
-        if each.index == 0 or not groups:
-            groups.append((each.class_name, []))
+        if not groups or groups[-1][0] != each.title or groups[-1][1][-1].index >= each.index:
+            groups.append((each.title, []))
         groups[-1][1].append(each)
     return groups
 
@@ -70,13 +70,14 @@ def _plain_cell(word: NearWord) -> str:
 
 
 def _markdown(words: Sequence[ContextWords]) -> str:
-    has_classes = any(each.class_name is not None for each in words)
+    has_titles = any(each.title is not None for each in words)
+    heading = "class" if any(each.class_name is not None for each in words) else "place"
     n_words = max((len(each.words) for each in words), default=0)
-    header = [*(["class"] if has_classes else []), "vector", *(f"word {rank + 1}" for rank in range(n_words))]
+    header = [*([heading] if has_titles else []), "vector", *(f"word {rank + 1}" for rank in range(n_words))]
     rows = []
     for each in words:
         cells = [f"{_markdown_word(word)} {word.distance:.4f}" for word in each.words]
-        rows.append([*([escape(each.class_name or "")] if has_classes else []), escape(label_of(each)), *cells])
+        rows.append([*([escape(each.title or "")] if has_titles else []), escape(label_of(each)), *cells])
     return table(header, rows)
 
 

@@ -88,11 +88,13 @@ class VectorName:
         index: its place in its group, from 0.
         group: the class that it belongs to, or the kind of words that it is one of; None for one that all classes have.
         word: what it stands for; None where that was not a word.
+        place: where in the prompt its group stands, in words; None where all stand in one place.
     """
 
     index: int
     group: str | None = None
     word: str | None = None
+    place: str | None = None
 
 
 class Prompt(nn.Module, ABC):

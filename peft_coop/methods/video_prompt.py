@@ -21,6 +21,9 @@ from .config import PromptConfig, check_count, check_number, check_switch
 SUFFIX_INDEXINGS = ("relative", "absolute")
 
 
+BEFORE_NAME, BEHIND_NAME = "before the name", "behind the name"
+
+
 @dataclass(eq=False)
 class VideoPromptConfig(PromptConfig):
     """Settings of video prompting.
@@ -164,10 +167,21 @@ class VideoPrompt(Prompt):
         return self.ctx
 
     def named_vectors(self, class_names: Sequence[str]) -> tuple[list[VectorName], Tensor]:
-        """See `Prompt.named_vectors`: those that these classes' prompts read."""
+        """See `Prompt.named_vectors`: those that these classes' prompts read.
+
+        They are counted in front of the names, and behind them; with absolute indexing by their places in the prompt.
+        """
         start = self.reader.vocab_size
         rows = sorted({each - start for ids in self.sequences(class_names).ids for each in ids if each >= start})
-        return [VectorName(row) for row in rows], self.ctx[torch.tensor(rows, device=self.ctx.device, dtype=torch.long)]
+        is_absolute, n_prefix = self.settings.suffix_indexing == "absolute", self.settings.n_prefix
+        behind = n_prefix + (len(self.reader.tokenizer.before) if is_absolute else 0)
+        names = [
+            VectorName(row, place=BEFORE_NAME)
+            if row < behind
+            else VectorName(row if is_absolute else row - n_prefix, place=BEHIND_NAME)
+            for row in rows
+        ]
+        return names, self.ctx[torch.tensor(rows, device=self.ctx.device, dtype=torch.long)]
 
     def video_features(self, frames: Tensor) -> Tensor:
         """One feature `[B, P]` of each video, of those of its frames `[B, T, P]`; neither is normalised.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...data import ImageData, draw_indices, has_several_labels, label_values
+from ...data.columns import with_column
 from ..protocol_runs import Pool
 
 if TYPE_CHECKING:
@@ -110,10 +111,8 @@ def by_known_classes(images: Dataset, data_names: Sequence[str], own_names: Sequ
         )
     known = images.select([row for row, label in enumerate(labels) if label >= 0])
     unknown = images.select([row for row, label in enumerate(labels) if label < 0])
-    own = known.remove_columns("label")
-    feature = ClassLabel(names=list(own_names))
-    known = own.add_column("label", [label for label in labels if label >= 0], feature=feature)
-    return KnownAndUnknown(known, unknown)
+    own = [label for label in labels if label >= 0]
+    return KnownAndUnknown(with_column(known, "label", own, ClassLabel(names=list(own_names))), unknown)
 
 
 def _of_own_labels(images: Dataset, data_names: Sequence[str], own_names: Sequence[str]) -> Dataset:
@@ -127,4 +126,4 @@ def _of_own_labels(images: Dataset, data_names: Sequence[str], own_names: Sequen
         )
     columns = [list(data_names).index(name) for name in own_names]
     labels = [[float(row[column]) for column in columns] for row in label_values(images)]
-    return images.remove_columns("label").add_column("label", labels, feature=images.features["label"])
+    return with_column(images, "label", labels, images.features["label"])
