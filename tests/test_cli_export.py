@@ -103,6 +103,11 @@ def test_what_is_there_stays(adapter, tmp_path, capsys):
         (("--format", "classifier", "--data", "demo:digits"), "accuracy needs the same in the same order"),
         (("--format", "onnx", "--data", "demo:motion"), "is for whole images: --data must be folder:PATH"),
         (("--format", "onnx", "--data", "demo:scenes", "--crop-size", "48"), "--crop-size is for images with masks"),
+        (("--format", "onnx", "--clips", "2"), "--clips says how to measure: give --data, too"),
+        (
+            ("--format", "classifier", "--data", "demo:shapes", "--clips", "2"),
+            "--clips are drawn of videos, and shapes",
+        ),
     ],
 )
 def test_options_that_do_not_go_together(adapter, tmp_path, capsys, arguments, told):

@@ -94,6 +94,7 @@ def test_what_the_config_says(method, make_model):
     assert (config.model_type, *config.architectures) == TYPES[task_of(method)]
     assert (config.num_channels, list(config.image_size)) == (3, [16, 32])
     assert list(config.id2label.values()) == graph.labels
+    assert config.problem_type == "single_label_classification"
     if config.model_type == "videomae":
         assert (config.num_frames, config.frame_sampling) == (FRAMES, "linspace")
 

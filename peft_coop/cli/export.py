@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("classes", "classifier", "onnx")
 PRECISIONS = ("float32", "float16", "int8")
+# Options that say how the accuracy, or mIoU, is measured.
+OF_MEASURING = ("skip_corrupt", "stride", "flip_test", "multi_scale", "classes", "reduce_labels", "clips")
 EXAMPLES = """\
 examples:
   peft-coop export --format classes pets pets.safetensors
@@ -73,6 +75,8 @@ def run_export(options: argparse.Namespace) -> None:
         raise ValueError("--precision is for --format onnx.")
     if options.data and options.format == "classes":
         raise ValueError("--data is for --format classifier and onnx: a matrix of classes reads no images.")
+    if not options.data:
+        refuse_of_measuring(options)
     check_new(options.output)
     model, clip = load_adapter(options.adapter, options)
     if not gives_masks(model):
@@ -87,6 +91,17 @@ def run_export(options: argparse.Namespace) -> None:
         write_classifier(classifier, clip, measure, options)
     else:
         write_onnx(model, clip, measure, options)
+
+
+def refuse_of_measuring(options: argparse.Namespace) -> None:
+    """Refuse what says how to measure, where nothing is measured.
+
+    Raises:
+        ValueError: names the first that was given.
+    """
+    for name in OF_MEASURING:
+        if getattr(options, name) not in (None, False):
+            raise ValueError(f"--{name.replace('_', '-')} says how to measure: give --data, too.")
 
 
 def gives_masks(model: PeftModel) -> bool:

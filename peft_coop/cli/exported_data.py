@@ -73,6 +73,8 @@ def _whole(model: PeftModel, clip: FrozenCLIP, options: argparse.Namespace) -> M
     if not len(data.test):
         raise ValueError(f"{data.name} has no test {data.items}: leave --data out.")
     image_processor = clip.processor.image_processor
+    if options.clips and data.items != "videos":
+        raise ValueError(f"--clips are drawn of videos, and {data.name} has {data.items}.")
     if data.items == "videos":
         length = model.active_peft_config.num_frames
         return Measure(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -91,11 +91,9 @@ def classifier_config(model: nn.Module, classes: FixedClasses, prompts: Tensor |
     """
     family = find_family(model)
     labels = [*classes.class_names, *([OTHER] if classes.other_names else [])]
-    several: dict[str, Any] = {"problem_type": "single_label_classification"} if len(labels) > 1 else {}
-    if classes.problem_type is not None:
-        several["problem_type"] = classes.problem_type
+    of_prompts: dict[str, Any] = {}
     if prompts is not None:
-        several |= {
+        of_prompts = {
             "vision_prompts": list(prompts.shape[:2]),
             "vision_width": prompts.shape[2],
             "vision_embeddings": family.vision_embeddings,
@@ -108,10 +106,22 @@ def classifier_config(model: nn.Module, classes: FixedClasses, prompts: Tensor |
         has_bias=classes.bias is not None,
         n_others=len(classes.other_names),
         min_probability=classes.min_probability,
-        id2label=dict(enumerate(labels)),
-        label2id={name: index for index, name in enumerate(labels)},
-        **several,
+        **fields_of_labels(labels, classes.problem_type),
+        **of_prompts,
     )
+
+
+def fields_of_labels(labels: Sequence[str], problem_type: str | None) -> dict[str, Any]:
+    """What a config says of its labels.
+
+    Args:
+        labels: the classes, and "other" last where there is one.
+        problem_type: the adapter's; None: an image has one, unless there is no other to be told from.
+    """
+    fields = {"id2label": dict(enumerate(labels)), "label2id": {name: index for index, name in enumerate(labels)}}
+    if problem_type is None and len(labels) > 1:
+        problem_type = "single_label_classification"
+    return fields | ({} if problem_type is None else {"problem_type": problem_type})
 
 
 def encoder_settings(config: PretrainedConfig) -> dict[str, Any]:

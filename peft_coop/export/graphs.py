@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -119,8 +119,3 @@ class ClassMatrixGraph(Graph):
 def num_weights(*modules: nn.Module) -> int:
     """How many numbers modules hold, buffers included."""
     return sum(each.numel() for module in modules for each in (*module.parameters(), *module.buffers()))
-
-
-def labels_for_config(labels: Sequence[str], **others: Any) -> dict[str, Any]:
-    """Labels as configs have them, beside other fields of theirs."""
-    return {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}, **others}

@@ -15,8 +15,9 @@ from ..models.class_features import encode_classes
 from ..models.class_texts import ClassTexts
 from ..models.modules_to_save import check_used_together
 from ..towers import find_family, open_vision_tower, text_tower, vision_parts
+from .classifier import fields_of_labels
 from .fixed_classes import in_evaluation, text_features
-from .graphs import Graph, labels_for_config, num_weights
+from .graphs import Graph, num_weights
 from .image_side import check_in_memory, settled
 
 
@@ -48,11 +49,9 @@ class WholeGraph(Graph):
         others = tuple(decision["other_names"] or ())
         self.labels = [*names, *([OTHER] if others else [])]
         self.n_cls, self.temperature = len(names), decision["calibration_temperature"]
-        self.told = {
-            "min_probability": decision["min_probability"],
-            "n_others": len(others),
-            "problem_type": None if layer.disable_adapters else layer.prompt.settings.problem_type,
-        }
+        problem_type = None if layer.disable_adapters else layer.prompt.settings.problem_type
+        self.fields = fields_of_labels(self.labels, problem_type)
+        self.fields |= {"min_probability": decision["min_probability"], "n_others": len(others)}
         reads_images = layer.prompt.needs_images and not layer.disable_adapters
         with torch.no_grad(), in_evaluation(model):
             features = None if reads_images else text_features(model, others)
@@ -83,12 +82,10 @@ class WholeGraph(Graph):
 
     def config(self, image: Sequence[int]) -> PretrainedConfig:
         """See `Graph.config`."""
-        prompt, told = (
-            self.model.prompt_layer.prompt,
-            {key: value for key, value in self.told.items() if value is not None},
+        prompt = self.model.prompt_layer.prompt
+        return prompt.task_head.graph_config(
+            prompt.settings, image, encoder_model_type=self.encoder_type, **self.fields
         )
-        fields = labels_for_config(self.labels, encoder_model_type=self.encoder_type, **told)
-        return prompt.task_head.graph_config(prompt.settings, image, **fields)
 
     def round_to(self, dtype: torch.dtype) -> None:
         """See `Graph.round_to`: the towers; the scale of the logits, and what the prompt has learned, stay."""
