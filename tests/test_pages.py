@@ -208,8 +208,14 @@ def make_model():
     return get_peft_model(demo.load_clip(), CoOpConfig(class_names=["cat", "dog"])).eval()
 
 
+def make_output():
+    """The folder of an adapter."""
+    make_model().save_pretrained("output")
+    return "output"
+
+
 # What a reader has before a block that is marked `given`.
-GIVEN = {"model": make_model, "image_processor": lambda: demo.load_processor().image_processor}
+GIVEN = {"model": make_model, "output": make_output, "image_processor": lambda: demo.load_processor().image_processor}
 
 
 # How many commands of a page are run at the least: a rule that leaves out too much would be seen by nobody.
@@ -263,6 +269,14 @@ def test_no_python_stands_outside_of_a_fence():
         for block in blocks_of(page):
             text = text.replace(block.text, "")
         assert not code.search(text), page
+
+
+def test_no_command_stands_in_a_block_without_a_language():
+    """It would not even be parsed."""
+    others = [block for page in PAGES for block in blocks_of(page) if block.language not in SHELLS]
+    lines = [(block.place, line.removeprefix("$ ")) for block in others for line in block.text.splitlines()]
+    assert len(lines) > 500
+    assert [place for place, line in lines if line.partition(" ")[0] in CHECKS] == []
 
 
 @pytest.mark.parametrize(
