@@ -13,7 +13,7 @@ from pathlib import Path
 
 from peft_coop.cli.main import make_parser
 from peft_coop.cli.method_options import tell_unused
-from peft_coop.cli.video_options import default_method_for
+from peft_coop.cli.video_options import default_method_for, protocol_of
 from peft_coop.data import COOP_LAYOUTS
 from peft_coop.demo.tasks import COMPOSITION_TASK_NAMES, SCENE_TASK_NAMES, TASK_NAMES
 from peft_coop.methods import METHODS
@@ -85,15 +85,19 @@ def written_by(arguments: list[str]) -> list[str]:
 
 
 def check_meaning(options: argparse.Namespace) -> None:
-    """Check that what was parsed names settings and data that there are, and that each option changes something."""
+    """Check that settings and data are there, that each option changes something, and that methods fit the protocol."""
     sources = given(options, "data") + given(options, "targets")
     unknown = [source for source in sources if not is_source(source)]
     assert not unknown, unknown
     if not hasattr(options, "set"):
         return
     methods = given(options, "methods") or given(options, "method") or [default_of(sources[0])]
-    if "all" in methods:
-        methods = [key for key, method in METHODS.items() if options.protocol in method.protocols]
+    if "protocol" in options:
+        protocol = protocol_of(options.protocol, sources)
+        able = [key for key, method in METHODS.items() if method.takes_part_in(protocol)]
+        methods = able if "all" in methods else methods
+        apart = [key for key in methods if key in METHODS and key not in able]
+        assert not apart, f"{apart} in {protocol}"
     with contextlib.redirect_stderr(io.StringIO()) as told:
         tell_unused(options, methods)
     assert not told.getvalue(), told.getvalue()
