@@ -348,7 +348,7 @@ def test_a_wrong_command_is_found(tmp_path):
         parsed(block, ["evaluate", "--data", "demo:no-such-task"])
     with pytest.raises(AssertionError, match="coop:no-such-data@DATA"):
         parsed(block, ["benchmark", "domain", "--data", "demo:digits", "--targets", "coop:no-such-data@DATA", "..."])
-    with pytest.raises(AssertionError, match="dense_clip.* in base-to-new"):
+    with pytest.raises(AssertionError, match=r"dense_clip.* in base-to-new"):
         parsed(block, ["benchmark", "base-to-new", "--data", "demo:shapes", "--methods", "dense_clip", "..."])
     with pytest.raises(AssertionError, match="--no-flip has no effect without --augment"):
         parsed(block, ["train", "--data", "demo:digits", "--output", "new", "--no-flip"])
