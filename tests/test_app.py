@@ -1,6 +1,7 @@
 """What the page of `peft-coop app` does, without the page."""
 
 import json
+import socket
 import threading
 import zipfile
 from html import escape
@@ -18,6 +19,7 @@ from peft_coop.app.learning import MOST_EXAMPLES, Examples, learn
 from peft_coop.app.markup import answer_table
 from peft_coop.app.visits import Visits
 from peft_coop.cli import main
+from peft_coop.cli.app import distinct_titles
 from peft_coop.evaluation import FrozenCLIP
 from peft_coop.models import OTHER
 
@@ -169,6 +171,40 @@ def test_class_names_of_any_language_are_one_on_each_line():
         read_class_name("a\nb")
 
 
+def test_classes_of_a_prompt_are_accepted_as_they_are():
+    """A prompt for ImageNet has more of them than a visitor may write, and names that differ in their case alone."""
+    own = [f"class {index}" for index in range(MOST_CLASSES + 2)]
+    assert read_class_names("\n".join(own), own) == own
+    assert read_class_names("\n".join(own[:-1]), own) == own[:-1]
+    with pytest.raises(ValueError, match=f"There are {len(own) + 1} class names, accepted are {len(own)}"):
+        read_class_names("\n".join([*own, "one more"]), own)
+    assert read_class_names("Drum\ndrum\n", ["Drum", "drum"]) == ["Drum", "drum"]
+
+
+def test_pictures_of_all_kinds_are_seen_as_they_are(tmp_path):
+    """Of any mode and depth, turned as EXIF says, and the transparent on white or not at all: three numbers a pixel."""
+    grey = Image.new("I;16", (8, 6), 65535)
+    for name, image in {
+        "cmyk.jpg": Image.new("CMYK", (8, 6), (0, 0, 0, 0)),
+        "deep.png": grey,
+        "grey.png": Image.new("LA", (8, 6), (255, 255)),
+        "palette.png": Image.new("RGB", (8, 6), "white").quantize(),
+        "one-bit.png": Image.new("1", (8, 6), 1),
+    }.items():
+        image.save(tmp_path / name)
+        found = read_upload(tmp_path / name)
+        assert (found.mode, found.size) == ("RGB", (8, 6))
+        assert found.getpixel((3, 3)) == (255, 255, 255), name
+    half = Image.new("I;16", (8, 6), 32768)
+    half.save(tmp_path / "half.png")
+    assert read_upload(tmp_path / "half.png").getpixel((3, 3)) == (128, 128, 128)
+    turned = Image.new("RGB", (8, 6), "red")
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    assert read_upload(tmp_path / "turned.jpg").size == (6, 8)
+
+
 def test_uploads_that_are_no_pictures(tmp_path, picture, monkeypatch):
     def refused(name, data, match):
         path = tmp_path / name
@@ -184,6 +220,11 @@ def test_uploads_that_are_no_pictures(tmp_path, picture, monkeypatch):
     gif = tmp_path / "picture.gif"
     Image.new("RGB", (4, 4)).save(gif)
     refused("gif.png", gif.read_bytes(), "none of JPEG")
+    for kind in ("webp", "png"):
+        moving = tmp_path / f"moving.{kind}"
+        frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+        frames[0].save(moving, save_all=True, append_images=frames[1:])
+        refused(moving.name, moving.read_bytes(), "is moving")
     with pytest.raises(ValueError, match="no longer here"):
         read_upload(tmp_path / "gone.png")
     monkeypatch.setattr("peft_coop.endpoint_handler.MOST_PIXELS", 100)
@@ -250,6 +291,50 @@ def test_what_is_learned_starts_as_zero_shot_clip(clip, picture, examples, tmp_p
         classifier, _ = learn(clip, examples, 1)
     for learned, zero_shot in by_label(classifier.answer(read_upload(picture), NAMES)).values():
         assert learned == pytest.approx(zero_shot, abs=1e-4)  # float32; random vectors differ by tenths
+
+
+def test_a_training_that_nobody_waits_for_ends_and_leaves_nothing(clip, examples, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    unwanted = threading.Event()
+    unwanted.set()
+    with pytest.raises(ValueError, match="Nobody waits for this prompt"):
+        learn(clip, examples, 1, unwanted)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("end", [lambda visits: visits.leave("me"), lambda visits: visits.close()])
+def test_who_leaves_ends_the_own_training(clip, examples, monkeypatch, end):
+    visits = Visits(Shelf([start_without_prompt(clip, NAMES)]), clip)
+
+    def told_to_end(clip, examples, num_epochs, unwanted):
+        visits.leave("somebody else")
+        assert not unwanted.is_set()
+        end(visits)
+        raise ValueError(f"ended: {unwanted.is_set()}")
+
+    monkeypatch.setattr("peft_coop.app.visits.learn", told_to_end)
+    found = visits.learn(examples, 1, "before", "me")
+    assert found.key == "before"
+    assert "ended: True" in found.message
+    visits.leave("me")  # nothing of it is left to end
+
+
+def test_one_visitor_learns_while_another_one_classifies(clip, picture, examples):
+    classifier, image = shared(clip), read_upload(picture)
+    visits = Visits(Shelf([classifier]), clip)
+    expected, found = by_label(classifier.answer(image, NAMES)), []
+    alone = visits.learn(examples, 8, None)
+    learning = threading.Thread(target=lambda: found.append(visits.learn(examples, 8, None)))
+    learning.start()
+    answers = [by_label(classifier.answer(image, NAMES)) for _ in range(10)]
+    learning.join()
+    assert all(
+        answer == {name: pytest.approx(shares, abs=1e-9) for name, shares in expected.items()} for answer in answers
+    )
+    both = [by_label(visits.shelf.find("learned", each.key).answer(image, NAMES)) for each in (alone, *found)]
+    for name in NAMES:
+        assert both[1][name] == pytest.approx(both[0][name], abs=1e-5)  # float32
+    visits.close()
 
 
 def test_what_cannot_be_learned_leaves_everything(clip, picture, examples, tmp_path):
@@ -319,6 +404,25 @@ def test_the_app_of_a_space_starts_the_page(clip, tmp_path, monkeypatch):
     assert (host, port) == ("0.0.0.0", 7860)
     assert shelf.find("0").class_names == NAMES
     assert shelf.find("0").title == "digits"
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_loaded(capsys):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        assert main(["app", "--port", port, "--adapter", "nowhere-at-all/x/y"]) == 2
+    told = capsys.readouterr().err
+    assert f"cannot listen at 127.0.0.1, port {port} (" in told
+    assert "choose another port, or none" in told
+    assert main(["app", "--host", "no.such.host.invalid"]) == 2
+    assert "cannot listen at no.such.host.invalid (" in capsys.readouterr().err
+
+
+def test_prompts_of_one_folder_name_are_told_apart_in_the_list(tmp_path):
+    folders = ["runs/pets/seed1", "runs/flowers/seed1", "runs/flowers/seed2", "me/style"]
+    assert distinct_titles(folders) == ["pets/seed1", "flowers/seed1", "seed2", "style"]
+    assert distinct_titles(["a/x", "a/x"]) == ["x", "x"]
 
 
 @pytest.mark.parametrize(

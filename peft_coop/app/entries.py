@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL.Image import Image as Picture
@@ -38,8 +39,12 @@ def read_upload(path: str | Path) -> Picture:
         raise ValueError(f"{file.name}: {str(error).rstrip('.')}. Accepted are {ACCEPTED}.") from error
 
 
-def read_class_names(text: str | None) -> list[str]:
+def read_class_names(text: str | None, own: Sequence[str] = ()) -> list[str]:
     """Class names of a text with one on each line; empty lines count nothing.
+
+    Args:
+        text: as a visitor has written it.
+        own: names that are accepted as they are: a prompt may have more classes than a visitor may write.
 
     Raises:
         ValueError: if there is none, there are too many, or one is too long, there twice, or cannot be seen.
@@ -47,8 +52,11 @@ def read_class_names(text: str | None) -> list[str]:
     names = [line.strip() for line in (text or "").splitlines() if line.strip()]
     if not names:
         raise ValueError("There are no class names: write one on each line.")
-    if len(names) > MOST_CLASSES:
-        raise ValueError(f"There are {len(names):,} class names, accepted are {MOST_CLASSES}.")
+    if names == [name.strip() for name in own]:
+        return list(own)
+    most = max(MOST_CLASSES, len(own))
+    if len(names) > most:
+        raise ValueError(f"There are {len(names):,} class names, accepted are {most:,}.")
     for name in names:
         check_name_length(name)
     known: dict[str, str] = {}

@@ -7,6 +7,9 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
 
 from ..data.image_data import DEFAULT_TEMPLATE
 from ..demo import LEARNING_RATE
@@ -23,7 +26,7 @@ SEED = 1
 # A few pictures make few steps: from random vectors these end below zero-shot CLIP, from its own words above it.
 START = {"ctx_init": DEFAULT_TEMPLATE.partition(" {}")[0]}
 # A training draws from torch's one generator: those of several visitors wait for each other.
-_one_training = threading.Lock()
+one_training = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -57,28 +60,53 @@ class Examples:
         return Examples(tuple((found | {same: all_pictures}).items()))
 
 
-def learn(clip: FrozenCLIP, examples: Examples, num_epochs: int) -> tuple[SharedClassifier, Path]:
+class EndsWhenUnwanted(TrainerCallback):
+    """Ends a training that nobody waits for any more, and leaves nothing of it.
+
+    Args:
+        unwanted: set when the visitor, or the page, is gone.
+    """
+
+    def __init__(self, unwanted: threading.Event):
+        self.unwanted = unwanted
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """See `TrainerCallback`.
+
+        Raises:
+            ValueError: if nobody waits.
+        """
+        if self.unwanted.is_set():
+            raise ValueError("Nobody waits for this prompt any more.")
+
+
+def learn(
+    clip: FrozenCLIP, examples: Examples, num_epochs: int, unwanted: threading.Event | None = None
+) -> tuple[SharedClassifier, Path]:
     """Learn a prompt from a visitor's pictures.
 
     Args:
         clip: of which a copy is trained.
         examples: two classes or more.
         num_epochs: passes over the pictures.
+        unwanted: ends the training when it is set.
 
     Returns:
         The classifier, and a new folder with its files: `prompt`, the adapter, and `prompt.zip`.
 
     Raises:
-        ValueError: if there are fewer than two classes, or a picture cannot be read.
+        ValueError: if there are fewer than two classes, a picture cannot be read, or the training is unwanted.
     """
     if len(examples.classes) < 2:
         raise ValueError(f"A prompt is learned from two classes or more; there are {len(examples.classes)}.")
     recipe = {"num_epochs": num_epochs} | ({"learning_rate": LEARNING_RATE} if clip.name == DEMO else {})
-    learning = PromptLearning(DEFAULT_METHOD, fields=START, recipe=recipe).for_protocol("few-shot")
+    callbacks = () if unwanted is None else (EndsWhenUnwanted(unwanted),)
+    learning = PromptLearning(DEFAULT_METHOD, fields=START, recipe=recipe, callbacks=callbacks)
+    learning = learning.for_protocol("few-shot")
     images = _images(examples)
     folder = Path(tempfile.mkdtemp(prefix="peft-coop-"))
     try:
-        with _one_training:
+        with one_training:
             # One of its own: a page that runs for weeks would keep the features of everybody's pictures.
             own = FrozenCLIP(clip.model, clip.processor, clip.name, clip.batch_size)
             learned = learning.fit(own, images, SEED, folder / "training")

@@ -115,6 +115,7 @@ class Page:
             **hidden,
         )
         after = [self.learned, self.state, self.choice, self.names, self.download]
+        self.blocks.unload(self._leave)
         self.learn.click(self._learn, [self.examples, self.epochs, self.learned], after, api_visibility="private").then(
             classify, asked, [self.result], **hidden
         )
@@ -135,8 +136,11 @@ class Page:
         more, added, table = self.visits.add_class(examples, name, pictures)
         return (more, table, "", None) if added else (more, table, gr.skip(), gr.skip())
 
-    def _learn(self, examples: Examples, epochs: float, before: str | None) -> tuple[Any, ...]:
-        found = self.visits.learn(examples, epochs, before)
+    def _leave(self, request: gr.Request) -> None:
+        self.visits.leave(request.session_hash)
+
+    def _learn(self, examples: Examples, epochs: float, before: str | None, request: gr.Request) -> tuple[Any, ...]:
+        found = self.visits.learn(examples, epochs, before, request.session_hash)
         if found.names is None:
             return found.key, found.message, gr.skip(), gr.skip(), gr.skip()
         choice = gr.update(choices=[*self.given, ("Learned here", "learned")], value="learned")

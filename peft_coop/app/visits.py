@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from PIL.Image import Image as Picture
 
 from ..evaluation import FrozenCLIP
 from .entries import read_class_name, read_class_names, read_upload
-from .learning import Examples, learn
+from .learning import Examples, learn, one_training
 from .markup import answer_table, examples_table, notice, problem, words_table
 from .shelf import Shelf
 
 PREVIEW = 640  # pixels of the longer side
 NEAREST = 5
+LAST_STEP = 10  # seconds; a training that is told to end needs them for the step that it is in
 # Of input that cannot be used; anything else is a fault of ours, and the server's log has it.
 BAD_INPUT = (ValueError, TypeError, OSError)
 
@@ -54,7 +56,7 @@ def told(call: Callable[..., str]) -> Callable[..., str]:
 
 
 class Visits:
-    """What visitors ask for. It knows nothing of them: what is a visitor's own is given with each call.
+    """What visitors ask for. What is a visitor's own is given with each call; it knows who waits for a training.
 
     Args:
         shelf: of the classifiers.
@@ -64,6 +66,24 @@ class Visits:
     def __init__(self, shelf: Shelf, clip: FrozenCLIP):
         self.shelf = shelf
         self.clip = clip
+        self._trainings: dict[str | None, threading.Event] = {}
+
+    def leave(self, visitor: str | None) -> None:
+        """A visitor has closed the page: what is learned for nobody else ends, and others need not wait for it.
+
+        Args:
+            visitor: the key of the session.
+        """
+        if (unwanted := self._trainings.get(visitor)) is not None:
+            unwanted.set()
+
+    def close(self) -> None:
+        """The page ends: so do all trainings, and what was learned is forgotten."""
+        for unwanted in list(self._trainings.values()):
+            unwanted.set()
+        if one_training.acquire(timeout=LAST_STEP):
+            one_training.release()
+        self.shelf.clear()
 
     @told
     def classify(self, choice: str | None, learned: str | None, file: str | None, names: str | None) -> str:
@@ -76,7 +96,7 @@ class Visits:
             names: one on each line.
         """
         classifier = self.shelf.find(choice, learned)
-        class_names = read_class_names(names)
+        class_names = read_class_names(names, classifier.class_names)
         if file is None:
             return notice("Upload a picture to see its probabilities.")
         answer = classifier.answer(read_upload(file), class_names)
@@ -118,19 +138,23 @@ class Visits:
             return examples, False, problem(str(error)) + examples_table(examples)
         return more, True, examples_table(more)
 
-    def learn(self, examples: Examples, num_epochs: float, before: str | None) -> Learned:
+    def learn(self, examples: Examples, num_epochs: float, before: str | None, visitor: str | None = None) -> Learned:
         """Learn a prompt from the examples; it takes the place of the visitor's one of before.
 
         Args:
             examples: the visitor's.
             num_epochs: passes over the pictures.
             before: the key of what the visitor has learned before; it stays where something is wrong.
+            visitor: the key of the session, see `leave`.
         """
         started = time.monotonic()
+        unwanted = self._trainings[visitor] = threading.Event()
         try:
-            classifier, folder = learn(self.clip, examples, int(num_epochs))
+            classifier, folder = learn(self.clip, examples, int(num_epochs), unwanted)
         except BAD_INPUT as error:
             return Learned(before, problem(str(error)))
+        finally:
+            self._trainings.pop(visitor, None)
         key = self.shelf.add(classifier, folder)
         self.shelf.remove(before)
         pictures = sum(len(each) for _, each in examples.classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +50,15 @@ def run_app(options: argparse.Namespace) -> None:
         ValueError: if Gradio is not installed, an adapter cannot be used, or there is no single one for a Space.
     """
     from ..app import Shelf, serve, start_without_prompt
-    from ..app.serving import check_gradio
+    from ..app.serving import check_address, check_gradio
 
     check_gradio()
     if options.space is not None:
         return _write_space(options)
+    check_address(options.host, options.port)
     given = [_load(adapter, options) for adapter in options.adapter]
+    for classifier, title in zip(given, distinct_titles(options.adapter), strict=True):
+        classifier.title = title
     clip = load_clip(given[0].clip.name if given else options.model or DEMO, options)
     if not given:
         given = [start_without_prompt(clip, options.class_names or _known_names(clip.name))]
@@ -81,6 +85,21 @@ def _load(adapter: str, options: argparse.Namespace) -> SharedClassifier:
     model, clip = load_adapter(adapter, options)
     check_task(model, "IMAGE_CLS", adapter)
     return SharedClassifier(Path(adapter).resolve().name, model, clip, class_names=options.class_names)
+
+
+def distinct_titles(adapters: Sequence[str]) -> list[str]:
+    """A title for each adapter: its folder's name, with as many of those above it as tell it from the others.
+
+    Args:
+        adapters: folders or names on the Hub.
+    """
+    parts = [Path(adapter).resolve().parts for adapter in adapters]
+    titles = []
+    for own in parts:
+        same = [other for other in parts if other != own]
+        count = next((n for n in range(1, len(own)) if own[-n:] not in {other[-n:] for other in same}), len(own))
+        titles.append(Path(*own[-count:]).as_posix())
+    return titles
 
 
 def _known_names(model: str) -> list[str]:

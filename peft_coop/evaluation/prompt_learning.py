@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel, get_peft_model
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from ..data import AugmentedImages, PreparedImages, VideoClips, has_several_labels
 from ..data.features import check_views
@@ -84,6 +84,7 @@ class PromptLearning(ComparedMethod):
         num_clips: of each video that is classified; their probabilities are averaged. For methods that read videos.
         of_papers: the names of those `fields` that are the papers' for the protocol; set likewise. Where the papers'
             depth is more than a tower has layers, it is the tower's.
+        callbacks: for the Trainer, beside the method's own; they are no setting, and change no number.
 
     Raises:
         ValueError: if there is no such method, or it has no such field; if `views` is below 1, beside `augment`, or the
@@ -103,6 +104,7 @@ class PromptLearning(ComparedMethod):
     protocol: str = "few-shot"
     of_papers: frozenset[str] = frozenset()
     num_clips: int = NUM_CLIPS
+    callbacks: tuple[TrainerCallback, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self.key, self.fields)
@@ -255,7 +257,8 @@ class PromptLearning(ComparedMethod):
         workers = {"dataloader_num_workers": self.num_workers if reads_pixels else 0}
         arguments = reporting_arguments(self.report_to, run_name) | workers
         with reporting(self.report_to, self.log_dir or folder.parent / "logs"):
-            train_prompt(model, train, self.recipe_for(images.num_shots), seed, folder, **arguments)
+            recipe = self.recipe_for(images.num_shots)
+            train_prompt(model, train, recipe, seed, folder, self.callbacks, **arguments)
         model.requires_grad_(False)  # from now on it classifies, also into classes that nothing could teach it
         return model
 

@@ -52,7 +52,15 @@ class StageCallback(TrainerCallback):
         self.training.update(state.global_step - self.training.done)
 
 
-def train_prompt(model: PeftModel, train: Any, recipe: Recipe, seed: int, folder: Path, **arguments: Any) -> None:
+def train_prompt(
+    model: PeftModel,
+    train: Any,
+    recipe: Recipe,
+    seed: int,
+    folder: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+    **arguments: Any,
+) -> None:
     """Train a prompt with the papers' optimizer and schedule; go on from a checkpoint in `folder`, if there is one.
 
     Args:
@@ -61,12 +69,13 @@ def train_prompt(model: PeftModel, train: Any, recipe: Recipe, seed: int, folder
         recipe: how to train.
         seed: of the order of the batches. The first vectors are drawn before.
         folder: for the Trainer's checkpoints; who gave it removes them.
+        callbacks: beside the method's own.
         arguments: further `TrainingArguments`.
     """
     config = model.active_peft_config
-    callbacks = list(METHODS[config.method].callbacks_of(config, recipe))
-    last_written = AGGREGATION if any(isinstance(each, PromptAggregation) for each in callbacks) else TRAINER_STATE
-    train_with_recipe(model, train, recipe, seed, folder, callbacks, last_written, **arguments)
+    all_callbacks = [*METHODS[config.method].callbacks_of(config, recipe), *callbacks]
+    last_written = AGGREGATION if any(isinstance(each, PromptAggregation) for each in all_callbacks) else TRAINER_STATE
+    train_with_recipe(model, train, recipe, seed, folder, all_callbacks, last_written, **arguments)
 
 
 def train_with_recipe(
