@@ -1,15 +1,17 @@
 """Prompts with several labels per image: how far each label's probability can be trusted, and from when it is given."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from peft import get_peft_model
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from scipy.special import expit
 
-from peft_coop import CoOpConfig
+from peft_coop import CoOpConfig, VideoPromptConfig
 from peft_coop.cli.main import main
 from peft_coop.data import load_data
 from peft_coop.demo import load_clip
@@ -206,6 +208,59 @@ def test_labels_of_the_other_kind(data, one_class_each, prompt, tmp_path, capsys
     told = run(capsys, "evaluate", "--adapter", prompt, "--data", f"folder:{one_class_each}")
     assert "chosen for images of several labels is not used" in told.err
     assert "answered" not in told.out
+
+
+def without(data, place, split):
+    """The data, with images of a split that have no label."""
+    place.mkdir()
+    for name in ("train", "val", "test"):
+        (place / name).symlink_to(data / name)
+    lines = (data / "labels.csv").read_text().splitlines()
+    kept = [line.partition(",")[0] + "," if line.startswith(split) else line for line in lines]
+    (place / "labels.csv").write_text("\n".join(kept))
+    return f"folder:{place}"
+
+
+def test_images_without_any_label(data, prompt, tmp_path, capsys):
+    """Of validation images nothing can be learned then; of test images nothing is measured."""
+    before = (prompt / "adapter_config.json").read_bytes()
+    told = run(capsys, "calibrate", prompt, "--data", without(data, tmp_path / "val", "val"), code=2).err
+    assert "None of the 24 images to calibrate with has any of the 3 classes" in told
+    assert (prompt / "adapter_config.json").read_bytes() == before
+    told = run(capsys, "calibrate", prompt, "--data", without(data, tmp_path / "test", "test"), "--json")
+    assert "no test image has a class of the adapter's: what was chosen is not measured on any" in told.err
+    assert "test" not in json.loads(told.out)
+
+
+def test_numbers_that_are_none(data, prompt, capsys):
+    weights = load_file(prompt / "adapter_model.safetensors")
+    save_file({name: each * float("nan") for name, each in weights.items()}, prompt / "adapter_model.safetensors")
+    told = run(capsys, "calibrate", prompt, "--data", f"folder:{data}", code=2).err
+    assert "The model's logits are not all finite (such as nan): the adapter or CLIP has weights that are no nu" in told
+    with pytest.raises(ValueError, match="`logits` must be finite numbers, got nan in row 1, column 0"):
+        calibration_scores([[0.0, 1.0], [np.nan, 1.0]], [[0, 1], [1, 0]])
+
+
+def test_scores_that_cannot_be_read_are_told_before_anything_is_chosen(data, prompt, capsys):
+    before = (prompt / "adapter_config.json").read_bytes()
+    (prompt / "scores.json").write_text("{broken")
+    told = run(capsys, "calibrate", prompt, "--data", f"folder:{data}", code=2).err
+    assert re.search(r"scores\.json holds no scores \(.*\): remove it, or train again", told)
+    assert (prompt / "adapter_config.json").read_bytes() == before
+
+
+def test_the_number_of_labels_is_not_chosen(data, prompt, capsys):
+    told = run(capsys, "predict", "--adapter", prompt, data / "test" / "0.png", "--top-k", "1", code=2).err
+    assert "--top-k is for images of one class each, and this prompt answers with several labels" in told
+
+
+def test_few_images_are_told(data, prompt, capsys):
+    told = run(capsys, "calibrate", prompt, "--data", f"folder:{data}").err
+    assert "chosen with 24 validation images; these are few, so that what is chosen is rough" in told
+    video = VideoPromptConfig(class_names=NAMES, num_frames=2, temporal_layers=0)
+    get_peft_model(load_clip(), video).save_pretrained(prompt.parent / "video")
+    told = run(capsys, "calibrate", prompt.parent / "video", "--data", f"folder:{data}", code=2).err
+    assert "is for videos, and not for whole images" in told
 
 
 def test_labels_in_another_order_and_among_others(data, prompt, tmp_path, capsys):

@@ -187,6 +187,9 @@ def test_combinations_that_make_no_sense_are_refused(case, folder, capsys, tmp_p
 
 def test_adapters_of_another_task_are_refused(trained, folder, capsys, tmp_path):
     image = str(folder / "images" / "validation" / "0.png")
+    of_one_class = ["--top-k", "2", "--output", str(tmp_path / "masks")]
+    assert main(["predict", "--adapter", str(trained), image, *of_one_class, "--quiet"]) == 2
+    assert "--top-k is for images with one class each" in capsys.readouterr().err
     assert main(["predict", "--adapter", str(trained), image, "--quiet"]) == 2
     assert "gives each pixel a class: --output names the folder" in capsys.readouterr().err
     assert main(["evaluate", "--adapter", str(trained), "--data", "demo:digits", "--quiet"]) == 2

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..whole_files import written_whole
 from .calibration_table import table_of
-from .loading import CONFIG, load_adapter, load_images
+from .loading import CONFIG, check_task, load_adapter, load_images
 from .messages import say
 from .options import add_data, add_model, add_other_names, add_quiet, check_new
-from .saved_scores import dataset_name, read_drawn, write_again
+from .saved_scores import dataset_name, read_drawn, read_record, write_again
 from .video_options import has_videos
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ..evaluation import Calibration, KnownAndUnknown, PromptClassifier
 
+MANY = 50  # images: of fewer a temperature is told to be rough
 EXAMPLES = """\
 examples:
   peft-coop calibrate my-prompt --data folder:my-images
@@ -61,7 +62,8 @@ def run_calibrate(options: argparse.Namespace) -> None:
     """Choose, measure, print and save.
 
     Raises:
-        ValueError: if there is no such prompt in a folder, or no images to choose with.
+        ValueError: if there is no such prompt in a folder, it does not classify whole images, or there are no images to
+            choose with.
     """
     from ..data import has_several_labels
     from ..evaluation import PromptClassifier, by_known_classes, calibrate, validation_images
@@ -71,18 +73,20 @@ def run_calibrate(options: argparse.Namespace) -> None:
         check_new(path)
     if has_videos(options.data):
         raise ValueError(f"Adapters of images are calibrated, and {options.data!r} has videos.")
+    read_record(folder)  # what it cannot read is said before anything is chosen
     data = load_images(options.data, options)
     has_several = has_several_labels(data.test)
     if has_several:
         refuse_of_one_class(options)
     model, clip = load_adapter(str(folder), options)
+    check_task(model, "IMAGE_CLS", options.adapter)
     classifier = PromptClassifier(model, clip, options.workers)
     chosen_with, what = validation_images(data, read_drawn(folder))
     parts = {
         name: by_known_classes(images, data.class_names, classifier.learned_names)
         for name, images in {"validation": chosen_with, "test": data.test}.items()
     }
-    say(f"chosen with {len(parts['validation'].known):,} {what}")
+    tell_chosen_with(len(parts["validation"].known), what)
     if has_several:
         tell_left_out(data.class_names, classifier.learned_names)
     tell_missing(parts["validation"].known, classifier.learned_names)
@@ -98,6 +102,8 @@ def run_calibrate(options: argparse.Namespace) -> None:
     if after["known"] is not None:
         of_test = result["test"]
         write_again(model, folder, dataset_name(options.data, data), of_test["num_examples"], of_test["after"])
+    if "test" not in result:
+        say("no test image has a class of the adapter's: what was chosen is not measured on any")
     lines = [*table_of(result, has_several), f"Saved in {folder / CONFIG}."]
     print(json.dumps(result) if options.json else "\n".join(lines))
 
@@ -142,6 +148,12 @@ def refuse_of_one_class(options: argparse.Namespace) -> None:
         )
 
 
+def tell_chosen_with(count: int, what: str) -> None:
+    """Tell how many images there are to choose with, and whether they are few."""
+    few = "; these are few, so that what is chosen is rough" if count < MANY else ""
+    say(f"chosen with {count:,} {what}{few}")
+
+
 def tell_missing(images: Any, class_names: list[str]) -> None:
     """Tell which classes have no image to choose with."""
     from ..data import label_counts
@@ -176,19 +188,20 @@ def save_decision(model: PeftModel, folder: Path) -> None:
 
 
 def _decided(classifier: PromptClassifier, images: KnownAndUnknown, plain: bool = False) -> dict[str, Any]:
-    """Known and unknown images under the prompt; None where there are none.
+    """Known and unknown images under the prompt; None where there are none, or none of them has any class.
 
     Args:
         classifier: the prompt.
         images: of its classes, and others.
         plain: at temperature 1 and without other names.
     """
-    from ..data import label_values
+    from ..data import label_counts, label_values
     from ..evaluation import decide
 
     known, unknown = images.known, images.unknown
+    is_measurable = len(known) and label_counts(known, len(classifier.learned_names)).any()
     return {
-        "known": decide(classifier, known, label_values(known), plain) if len(known) else None,
+        "known": decide(classifier, known, label_values(known), plain) if is_measurable else None,
         "unknown": decide(classifier, unknown, plain=plain) if len(unknown) else None,
     }
 

@@ -54,7 +54,9 @@ def add_commands(commands: Any) -> None:
         metavar="SHARE",
         help="of the best class, below which the answer is 'other' (default: what `calibrate` has chosen)",
     )
-    parser.add_argument("--top-k", type=whole_number, default=1, help="labels per image (default: 1)")
+    parser.add_argument(
+        "--top-k", type=whole_number, help="labels per image (default: 1; of a prompt with several, the likely ones)"
+    )
     parser.add_argument(
         "--output",
         type=Path,
@@ -82,6 +84,11 @@ def run_predict(options: argparse.Namespace) -> int:
         raise ValueError(f"--output is for adapters that give each pixel a class, and {options.adapter!r} is not one.")
     model, clip = _classifier(options)
     decision = _decision(model, options)
+    if model.judges_each_class and options.top_k is not None:
+        raise ValueError(
+            "--top-k is for images of one class each, and this prompt answers with several labels: --min-probability "
+            "says from when."
+        )
     size = options.eval_batch_size or BATCH_SIZE
     unread = 0
     with stage("classifying", len(files), "image", shown=len(files) > size) as progress:
@@ -288,7 +295,7 @@ def _probabilities(model: PeftModel, clip: FrozenCLIP, images: list[Picture], de
 def _line_of_several(
     file: Path, row: np.ndarray, names: list[str], min_probability: float | None, options: argparse.Namespace
 ) -> str:
-    """All classes that are likely enough, the likeliest first; --top-k has no say in how many."""
+    """All classes that are likely enough, the likeliest first."""
     from ..evaluation.several_labels import LEAST
 
     least = LEAST if min_probability is None else min_probability
@@ -315,7 +322,7 @@ def line_of(
 
     from ..models import OTHER, answers_other
 
-    best = [(names[index], float(row[index])) for index in (-row[: len(names)]).argsort()[: options.top_k]]
+    best = [(names[index], float(row[index])) for index in (-row[: len(names)]).argsort()[: options.top_k or 1]]
     is_other = bool(answers_other(torch.from_numpy(row), len(names), min_probability))
     if not options.json:
         told = [f"{label} {percent(probability)}%" for label, probability in best]
@@ -325,6 +332,6 @@ def line_of(
         of_other = float(row[len(names)]) if len(row) > len(names) else None
         result = {"file": str(file), "label": OTHER, "probability": of_other}
         result["best_guess"] = {"label": best[0][0], "probability": best[0][1]}
-    if options.top_k > 1:
+    if (options.top_k or 1) > 1:
         result["top"] = [{"label": label, "probability": probability} for label, probability in best]
     return json.dumps(result)

@@ -78,6 +78,21 @@ def read_drawn(adapter: Path) -> dict[str, Any] | None:
     return None
 
 
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What the file of scores beside an adapter holds; None where there is none.
+
+    Raises:
+        ValueError: if it is there and holds none.
+    """
+    path = folder / SCORES
+    if not path.is_file():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} holds no scores ({error}): remove it, or train again.") from error
+
+
 def write_again(
     model: PeftModel, folder: Path, dataset: str, num_examples: int, measured: Mapping[str, float | None]
 ) -> None:
@@ -90,11 +105,8 @@ def write_again(
         num_examples: how many images.
         measured: the scores of now, by name.
     """
-    path = folder / SCORES
-    if not path.is_file():
-        return
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if (record.get("dataset"), record.get("num_examples")) == (dataset, num_examples):
+    record = read_record(folder)
+    if record is not None and (record.get("dataset"), record.get("num_examples")) == (dataset, num_examples):
         changed = {name: measured[name] for name in OF_DECISION if name in record and name in measured}
         write_scores(model, folder, {**record, **changed}, dataset)
 

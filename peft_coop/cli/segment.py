@@ -152,7 +152,7 @@ def predict_masks(options: argparse.Namespace, files: list[Path], read: Any) -> 
         raise ValueError(TEMPLATE_WITH_ADAPTER)
     if not options.adapter and not options.class_names:
         raise ValueError("Give --adapter, or --class-names for zero-shot CLIP.")
-    refuse(options, ("min_probability", "other_names"))
+    refuse(options, ("min_probability", "other_names", "top_k"))
     targets = _targets(files, options.output)
     template = TEMPLATE if options.template is None else checked_template(options.template)
     segmenter = load_segmenter(options, options.class_names, template)

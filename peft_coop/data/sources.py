@@ -17,7 +17,7 @@ from .folders import CLASS_LAYOUT, VIDEO_LAYOUT, FolderReading, Layout, read_fol
 from .image_data import DEFAULT_TEMPLATE, ImageData
 from .image_lists import make_dataset
 from .images import ImageRows, is_image_name, leave_out_unreadable
-from .several_labels import TABLE, make_labelled_dataset, read_label_table
+from .label_tables import TABLE, make_labelled_dataset, read_label_table
 from .splits import assign_splits
 from .summary import LeftOut
 from .video_data import VIDEO_TEMPLATE, VideoData
@@ -136,13 +136,16 @@ def _from_label_table(source: str, place: Path, seed: int) -> ImageData:
         splits["test"] = splits.pop("validation")
         notes.append("no test images: those of validation are the test")
     if "test" not in splits:
+        if len(splits["train"]) < 2:
+            raise ValueError(f"{source!r} has a single image, and no other to test on.")
         halves = splits["train"].train_test_split(TEST_SHARE, seed=seed)
         splits |= {"train": halves["train"], "test": halves["test"]}
         notes.append(f"no test images: a fifth was drawn for the test (seed {seed})")
     nothing = _none_of(splits["test"])
     train, val, test = (splits.get(split, nothing) for split in ("train", "validation", "test"))
     name = os.path.basename(os.path.abspath(place))
-    return ImageData(name, table.class_names, DEFAULT_TEMPLATE, train, val, test, notes=tuple(notes))
+    left_out = (LeftOut(f"not named in {TABLE}", table.unlisted),) if table.unlisted else ()
+    return ImageData(name, table.class_names, DEFAULT_TEMPLATE, train, val, test, left_out=left_out, notes=tuple(notes))
 
 
 def _from_coop(source: str, place: str) -> ImageData:

@@ -102,6 +102,10 @@ def as_choices(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray, NDArray]:
         raise ValueError(f"`labels` of several classes must be {values.shape}, as `logits` are, got {true.shape}.")
     if not np.isin(true, (0, 1)).all():
         raise ValueError(f"`labels` of several classes must be 0 or 1, got {true[~np.isin(true, (0, 1))][0]}.")
+    wrong = np.isnan(values) | np.isposinf(values)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(f"`logits` must be finite numbers, got {values[row, column]} in row {row}, column {column}.")
     return check_logits(np.stack([np.zeros(values.size), values.ravel()], axis=1), true.ravel().astype(np.int64))
 
 

@@ -96,6 +96,11 @@ def calibrate(
         raise ValueError(OTHER_KIND[settings.has_several_labels])
     settings.check_answers(None, others or None)
     labels, logits = np.asarray(label_values(images)), classifier.logits(images, [*names, *others])
+    if settings.has_several_labels and not labels.any():
+        raise ValueError(
+            f"None of the {len(labels):,} images to calibrate with has any of the {len(names):,} classes: give some "
+            "that have."
+        )
     before = _decided(logits[:, : len(names)], names, labels)
     temperature = fit_temperature(decided_logits(logits, len(names)) if not others else logits, labels)
     after = _decided(logits, names, labels, temperature)
@@ -131,6 +136,11 @@ def _decided(
     logits: NDArray, names: list[str], labels: Any, temperature: float | None = None
 ) -> Decided | DecidedLabels:
     """Logits of classes, and of other names behind them, at a temperature."""
+    if not np.isfinite(logits).all():
+        raise ValueError(
+            f"The model's logits are not all finite (such as {logits[~np.isfinite(logits)][0]}): the adapter or CLIP "
+            "has weights that are no numbers."
+        )
     values = decided_logits(logits, len(names), temperature)
     if labels is not None and has_rows(labels):
         return DecidedLabels(values, np.asarray(labels), names)
