@@ -28,6 +28,8 @@ LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s#]+)(#[^)\s]*)?\)")
 LOADED = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*?\ssrc="?(?:https?:)?//[^\s">]+|<link\b(?![^>]*rel="?canonical)[^>]*?\shref="?(?:https?:)?//[^\s">]+"""
 )
+INLINE_CODE = re.compile(r"(?<=<code>)[^<]+(?=</code>)")
+HYPHENATED = re.compile(r"(?<![\w-])[\w-]*-[\w-]{1,24}(?![\w-])")
 FENCED = re.compile(r"(^ *```.*?^ *```$)", flags=re.DOTALL | re.MULTILINE)
 
 
@@ -57,6 +59,11 @@ def on_page_markdown(markdown: str, page, config: MkDocsConfig, files: Files) ->
         name = page.file.src_uri.rpartition("/")[2].replace(".md", ".ipynb")
         text = f"{title}\n\n[This page as a notebook]({name})\n{rest}"
     return text
+
+
+def on_page_content(html: str, page, config: MkDocsConfig, files: Files) -> str:
+    """Keep the name of an option or a command on one line: browsers break behind each of its hyphens."""
+    return INLINE_CODE.sub(lambda code: HYPHENATED.sub(r'<span class="name">\g<0></span>', code[0]), html)
 
 
 def on_post_page(output: str, page, config: MkDocsConfig) -> str:
