@@ -94,7 +94,7 @@ def test_float16_and_int8_are_close_and_smaller(exported, classifier):
         classes = [each for each in tensors if each.dtype == np.float32 and sorted(each.shape) == [5, 40]]
         assert len(classes) == 1
         rows = classes[0] if classes[0].shape == (5, 40) else classes[0].T
-        np.testing.assert_array_equal(rows, classifier.class_embeds.numpy())
+        np.testing.assert_array_equal(rows, classifier.matrix.class_embeds.numpy())
     sizes = [file.size for file in exported.files]
     assert sizes == [(exported.folder / name).stat().st_size for name in FILES]
     assert sizes[0] > sizes[1]

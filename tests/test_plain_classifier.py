@@ -150,10 +150,10 @@ def test_prompts_of_other_vision_towers(key, tmp_path):
     config = VPTConfig(class_names=SHORT, n_ctx_vision=3, tokenizer_name_or_path=str(tmp_path))
     model = drawn(get_peft_model(of_family(key)(), config).double())
     classifier = model.to_classifier()
-    assert classifier.vision_prompts.shape == (2, 3, 32)
+    assert classifier.vision_prompts.vectors.shape == (2, 3, 32)
     images = {name: value.double() for name, value in SUPPORTED[key].image_inputs().items()}
     with_prompts = check(classifier, model, pixel_values=images["pixel_values"])
-    classifier.vision_prompts.neg_()
+    classifier.vision_prompts.vectors.neg_()
     assert (logits(classifier, **images) - with_prompts).abs().max() > 1e-3
 
 
@@ -166,9 +166,9 @@ def test_classes_stay_exact_in_other_dtypes(make_model, pixel_values, dtype, tmp
     classifier.save_pretrained(tmp_path)
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
     check(loaded, model, 1e-5, pixel_values=pixel_values.to(dtype))
-    assert (loaded.dtype, loaded.class_embeds.dtype) == (dtype, torch.float32)
+    assert (loaded.dtype, loaded.matrix.class_embeds.dtype) == (dtype, torch.float32)
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path, dtype=torch.bfloat16)
-    assert (loaded.dtype, loaded.class_embeds.dtype) == (torch.bfloat16, torch.float32)
+    assert (loaded.dtype, loaded.matrix.class_embeds.dtype) == (torch.bfloat16, torch.float32)
 
 
 def test_autocast(make_model, pixel_values):
@@ -226,7 +226,7 @@ def test_any_number_of_labels(make_model, images, pixel_values, image_processor,
     model = make_model(problem_type="multi_label_classification")
     classifier = model.to_classifier()
     check(classifier, model, pixel_values=images)
-    assert classifier.cosine_scale.item() == pytest.approx(model.prompt_layer.prompt.label_scale.exp().item())
+    assert classifier.matrix.cosine_scale.item() == pytest.approx(model.prompt_layer.prompt.label_scale.exp().item())
     labels = torch.eye(5)
     expected = model(pixel_values=images, labels=labels).loss / 5  # transformers' is the mean over classes, too
     torch.testing.assert_close(classifier(images, labels=labels).loss, expected, atol=1e-9, rtol=0)
@@ -336,6 +336,19 @@ def test_weights_that_are_not_in_memory_are_refused(make_model):
         model.to_classifier()
 
 
+class Quantised(torch.nn.Parameter):
+    """A kind of weight of another library."""
+
+
+def test_quantised_weights_are_refused(make_model):
+    model = make_model()
+    layer = model.get_base_model().visual_projection
+    layer.weight = Quantised(layer.weight.data, requires_grad=False)
+    for export in (model.to_classifier, partial(image_fingerprint, model)):
+        with pytest.raises(ValueError, match=r"'weight' is a Quantised\): load the model without quantisation"):
+            export()
+
+
 def test_nothing_is_shared_with_the_model(make_model, images):
     model = make_model(VPTConfig(n_ctx_vision=3))
     classifier = model.to_classifier()
@@ -349,7 +362,7 @@ def test_nothing_is_shared_with_the_model(make_model, images):
 def test_a_copy_reads_its_own_prompts(make_model, images):
     classifier = make_model(VPTConfig(n_ctx_vision=3)).to_classifier()
     expected, copied = logits(classifier, images), deepcopy(classifier)
-    classifier.vision_prompts.neg_()
+    classifier.vision_prompts.vectors.neg_()
     assert torch.equal(logits(copied, images), expected)
     assert (logits(classifier, images) - expected).abs().max() > 1e-3
 
@@ -409,9 +422,17 @@ def test_torchs_own_int8(make_model, pixel_values, method):
     classifier = make_model(config, dtype=torch.float32).to_classifier()
     quantised = torch.ao.quantization.quantize_dynamic(classifier, {torch.nn.Linear}, torch.qint8)
     assert "DynamicQuantizedLinear" in str(quantised.encoder.visual_projection)
-    assert torch.equal(quantised.class_embeds, classifier.class_embeds)
+    assert torch.equal(quantised.matrix.class_embeds, classifier.matrix.class_embeds)
     expected, found = logits(classifier, pixel_values), logits(quantised, pixel_values)
     assert 0 < (found - expected).abs().max() < 1  # of logits that differ by several
+
+
+def test_what_quantisers_ask_for(make_model):
+    """The layer of the patches; and tensors in modules alone, of which torchao loads what it has saved."""
+    classifier = make_model(VPTConfig(n_ctx_vision=3)).to_classifier()
+    assert classifier.get_input_embeddings() is classifier.encoder.vision_model.embeddings.patch_embedding
+    assert len(classifier.state_dict()) > 20
+    assert all("." in name for name in classifier.state_dict())
 
 
 def test_gradient_checkpointing_with_prompts_in_the_tower(make_model, images):

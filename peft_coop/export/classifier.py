@@ -43,11 +43,11 @@ def to_classifier(model: nn.Module) -> ClassMatrixForImageClassification:
     prompts = vision_prompts_of(model)
     weights: dict[str, Tensor] = {f"encoder.{name}": tensor for name, tensor in image_side_weights(model).items()}
     dtype = next(tensor.dtype for tensor in weights.values() if tensor.is_floating_point())
-    weights |= {"class_embeds": classes.class_embeds, "cosine_scale": classes.scale.reshape(1)}
+    weights |= {"matrix.class_embeds": classes.class_embeds, "matrix.cosine_scale": classes.scale.reshape(1)}
     if classes.bias is not None:
-        weights["cosine_bias"] = classes.bias.reshape(1)
+        weights["matrix.cosine_bias"] = classes.bias.reshape(1)
     if prompts is not None:
-        weights["vision_prompts"] = prompts
+        weights["vision_prompts.vectors"] = prompts
     config = classifier_config(model, classes, prompts)
     device = classes.class_embeds.device
     with without_bars():

@@ -24,7 +24,7 @@ def image_side_weights(model: nn.Module) -> dict[str, Tensor]:
         model: the dual encoder.
 
     Raises:
-        ValueError: if an active adapter cannot be merged, or the weights are not in memory.
+        ValueError: if an active adapter cannot be merged, or the weights are not plain and in memory.
     """
     check_in_memory(*vision_parts(model))
     holder = nn.Module()
@@ -37,7 +37,7 @@ def check_in_memory(*modules: nn.Module) -> None:
     """Check that the weights of modules are there to be copied.
 
     Raises:
-        ValueError: if one is on no device.
+        ValueError: if one is on no device, or quantised.
     """
     for module in modules:
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
@@ -45,6 +45,12 @@ def check_in_memory(*modules: nn.Module) -> None:
                 raise ValueError(
                     f"The weights of {type(module).__name__} are not in memory ({name!r} is on the device 'meta'), so "
                     "that there is nothing to export: load the model without offloading, on one device."
+                )
+            if type(tensor) not in (Tensor, nn.Parameter):  # bitsandbytes' and torchao's; or a part of one
+                raise ValueError(
+                    f"The weights of {type(module).__name__} are no plain tensors ({name!r} is a "
+                    f"{type(tensor).__name__}): load the model without quantisation, on one device. What is exported "
+                    "can be quantised."
                 )
 
 

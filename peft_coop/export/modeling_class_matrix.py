@@ -68,21 +68,100 @@ class ClassMatrixConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
 
+class ClassMatrix(nn.Module):
+    """Classes as rows that image features are compared with.
+
+    Shapes: B images, C classes, P projection width.
+
+    Args:
+        n_cls: C; with other names, whose rows make one logit, the last, one more.
+        width: P.
+        n_others: how many other names there are.
+        has_bias: whether something is added to the logits.
+
+    Attributes:
+        class_embeds: `[C, P]`, L2-normalised; with other names their rows, too.
+        cosine_scale: `[1]`, the factor of the cosines.
+        cosine_bias: `[1]`, what is added to the logits; None for nothing.
+    """
+
+    def __init__(self, n_cls: int, width: int, n_others: int, has_bias: bool):
+        super().__init__()
+        # Rounded to bfloat16, the scale of about 100 would make hundredths of a logit of it.
+        exact: dict[str, Any] = {"dtype": computing_dtype(torch.get_default_dtype())}
+        self.n_cls, self.n_others = n_cls, n_others
+        self.register_buffer("class_embeds", torch.zeros(n_cls + max(n_others - 1, 0), width, **exact))
+        self.register_buffer("cosine_scale", torch.ones(1, **exact))
+        self.register_buffer("cosine_bias", torch.zeros(1, **exact) if has_bias else None)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits `[B, C]` of image features `[B, P]`, in float32 (float64 where the features are)."""
+        dtype = computing_dtype(features.dtype)
+        with torch.autocast(features.device.type, enabled=False):
+            image_embeds = nn.functional.normalize(features.to(dtype), dim=-1)
+            logits = self.cosine_scale.to(dtype) * (image_embeds @ self.class_embeds.to(dtype).t())
+            if self.cosine_bias is not None:
+                logits = logits + self.cosine_bias.to(dtype)
+            if self.n_others:
+                of_classes, of_others = logits.split([self.n_cls - 1, self.n_others], dim=-1)
+                logits = torch.cat([of_classes, of_others.logsumexp(-1, keepdim=True)], dim=-1)
+        return logits
+
+
+class VisionPrompts(nn.Module):
+    """Vectors that stand behind an image's tokens, from the embeddings to the last layer.
+
+    Shapes: T layers, n vectors, W width of the vision tower.
+
+    Args:
+        shape: T, n and W.
+
+    Attributes:
+        vectors: `[T, n, W]`, what stands there before each of the tower's first T layers.
+    """
+
+    def __init__(self, shape: Sequence[int]):
+        super().__init__()
+        self.register_buffer("vectors", torch.zeros(*shape, dtype=computing_dtype(torch.get_default_dtype())))
+
+    def put_into(self, embeddings: nn.Module, layers: nn.ModuleList) -> None:
+        """Let them stand in a tower.
+
+        Args:
+            embeddings: what gives the tower's tokens.
+            layers: the tower's.
+        """
+        embeddings.register_forward_hook(self._append)
+        for index in range(1, len(self.vectors)):
+            layers[index].register_forward_pre_hook(partial(self._replace, index))
+        layers[-1].register_forward_hook(self._take_away)
+
+    def _append(self, module: nn.Module, args: Any, states: Tensor) -> Tensor:
+        return self._with(0, states)
+
+    def _replace(self, index: int, module: nn.Module, args: tuple) -> tuple:
+        return (self._with(index, args[0][:, : -self.vectors.shape[1]]), *args[1:])
+
+    def _take_away(self, module: nn.Module, args: Any, states: Tensor) -> Tensor:
+        return states[:, : -self.vectors.shape[1]]
+
+    def _with(self, index: int, states: Tensor) -> Tensor:
+        rows = self.vectors[index].to(states)
+        return torch.cat([states, rows.expand(states.shape[0], -1, -1)], dim=1)
+
+
 class ClassMatrixForImageClassification(PreTrainedModel):
     """An image classifier whose classes are rows of a matrix that image features are compared with.
 
-    Shapes: B images, C classes, P projection width, W width of the vision tower.
+    It has no tensor of its own, all are its modules': torchao could not load others where it has quantised.
 
     Args:
         config: its settings.
 
     Attributes:
         encoder: the dual encoder, of which only the image side is left.
-        class_embeds: `[C, P]`, L2-normalised; with other names their rows, too, which make one logit, the last.
-        cosine_scale: `[1]`, the factor of the cosines.
-        cosine_bias: `[1]`, what is added to the logits; None for nothing.
-        vision_prompts: `[T, n, W]`, what stands among an image's tokens before each of the tower's first T layers; None
-            for nothing.
+        matrix: the classes.
+        vision_prompts: what stands among an image's tokens; None for nothing.
     """
 
     config_class = ClassMatrixConfig
@@ -97,16 +176,14 @@ class ClassMatrixForImageClassification(PreTrainedModel):
     def __init__(self, config: ClassMatrixConfig):
         super().__init__(config)
         self.encoder = image_side_of(AutoModel.from_config(config.encoder_config), config.image_parts)
-        # Rounded to bfloat16, the scale of about 100 would make hundredths of a logit of it.
-        exact: dict[str, Any] = {"dtype": computing_dtype(torch.get_default_dtype())}
-        n_rows = config.num_labels + max(config.n_others - 1, 0)
-        self.register_buffer("class_embeds", torch.zeros(n_rows, config.projection_dim, **exact))
-        self.register_buffer("cosine_scale", torch.ones(1, **exact))
-        self.register_buffer("cosine_bias", torch.zeros(1, **exact) if config.has_bias else None)
-        self.register_buffer("vision_prompts", None)
+        self.matrix = ClassMatrix(config.num_labels, config.projection_dim, config.n_others, config.has_bias)
+        self.vision_prompts = None
         if config.vision_prompts is not None and config.vision_width is not None:
-            self.vision_prompts = torch.zeros(*config.vision_prompts, config.vision_width, **exact)
-            self._put_prompts_into_tower()
+            self.vision_prompts = VisionPrompts([*config.vision_prompts, config.vision_width])
+            embeddings, layers = (
+                self.encoder.get_submodule(at) for at in (config.vision_embeddings, config.vision_layers)
+            )
+            self.vision_prompts.put_into(embeddings, layers)
         self.post_init()
 
     @can_return_tuple
@@ -120,6 +197,8 @@ class ClassMatrixForImageClassification(PreTrainedModel):
         **kwargs: Any,
     ) -> ImageClassifierOutput:
         """Classify images.
+
+        Shapes: B images, C classes.
 
         Args:
             pixel_values: `[B, 3, H, W]`, as the image processor gives them.
@@ -140,43 +219,18 @@ class ClassMatrixForImageClassification(PreTrainedModel):
         of_images = {name: value for name, value in of_images.items() if value is not None} | kwargs
         features = self.encoder.get_image_features(pixel_values=pixel_values, **of_images)
         features = getattr(features, "pooler_output", features)  # a tensor, before transformers 5
-        dtype = computing_dtype(features.dtype)
-        with torch.autocast(features.device.type, enabled=False):
-            image_embeds = nn.functional.normalize(features.to(dtype), dim=-1)
-            logits = self.cosine_scale.to(dtype) * (image_embeds @ self.class_embeds.to(dtype).t())
-            if self.cosine_bias is not None:
-                logits = logits + self.cosine_bias.to(dtype)
-            if self.config.n_others:
-                of_classes, of_others = logits.split([self.config.num_labels - 1, self.config.n_others], dim=-1)
-                logits = torch.cat([of_classes, of_others.logsumexp(-1, keepdim=True)], dim=-1)
+        logits = self.matrix(features)
         loss = None if labels is None else self._loss(logits, labels)
         return ImageClassifierOutput(loss=loss, logits=logits)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The first layer that an image meets, which transformers' quantisers ask for."""
+        return next(module for module in self.encoder.modules() if isinstance(module, nn.Conv2d | nn.Linear))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.config.problem_type == "multi_label_classification":
             return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits))
         return nn.functional.cross_entropy(logits, labels)
-
-    def _put_prompts_into_tower(self) -> None:
-        """Let the prompts stand behind an image's tokens, from the embeddings to the last layer."""
-        layers = self.encoder.get_submodule(self.config.vision_layers)
-        self.encoder.get_submodule(self.config.vision_embeddings).register_forward_hook(self._append)
-        for index in range(1, len(self.vision_prompts)):
-            layers[index].register_forward_pre_hook(partial(self._replace, index))
-        layers[-1].register_forward_hook(self._take_away)
-
-    def _append(self, module: nn.Module, args: Any, states: Tensor) -> Tensor:
-        return self._with(0, states)
-
-    def _replace(self, index: int, module: nn.Module, args: tuple) -> tuple:
-        return (self._with(index, args[0][:, : -self.config.vision_prompts[1]]), *args[1:])
-
-    def _take_away(self, module: nn.Module, args: Any, states: Tensor) -> Tensor:
-        return states[:, : -self.config.vision_prompts[1]]
-
-    def _with(self, index: int, states: Tensor) -> Tensor:
-        rows = self.vision_prompts[index].to(states)
-        return torch.cat([states, rows.expand(states.shape[0], -1, -1)], dim=1)
 
 
 def computing_dtype(dtype: torch.dtype) -> torch.dtype:
