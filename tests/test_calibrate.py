@@ -113,6 +113,13 @@ def test_classes_that_are_refused_drop_nothing(tokenizer_path):
         (NAMES, {"other_names": ["cat"]}, "'cat' is one of them"),
         (["cat", "other"], {"min_probability": 0.5}, "One of the classes is called 'other'"),
         (NAMES, {"other_names": ["a " * 90]}, "tokens"),
+        (
+            NAMES,
+            {"other_names": ["fish", "fish"]},
+            "`other_names` have 'fish' more than once, and each adds to the prob",
+        ),
+        (NAMES, {"other_names": ["fish", "Cat"]}, "`other_names` have 'Cat', which reads as 'cat'"),
+        (NAMES, {"other_names": ["a_fish", "a fish"]}, "`other_names` have 'a fish', which reads as 'a_fish'"),
     ],
 )
 def test_what_cannot_be_decided_by_leaves_the_model_alone(names, decision, message, tokenizer_path):
@@ -325,6 +332,7 @@ def test_a_pool_is_known_by_its_labels(digits):
         (["{prompt}", "--other-names", "one"], "'one' is one of them"),
         (["{prompt}", "--other-names", "a texture,"], "empty"),
         (["{prompt}", "--reliability", "picture.txt"], "must end in .png or .pdf or .svg"),
+        (["{prompt}", "--reliability", "a.png", "--coverage", "a.png"], "a.png is one file: give two names"),
     ],
 )
 def test_what_calibrate_refuses_changes_nothing(arguments, message, digits, prompt, capsys):

@@ -256,6 +256,8 @@ def _pictures(options: argparse.Namespace) -> list[Path]:
     paths = [path for path in (options.reliability, options.coverage) if path is not None]
     for path in paths:
         check_suffix(path, PICTURES)
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"--reliability and --coverage are two pictures, and {paths[0]} is one file: give two names.")
     return paths
 
 

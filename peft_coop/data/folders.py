@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from .alike_names import alike
+from ..prompts.alike_names import alike
 from .image_lists import ImageList
 from .images import check_heif, is_image_name
 from .splits import SPLIT_NAMES, assign_splits

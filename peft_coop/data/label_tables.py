@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .alike_names import alike
+from ..prompts.alike_names import alike
 from .folders import files_below
 from .images import check_heif, is_image_name
 from .splits import assign_splits

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .alike_names import alike
+from ..prompts.alike_names import alike
 from .image_bytes import same_images
 from .label_values import has_several_labels
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftType, TaskType
 
 from ..prompts import check_class_names, check_template
+from ..prompts.alike_names import alike
 from ..towers import FAMILIES
 
 LOSS_TYPES = ("softmax", "sigmoid")
@@ -300,6 +301,15 @@ def check_decision(
         both = [name for name in other_names if name in (class_names or ())]
         if both:
             raise ValueError(f"`other_names` name what is none of the classes, and {both[0]!r} is one of them.")
+        twice = next((name for name in other_names if other_names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"`other_names` have {twice!r} more than once, and each adds to the probability of {OTHER!r}."
+            )
+        pairs = alike([*(class_names or ()), *other_names])
+        same = next((pair for pair in pairs if pair[1] in other_names), None)
+        if same is not None:
+            raise ValueError(f"`other_names` have {same[1]!r}, which reads as {same[0]!r}: leave out one of the two.")
     if OTHER in (class_names or ()) and not (min_probability is None and other_names is None):
         raise ValueError(
             f"One of the classes is called {OTHER!r}, and so is the answer for images of none of them: rename the "
