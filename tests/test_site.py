@@ -1,12 +1,15 @@
 """The documentation site: which pages it has, that every public name is in the reference, what its scripts make."""
 
+import ast
 import importlib
 import importlib.util
 import inspect
 import json
 import re
+import sys
 from dataclasses import fields
 from fnmatch import fnmatch
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -20,6 +23,7 @@ from peft_coop.models.classifier import PromptClassifierMixin
 
 SCRIPTS = ROOT / "docs" / "scripts"
 PUBLIC = ("peft_coop", "peft_coop.data", "peft_coop.evaluation", "peft_coop.hub", "peft_coop.demo", "peft_coop.export")
+PUBLIC += ("peft_coop.evaluation.segmentation",)
 GENERATED = {"index.md", "examples/index.md", "changelog.md", "contributing.md", "reference/commands.md"}
 # The options of the original's trainers: `extend_cfg` in its train.py.
 ORIGINAL_OPTIONS = {
@@ -106,6 +110,17 @@ def test_every_public_name_is_in_the_reference(package):
     assert not missing, f"{package}: write `::: {package}.NAME` on a page of docs/reference"
 
 
+def test_the_reference_has_what_pages_import():
+    trees = [ast.parse(block.text) for page in PAGES for block in blocks_of(page) if block.language == "python"]
+    imports = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    ours = {(node.module, one.name) for node in imports if node.module.startswith("peft_coop") for one in node.names}
+    assert len(ours) > 50
+    found = [look_up(f"{module}.{name}") for module, name in sorted(ours)]
+    entries = [look_up(name) for name in documented()]
+    missing = [one for one in found if not inspect.ismodule(one) and not any(one is entry for entry in entries)]
+    assert missing == []
+
+
 def test_the_reference_has_what_exists_once():
     entries = documented()
     assert len(entries) == len(set(entries)) > 100
@@ -126,6 +141,25 @@ def test_the_reference_has_what_classes_inherit():
 def own_public(one: type) -> list[str]:
     """What a class has that its bases have not."""
     return [name for name, value in vars(one).items() if not name.startswith("_") and not inspect.ismodule(value)]
+
+
+def test_constants_of_the_reference_say_what_they_are():
+    """Below the assignment, where mkdocstrings looks for it."""
+    constants = [name for name in documented() if not callable(look_up(name))]
+    assert len(constants) > 5
+    assert [name for name in constants if not has_words(name)] == []
+
+
+def has_words(name: str) -> bool:
+    """Whether a text stands behind the assignment of a constant, in the module that makes it."""
+    value, word = look_up(name), name.rpartition(".")[2]
+    modules = [one for key, one in sys.modules.items() if key.startswith("peft_coop.") and vars(one).get(word) is value]
+    for body in [ast.parse(inspect.getsource(one)).body for one in modules]:
+        for before, after in pairwise(body):
+            targets = getattr(before, "targets", [getattr(before, "target", None)])
+            if word in [getattr(target, "id", None) for target in targets]:
+                return isinstance(after, ast.Expr) and isinstance(getattr(after, "value", None), ast.Constant)
+    return False
 
 
 def test_the_page_of_commands_has_every_option():

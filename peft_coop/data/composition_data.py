@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Pair = tuple[str, str]
 PAIR_TEMPLATE = "a photo of {attribute} {object}"
+"""The hand-written prompt of a pair, where its data have no other."""
 # So many pairs are named in an error.
 NAMED_PAIRS = 3
 

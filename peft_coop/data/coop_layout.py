@@ -64,6 +64,7 @@ COOP_LAYOUTS = {
     "imagenet_a": CoopLayout("imagenet-adversarial", "imagenet-a", read_imagenet_variant),
     "imagenet_r": CoopLayout("imagenet-rendition", "imagenet-r", read_imagenet_variant),
 }
+"""The papers' datasets by the names that `coop:NAME@DATA` has: their folders, who reads them, their prompts."""
 
 
 def load_coop(name: str, root: str) -> ImageData:

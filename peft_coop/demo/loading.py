@@ -4,9 +4,11 @@ from pathlib import Path
 
 from transformers import CLIPModel, CLIPProcessor
 
-# In the place of the papers' 0.002: this CLIP's logit scale is a fifth of OpenAI's, and the gradients depend on it.
-# Chosen on training images that were not drawn.
 LEARNING_RATE = 0.02
+"""In the place of the papers' 0.002: this CLIP's logit scale is a fifth of OpenAI's, and the gradients depend on it.
+
+Chosen on training images that were not drawn. `learning_rate` has that of each method.
+"""
 # Of methods that another rate was better for, likewise; examples/demo_learning_rates is the search.
 METHOD_LEARNING_RATES = {"ivlp": 0.01, "vpt": 0.001}
 # Of protocols that train in another way, likewise: of compositions with Adam, in the place of 5e-5. Of images with
@@ -17,11 +19,12 @@ PROTOCOL_LEARNING_RATES = {
     "segmentation": 0.001,
     **dict.fromkeys(("video-few-shot", "video-base-to-new"), 0.003),
 }
-# Of protocols whose methods have parts of a size of their own: that of this CLIP.
 PROTOCOL_FIELDS = {
     "segmentation": {"decoder_width": 64, "decoder_layers": 1, "head_channels": 64, "max_class_tokens": 8},
 }
+"""Settings by protocol, where a method has parts of a size of their own: that of this CLIP."""
 MODEL_PATH = str(Path(__file__).parent / "model")
+"""The folder of the CLIP, which `from_pretrained` of transformers reads."""
 
 
 def learning_rate(method: str = "", protocol: str = "") -> float:

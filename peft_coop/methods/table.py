@@ -17,9 +17,10 @@ from .vpt import VPT
 # Their titles stand in `titles.json` too, which the command line reads before it imports anything heavy.
 EVERY = (COOP, COCOOP, KGCOOP, PROGRAD, TCP, MAPLE, IVLP, VPT, PROMPTSRC, CSP, VIDEO_PROMPT, DENSE_CLIP)
 METHODS: dict[str, Method] = {method.key: method for method in EVERY}
+"""Every method by its key; `register_method` adds to it."""
 
-# What is learned where no method is named.
 DEFAULT_METHOD = next(iter(METHODS))
+"""The key of what is learned where no method is named."""
 
 
 def find_method(key: str) -> Method:

@@ -26,8 +26,8 @@ from .windows import Windows
 PROTOCOL = "segmentation"
 # The picture beside an adapter.
 SCORE_MAPS = "score_maps.png"
-# In pixels; the papers' for ViT-B.
 CROP_SIZE = 640
+"""Side of a window in pixels; the papers' for ViT-B."""
 
 
 class PromptSegmenter(Segmenter):

@@ -15,8 +15,8 @@ from ...data.mask_augmentation import fitted_size
 from ...data.preparation import normalise, resampling_of
 from ...peft_model.sliding_window import STRIDE, over_windows
 
-# Those of the papers' "multi-scale".
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+"""Those of the papers' "multi-scale", over the size of a window."""
 
 
 @dataclass(frozen=True)
