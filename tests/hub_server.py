@@ -83,6 +83,7 @@ class HubHandler(BaseHTTPRequestHandler):
         ("POST", r"/api/validate-yaml", "validate_yaml"),
         ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)", "model_info"),
         ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)/revision/(?P<branch>.+)", "model_info"),
+        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)", "tree"),
         ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/branch/(?P<branch>.+)", "create_branch"),
         ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/preupload/(?P<branch>.+)", "preupload"),
         ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/commit/(?P<branch>.+)", "commit"),
@@ -141,6 +142,17 @@ class HubHandler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": path} for path in files]
         sha = self.hub.repos[repo].sha(branch)
         self.reply(200, {"id": repo, "modelId": repo, "sha": sha, "tags": [], "siblings": siblings})
+
+    def tree(self, repo, revision):
+        """What clients of before `huggingface_hub` 2 list a repository by."""
+        if not self.has(repo, revision):
+            return
+        files = self.hub.files(repo, self.hub.repos[repo].branch_of(revision))
+        entries = [
+            {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+            for path, data in files.items()
+        ]
+        self.reply(200, entries)
 
     def create_branch(self, repo, branch):
         branches = self.hub.repos[repo].branches
