@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from peft_coop.peft_model import adapters_beside
 
 MOST_BYTES = 20_000_000
 MOST_PIXELS = 50_000_000
+MOST_SCANS = 100  # of a progressive JPEG, each of which is decoded over all pixels; programs write a dozen
+MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 FORMATS = ("JPEG", "PNG", "WEBP")
 TOP_K = 5
 LEAST = 0.5  # probability of a label where an image has any number of them, and the adapter says nothing else
@@ -125,6 +128,8 @@ def read_picture(given: Any) -> Image.Image:
         raise PictureError(f"`inputs` must be one picture, or its bytes in base64, got {told}.")
     if len(given) > MOST_BYTES:
         raise PictureError(f"The picture has {len(given):,} bytes, accepted are {MOST_BYTES:,}.")
+    if has_many_scans(bytes(given)):
+        raise PictureError(f"The JPEG has more than {MOST_SCANS} scans: save it anew.")
     try:
         image = Image.open(io.BytesIO(given), formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -133,6 +138,19 @@ def read_picture(given: Any) -> Image.Image:
         raise unreadable(error) from error
     with image:
         return whole_picture(image)
+
+
+def has_many_scans(content: bytes) -> bool:
+    """Whether bytes are a JPEG of more scans than accepted: 40 bytes of one cost as much time as the whole picture."""
+    scans, at = 0, 2
+    while content.startswith(b"\xff\xd8") and scans <= MOST_SCANS and (found := MARKER.search(content, at)):
+        kind, at = found[1][0], found.end()
+        if kind == 0xD9:  # what is behind the end, such as a preview, is not decoded
+            break
+        if kind not in (0x01, 0xD8):
+            scans += kind == 0xDA
+            at += int.from_bytes(content[at : at + 2], "big")
+    return scans > MOST_SCANS
 
 
 def decoded(text: str) -> bytes:

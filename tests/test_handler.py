@@ -199,6 +199,24 @@ def test_images_are_prepared_as_the_base_models_revision_says(make_adapter, monk
     assert asked == [(handler.model.get_base_model().name_or_path, "v2")]
 
 
+def of_many_scans(image, number: int) -> bytes:
+    """A progressive JPEG whose last scan, of a few bytes, is there so many times more."""
+    content = file_of(image, "JPEG", progressive=True)
+    last, end = content.rfind(b"\xff\xda"), content.rfind(b"\xff\xd9")
+    return content[:end] + content[last:end] * number + content[end:]
+
+
+@pytest.mark.parametrize("beside", ["in front", "behind"])
+def test_scans_are_those_of_the_picture_itself(picture, beside):
+    """Bytes that look like some, in another segment or behind the end, are none."""
+    content = of_many_scans(picture, 50)
+    assert read_picture(content).size == picture.size
+    lookalikes = b"\xff\xda\0\2" * 200
+    comment = b"\xff\xfe" + (len(lookalikes) + 2).to_bytes(2, "big") + lookalikes
+    content = content[:2] + comment + content[2:] if beside == "in front" else content + lookalikes
+    assert read_picture(content).size == picture.size
+
+
 def hostile(picture) -> dict[str, tuple[object, str]]:
     moving = file_of(picture, "PNG", save_all=True, append_images=[picture.rotate(90)])
     return {
@@ -213,6 +231,7 @@ def hostile(picture) -> dict[str, tuple[object, str]]:
         "cut off": (file_of(picture)[:-40], "cannot be read"),
         "a jpeg cut off": (file_of(picture, "JPEG")[:-200], "cannot be read"),
         "moving": (moving, "is moving"),
+        "scans for hours": (of_many_scans(picture, 100), "has more than 100 scans"),
     }
 
 

@@ -283,6 +283,13 @@ def test_an_image_processor_of_another_kind_is_refused(example, tmp_path):
         example["pictures"].Preparation.from_file(tmp_path / "preprocessor_config.json")
 
 
+def of_many_scans(image, number: int) -> bytes:
+    """A progressive JPEG whose last scan, of a few bytes, is there so many times more."""
+    content = file_of(image, "JPEG", progressive=True)
+    last, end = content.rfind(b"\xff\xda"), content.rfind(b"\xff\xd9")
+    return content[:end] + content[last:end] * number + content[end:]
+
+
 def hostile() -> dict[str, tuple[bytes, str, int, str]]:
     frames = {"save_all": True, "append_images": [picture("blue")]}
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8))
@@ -305,6 +312,7 @@ def hostile() -> dict[str, tuple[bytes, str, int, str]]:
         "more pixels than accepted": (file_of(picture(size=(1001, 1000))), "image/png", 413, "1001 x 1000 pixels"),
         "a bomb": (png_that_claims(60_000, 60_000), "image/png", 413, "pixels"),
         "a wide bomb": (png_that_claims(2_000_000_000, 1), "image/png", 413, "pixels"),
+        "a jpeg of many scans": (of_many_scans(picture(), 100), "image/jpeg", 413, "more than 100 scans"),
         "no width": (png_that_claims(0, 5), "image/png", 415, "none of"),
         "a large file": (b"\xff" * 100_001, "image/jpeg", 413, "more than 100,000 bytes"),
     }

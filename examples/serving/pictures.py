@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 # By the content type that a client names: what Pillow may try. Nothing else is opened, whatever a file claims to be.
 KINDS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
 
+# Of a progressive JPEG, each of which is decoded over all pixels: 40 bytes for as much time as all the rest takes.
+# Programs write a dozen.
+MOST_SCANS = 100
+MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 # Of a picture whose resized form would have more pixels, as of one of 20,000 x 1, only what the crop keeps is resized.
 MOST_RESIZED = 2**24
 
@@ -39,6 +44,8 @@ def read_picture(content: bytes, most_pixels: int) -> Image.Image:
     """
     if not content:
         raise RefusedError(400, "The body is empty: send the bytes of a picture.")
+    if has_many_scans(content):
+        raise RefusedError(413, f"The JPEG has more than {MOST_SCANS} scans.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -59,6 +66,19 @@ def read_picture(content: bytes, most_pixels: int) -> Image.Image:
         raise
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
         raise RefusedError(400, f"The picture cannot be read: {error or type(error).__name__}.") from error
+
+
+def has_many_scans(content: bytes) -> bool:
+    """Whether a body is a JPEG of more scans than accepted."""
+    scans, at = 0, 2
+    while content.startswith(b"\xff\xd8") and scans <= MOST_SCANS and (found := MARKER.search(content, at)):
+        kind, at = found[1][0], found.end()
+        if kind == 0xD9:  # what is behind the end, such as a preview, is not decoded
+            break
+        if kind not in (0x01, 0xD8):
+            scans += kind == 0xDA
+            at += int.from_bytes(content[at : at + 2], "big")
+    return scans > MOST_SCANS
 
 
 def in_rgb(image: Image.Image) -> Image.Image:
