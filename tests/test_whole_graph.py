@@ -2,16 +2,20 @@
 
 from copy import deepcopy
 
+import onnxruntime
 import pytest
 import torch
 from conftest import make_clip
 from method_kinds import COVERING, PAIRS, PLAIN_KINDS, small_config
 from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 from task_inputs import FRAMES, as_given, task_of
+from transformers import CLIPImageProcessor
 
 from peft_coop import CoCoOpConfig, CoOpConfig
-from peft_coop.export import fixed_classes
+from peft_coop.export import export_onnx, fixed_classes
+from peft_coop.export.group_norms import GroupNormOfMeans, by_means
 from peft_coop.export.onnx_folder import graph_of
+from peft_coop.export.onnx_graph import quiet
 from peft_coop.export.whole_graph import WholeGraph
 from peft_coop.models import decided_logits
 
@@ -165,6 +169,41 @@ def test_a_head_that_says_nothing_of_graphs_is_refused(make_model, monkeypatch):
     monkeypatch.delattr(head, "graph_config")
     with pytest.raises(ValueError, match="ImageClassificationHead does not say which model of transformers a graph"):
         graph.config((3, 16, 16))
+
+
+def test_an_image_processor_that_crops_is_not_for_pixels(make_model, tmp_path):
+    """Pipelines would stretch the masks of what is left over the whole image."""
+    model = make_model(small_config("dense_clip"))
+    with pytest.raises(ValueError, match=r"CLIPImageProcessor\w* crops images, .* `peft_coop\.data\.mask_image_proc"):
+        export_onnx(model, CLIPImageProcessor(), tmp_path / "onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_group_norms_by_means_are_torchs(groups):
+    norm = torch.nn.GroupNorm(groups, 6).double()
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    maps = torch.randn(2, 6, 3, 5, generator=torch.Generator().manual_seed(1)).double() * 3 + 1
+    expected = norm(maps)
+    holder = torch.nn.Sequential(norm)
+    by_means(holder)
+    assert type(holder[0]) is GroupNormOfMeans
+    torch.testing.assert_close(holder(maps), expected, **EXACT)
+
+
+def test_large_maps_are_normalised_as_exactly_in_onnx_runtime(tmp_path):
+    """By torch's own translation they are off by 40 times as much, and a ViT-B's logits by more than is allowed."""
+    norm = torch.nn.Sequential(torch.nn.GroupNorm(1, 256)).eval()
+    maps = torch.randn(1, 256, 32, 32, generator=torch.Generator().manual_seed(1)) + 1
+    maps[:, 5] *= 40  # as ViTs have channels
+    expected = norm.double()(maps.double()).detach()
+    by_means(norm.float())
+    with quiet():
+        torch.onnx.export(norm, (maps,), dynamo=True, verbose=False).save(tmp_path / "norm.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "norm.onnx"))
+    [found] = session.run(None, {session.get_inputs()[0].name: maps.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found).double(), expected, atol=1e-4, rtol=0)  # of up to 52
 
 
 def test_a_copy_of_a_graph_is_a_graph(make_model, pixel_values):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,13 @@ class Graph(nn.Module, ABC):
 
         Args:
             image: of an image, `[3, H, W]`, as the image processor gives it.
+        """
+
+    def check_image_processor(self, image_processor: Any) -> None:
+        """Check what prepares images.
+
+        Raises:
+            ValueError: if it is not for what the graph answers.
         """
 
     @abstractmethod

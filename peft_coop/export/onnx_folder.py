@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..whole_files import folder_written_whole
 from .graphs import ClassMatrixGraph, Graph
+from .group_norms import by_means
 from .modeling_class_matrix import ClassMatrixForImageClassification
 from .onnx_graph import OnnxClassifier, check_graph, check_packages, write_graph, write_int8
 from .whole_graph import WholeGraph
@@ -79,7 +80,7 @@ def export_onnx(
         ImportError: if a package is missing.
         FileExistsError: if there is something in the folder.
         TypeError: if the model has no prompt.
-        ValueError: if it cannot be a graph, or there is no such precision.
+        ValueError: if it cannot be a graph, the image processor is not for its task, or there is no such precision.
         RuntimeError: if torch cannot trace it for any number of inputs; if ONNX Runtime's logits differ from torch's by
             more than 1e-4, or are not finite.
     """
@@ -91,6 +92,8 @@ def export_onnx(
     with folder_written_whole(folder) as draft:
         graph = graph_of(model).to("cpu", torch.float32).eval()
         check_graph(graph)
+        by_means(graph)
+        graph.check_image_processor(image_processor)
         inputs, image = random_inputs(graph, image_processor, sum(BATCHES))
         config = graph.config(image)
         files = _write_graphs(graph, inputs, draft, [each for each in FILES if each in {"float32", *precisions}])

@@ -80,6 +80,10 @@ class WholeGraph(Graph):
         prompt = self.model.prompt_layer.prompt
         return prompt.task_head.input_shape(prompt.settings, image)
 
+    def check_image_processor(self, image_processor: Any) -> None:
+        """See `Graph.check_image_processor`."""
+        self.model.prompt_layer.prompt.task_head.check_image_processor(image_processor)
+
     def config(self, image: Sequence[int]) -> PretrainedConfig:
         """See `Graph.config`."""
         prompt = self.model.prompt_layer.prompt

@@ -121,6 +121,16 @@ class Head(ABC):
         """
         return tuple(image)
 
+    def check_image_processor(self, image_processor: Any) -> None:  # noqa: B027  most read what a CLIP's own gives
+        """Check what prepares images for an exported graph.
+
+        Args:
+            image_processor: stands beside the graph, for runtimes that call both.
+
+        Raises:
+            ValueError: if what it gives is not what is to be classified.
+        """
+
     def graph_config(self, settings: Any, image: Sequence[int], **fields: Any) -> PretrainedConfig:
         """What `config.json` beside an exported graph says: that of a model of transformers that is called like it.
 

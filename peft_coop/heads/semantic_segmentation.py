@@ -158,6 +158,15 @@ class SemanticSegmentationHead(Head):
         """See `Head.parts_beside`."""
         return ("auxiliary",) if has_own_head(outputs) and settings.aux_loss_weight else ()
 
+    def check_image_processor(self, image_processor: Any) -> None:
+        """See `Head.check_image_processor`: it must not cut anything off, whose pixels would have no class."""
+        if getattr(image_processor, "do_center_crop", False):
+            raise ValueError(
+                f"{type(image_processor).__name__} crops images, so that masks of what is left would be stretched over "
+                "the whole: give one that resizes them to one size, `peft_coop.data.mask_image_processor(…, "
+                '{"height": 640, "width": 640})`.'
+            )
+
     def graph_config(self, settings: Any, image: Sequence[int], **fields: Any) -> SegformerConfig:
         """See `Head.graph_config`: logits `[B, K, h, w]` of pixels, to be enlarged, as SegFormer gives them."""
         from transformers import SegformerConfig
