@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -251,6 +252,16 @@ def test_large_pictures_are_refused_before_they_are_decoded(picture, monkeypatch
     monkeypatch.setattr(endpoint_handler, "MOST_BYTES", 10)
     with pytest.raises(ValueError, match=r"The picture has [\d,]+ bytes, accepted are 10\."):
         read_picture(content)
+
+
+@pytest.mark.parametrize("name", ["handler.py", "requirements.txt"])
+def test_files_of_ones_own_are_not_written_over(make_adapter, name):
+    folder, _ = make_adapter()
+    assert [path.name for path in write_handler(folder)] == ["handler.py", "requirements.txt"]  # as they are
+    (folder / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=rf"{re.escape(name)} is there already, and not as it would be written"):
+        write_handler(folder)
+    assert (folder / name).read_text() == "mine"
 
 
 def test_what_no_endpoint_could_serve_is_refused(make_adapter, tmp_path):

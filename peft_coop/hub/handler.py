@@ -20,6 +20,7 @@ def write_handler(folder: Path) -> list[Path]:
 
     Raises:
         ValueError: if there is no such adapter, or it does not say which base model it is for.
+        FileExistsError: if one of the two is there already and says something else.
     """
     path = folder / "adapter_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -35,7 +36,13 @@ def write_handler(folder: Path) -> list[Path]:
         )
     if not settings.get("class_names"):
         raise ValueError("A handler answers with the adapter's classes, and it has none: choose them by `set_classes`.")
-    handler, requirements = folder / "handler.py", folder / "requirements.txt"
-    handler.write_text(SOURCE.read_text(encoding="utf-8"), encoding="utf-8")
-    requirements.write_text(f"peft-coop>={version('peft-coop')}\n", encoding="utf-8")
-    return [handler, requirements]
+    texts = {
+        folder / "handler.py": SOURCE.read_text(encoding="utf-8"),
+        folder / "requirements.txt": f"peft-coop>={version('peft-coop')}\n",
+    }
+    for path, text in texts.items():
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise FileExistsError(f"{path} is there already, and not as it would be written: move it away.")
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
+    return list(texts)
