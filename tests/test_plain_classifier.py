@@ -427,6 +427,15 @@ def test_torchs_own_int8(make_model, pixel_values, method):
     assert 0 < (found - expected).abs().max() < 1  # of logits that differ by several
 
 
+def test_what_was_compiled_without_prompts_is_not_run_for_a_tower_with_some(make_model, images):
+    """`torch.compile` does not look at hooks: both have the same layers."""
+    torch._dynamo.reset()
+    for config in (CoOpConfig(n_ctx=4), VPTConfig(n_ctx_vision=3), CoOpConfig(n_ctx=4)):
+        classifier = make_model(config).to_classifier()
+        compiled = torch.compile(classifier, backend="eager", fullgraph=True)
+        torch.testing.assert_close(logits(compiled, images), logits(classifier, images), atol=1e-9, rtol=0)
+
+
 def test_what_quantisers_ask_for(make_model):
     """The layer of the patches; and tensors in modules alone, of which torchao loads what it has saved."""
     classifier = make_model(VPTConfig(n_ctx_vision=3)).to_classifier()

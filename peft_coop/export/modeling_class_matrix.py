@@ -136,6 +136,18 @@ class VisionPrompts(nn.Module):
             layers[index].register_forward_pre_hook(partial(self._replace, index))
         layers[-1].register_forward_hook(self._take_away)
 
+    def check(self) -> None:
+        """Check that they are vectors of a tower.
+
+        It is called where they are about to be used: `torch.compile` looks at what a forward reads, and not at hooks,
+        and would run what it has made of another model, one without prompts.
+
+        Raises:
+            ValueError: if not.
+        """
+        if self.vectors.ndim != 3:
+            raise ValueError(f"Vision prompts must be of shape [T, n, W], got {list(self.vectors.shape)}.")
+
     def _append(self, module: nn.Module, args: Any, states: Tensor) -> Tensor:
         return self._with(0, states)
 
@@ -217,6 +229,8 @@ class ClassMatrixForImageClassification(PreTrainedModel):
             "spatial_shapes": spatial_shapes,
         }
         of_images = {name: value for name, value in of_images.items() if value is not None} | kwargs
+        if self.vision_prompts is not None:
+            self.vision_prompts.check()
         features = self.encoder.get_image_features(pixel_values=pixel_values, **of_images)
         features = getattr(features, "pooler_output", features)  # a tensor, before transformers 5
         logits = self.matrix(features)
