@@ -201,7 +201,7 @@ def test_what_datasets_does_not_read_of_a_folder_is_told(tmp_path):
     )
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # pandas 2, the last for Python 3.10, leaves it open
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # pandas 2, of Python 3.10, leaves it open
 def test_a_metadata_file_that_datasets_cannot_read_names_the_way_out(tmp_path):
     place = fill(tmp_path / "pets", "Train", "Test")
     (place / "metadata.csv").write_text("a,b\n")
