@@ -71,7 +71,7 @@ QUICK = {
     "test_trainer::test_gradient_checkpointing_in_the_trainer": 2,
     "test_trainer::test_inductor_in_the_trainer": 0,
     "test_trainer::test_loss_falls": 4,
-    "test_whole_graph::test_every_method": 8,
+    "test_whole_graph::test_every_method": 4,
 }
 
 

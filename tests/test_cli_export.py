@@ -106,7 +106,7 @@ def test_what_is_there_stays(adapter, tmp_path, capsys):
         (("--format", "onnx", "--clips", "2"), "--clips says how to measure: give --data, too"),
         (
             ("--format", "classifier", "--data", "demo:shapes", "--clips", "2"),
-            "--clips are drawn of videos, and shapes",
+            "--clips is for videos (videos:PATH or demo:motion), and not for demo:shapes",
         ),
     ],
 )

@@ -27,7 +27,7 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import Trainer, TrainingArguments
 
 from peft_coop import CoOpConfig
-from peft_coop.towers import tree_tower
+from peft_coop.towers import text_memory
 
 NAMES = ["cat", "dog", "great white shark"]
 LABELS = torch.tensor([0, 1, 2, 0, 1])
@@ -389,9 +389,9 @@ def test_a_lora_alone_is_trained_within_the_memory(make_both, images, settings):
     assert not any("learned_prompts" in name for name, weight in model.named_parameters() if weight.requires_grad)
     alone = gradients(model, images)
     again = []
-    encode = tree_tower.checkpoint
+    encode = text_memory.checkpoint
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tree_tower, "checkpoint", lambda *given, **more: again.append(1) or encode(*given, **more))
+        patch.setattr(text_memory, "checkpoint", lambda *given, **more: again.append(1) or encode(*given, **more))
         model.set_prompt_memory(1e-9)
         in_parts = gradients(model, images)
     assert again
