@@ -71,11 +71,17 @@ RESULTS = {
 def caches(tmp_path_factory):
     """No cache outside the tests, where copies of the scripts and inputs would lie."""
     folder, path = tmp_path_factory.mktemp("evaluate"), list(sys.path)
+    forget_loaded()
     with pytest.MonkeyPatch.context() as patch:
         for name in ("HF_MODULES_CACHE", "HF_METRICS_CACHE", "HF_EVALUATE_CACHE", "DOWNLOADED_EVALUATE_PATH"):
             patch.setattr(evaluate.config, name, folder / name)
         yield
     sys.path[:] = path
+    forget_loaded()
+
+
+def forget_loaded():
+    """What `evaluate` has loaded is a package at one place, where nothing of another cache is found."""
     for name in [name for name in sys.modules if name.split(".")[0] == "evaluate_modules"]:
         del sys.modules[name]
 

@@ -42,10 +42,16 @@ class GlyphPicture:
 
 @lru_cache
 def load_font(name: str) -> ImageFont.FreeTypeFont:
-    """A font of matplotlib's, large enough for `WORK_SIZE`."""
+    """A font of matplotlib's, large enough for `WORK_SIZE`.
+
+    Raises:
+        FileNotFoundError: if it has no such font.
+    """
     import matplotlib
 
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
+    if not path.is_file():
+        raise FileNotFoundError(f"matplotlib {matplotlib.__version__} has no font {name!r}; 3.11 has all of these.")
     return ImageFont.truetype(str(path), size=WORK_SIZE * 5 // 8)
 
 
