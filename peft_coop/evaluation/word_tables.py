@@ -141,7 +141,8 @@ def _draw_panel(panel: Axes, group: list[ContextWords], labels: dict[str, str], 
     from matplotlib.colors import LinearSegmentedColormap
 
     cells = [[word.distance for word in each.words] for each in group]
-    colours = LinearSegmentedColormap.from_list("near to far", COLOURS)
+    # A list: older matplotlib reads a tuple of two as one colour and how opaque it is.
+    colours = LinearSegmentedColormap.from_list("near to far", list(COLOURS))
     image = panel.imshow(cells, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
     for row, each in enumerate(group):
         for column, word in enumerate(each.words):
